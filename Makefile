@@ -1,0 +1,71 @@
+# A fresh clone needs Python 3.11 or later, pip and make; the rest comes by itself. `make` lists what there is.
+PYTHON ?= python3
+# Arguments of pip for torch alone, such as an --index-url that has the small CPU build.
+TORCH_INDEX_ARGS ?=
+# Two workers, each file of tests in one of them: servers that a file shares are started once.
+TEST_ARGS ?= -n 2 --dist loadfile
+BENCH_ARGS ?=
+
+BIN := .venv/bin
+VENV := .venv/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format lint types layers protos stubs services bench soak proto clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV) ## a server, real weather of 2015, live predictions and their errors
+	$(BIN)/tidegate demo weather
+
+test: $(VENV) ## all tests but the soak (TEST_ARGS="-k name" picks some)
+	@# The variable reaches the servers that tests start: there too a warning is an error.
+	PYTHONWARNINGS=error $(BIN)/python -m pytest $(TEST_ARGS)
+
+check: format lint types layers protos stubs test ## everything CI asks for, tests included
+
+format: $(VENV) ## layout of the Python code
+	$(BIN)/ruff format --check .
+
+lint: $(VENV) ## ruff's rules
+	$(BIN)/ruff check .
+
+types: $(VENV) ## mypy, strict
+	$(BIN)/mypy
+
+layers: $(VENV) ## who may import whom
+	$(BIN)/lint-imports
+
+protos: ## buf's rules for protos/ (where there is Node.js)
+	scripts/lint-protos
+
+stubs: $(VENV) ## generated code is what protos/ gives
+	$(BIN)/python scripts/generate_protos.py --check
+
+proto: $(VENV) ## generate the stubs from protos/
+	$(BIN)/python scripts/generate_protos.py
+
+services: ## install the Debian packages that tests and benchmarks use
+	scripts/services
+
+bench: $(VENV) ## the benchmarks (BENCH_ARGS go to them)
+	$(BIN)/python -m tests.benchmarks $(BENCH_ARGS)
+
+soak: $(VENV) ## the tests that run for long
+	$(BIN)/python -m pytest -m soak --timeout 0
+
+clean: ## remove caches and build products; .venv stays
+	rm -rf build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache scripts/buf/node_modules
+	find service tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# torch first and alone: only it is looked for where TORCH_INDEX_ARGS points.
+$(VENV): pyproject.toml constraints.txt
+	@echo "Installing Tidegate and its tools into .venv. The first time this takes some minutes (torch is large)."
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Tidegate needs Python 3.11 or later: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv \
+	  || { rm -rf .venv; echo "No venv could be made; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	$(PIP) install --quiet --constraint constraints.txt $(TORCH_INDEX_ARGS) torch
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@

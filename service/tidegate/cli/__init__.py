@@ -1,0 +1,48 @@
+"""The command `tidegate`. Verbs that only need the client import neither torch nor pydantic.
+
+Exit codes: 0 done, 1 it failed (one line says why and what to do), 2 wrong usage or a wrong setting.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+import tidegate
+from tidegate.cli.bench import bench
+from tidegate.cli.demo import demo
+from tidegate.cli.models import models
+from tidegate.cli.replay import replay
+from tidegate.cli.serve import serve
+from tidegate.cli.sessions import sessions
+from tidegate.errors import ConfigError, TidegateError
+
+
+class WrongSetting(click.ClickException):
+    """A ConfigError as click shows and exits with it."""
+
+    exit_code = 2
+
+
+class Verbs(click.Group):
+    """The verbs; what they raise becomes one clear line."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the verb."""
+        try:
+            return super().invoke(ctx)
+        except ConfigError as error:
+            raise WrongSetting(str(error)) from None
+        except TidegateError as error:
+            raise click.ClickException(str(error)) from None
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(tidegate.__version__, prog_name="tidegate")
+def main() -> None:
+    """Live predictions from LSTM sessions that a server keeps in memory."""
+
+
+for verb in (serve, demo, replay, models, sessions, bench):
+    main.add_command(verb)

@@ -1,0 +1,40 @@
+"""What several verbs share: the server's address, and printing records as a table or as JSON lines."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+address = click.option(
+    "--address", default="127.0.0.1:8001", show_default=True, metavar="HOST:PORT", help="Where the server listens."
+)
+as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object a line instead of a table.")
+
+
+def print_json(record: Any) -> None:
+    """A dataclass (or a dict) as one line of JSON."""
+    fields = dataclasses.asdict(record) if dataclasses.is_dataclass(record) and not isinstance(record, type) else record
+    click.echo(json.dumps(fields, default=to_text))
+
+
+def to_text(value: Any) -> Any:
+    """What JSON does not know: times in ISO 8601, NumPy numbers as numbers."""
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return value.item() if hasattr(value, "item") else str(value)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
+    """A table on standard output; as wide as it has to be when that is not a terminal."""
+    table = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*("" if cell is None else str(cell) for cell in row))
+    console = Console()
+    console.print(table, soft_wrap=not console.is_terminal, markup=False)

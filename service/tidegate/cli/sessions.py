@@ -1,0 +1,127 @@
+"""`tidegate sessions`: the feeds' memories in a running server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+
+import click
+
+from tidegate.cli.options import address, as_json, print_json, print_table
+from tidegate.client import Client, RowError, SessionInfo
+
+COLUMNS = ("model", "session", "version", "step", "steps seen", "last observation", "last active", "state")
+
+
+@click.group()
+def sessions() -> None:
+    """List, read, open, reset, close and fork sessions of a running server."""
+
+
+def print_sessions(found: Iterable[SessionInfo], as_json: bool) -> None:
+    """As a table or as JSON lines."""
+    if as_json:
+        for info in found:
+            print_json(info)
+    else:
+        print_table(COLUMNS, [row_of(info) for info in found])
+
+
+def row_of(info: SessionInfo) -> tuple[object, ...]:
+    """A session's cells."""
+    state = "quarantined" if info.quarantined else "open"
+    active = info.last_active_time and info.last_active_time.isoformat(timespec="seconds")
+    observed = info.last_event_time and info.last_event_time.isoformat()
+    return info.model, info.id, info.version, info.step, info.steps_seen, observed, active, state
+
+
+def fail_on(errors: list[RowError]) -> None:
+    """Names each session that failed; exit code 1 when there is one."""
+    for error in errors:
+        click.echo(f"{error.id}: {error.reason.name}: {error.message}", err=True)
+    if errors:
+        raise SystemExit(1)
+
+
+@sessions.command("list")
+@click.option("--model", default="", help="Only this model's.")
+@click.option("--filter", "terms", default="", help="id=PREFIX*, version=V, state=QUARANTINED; join them by AND.")
+@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="At most this many.")
+@address
+@as_json
+def list_sessions(model: str, terms: str, limit: int, address: str, as_json: bool) -> None:
+    """Sessions, in no particular order."""
+    with Client(address) as client:
+        print_sessions(islice(client.sessions(model=model, filter=terms), limit), as_json)
+
+
+@sessions.command()
+@click.argument("model")
+@click.argument("session")
+@address
+@as_json
+def get(model: str, session: str, address: str, as_json: bool) -> None:
+    """One session as the server has it."""
+    with Client(address) as client:
+        print_sessions([client.session(model, session).info()], as_json)
+
+
+@sessions.command("open")
+@click.argument("model")
+@click.argument("ids", nargs=-1, required=True, metavar="SESSION...")
+@click.option("--version", default="", help="A version or an alias instead of the default.")
+@address
+@as_json
+def open_sessions(model: str, ids: tuple[str, ...], version: str, address: str, as_json: bool) -> None:
+    """Open sessions; those that live are left as they are."""
+    with Client(address) as client:
+        opened = client.open_sessions(model, ids, version=version)
+        failed = {error.row for error in opened.errors}
+        good = [client.session(model, name).info() for row, name in enumerate(ids) if row not in failed]
+    print_sessions(good, as_json)
+    fail_on(opened.errors)
+
+
+@sessions.command()
+@click.argument("model")
+@click.argument("ids", nargs=-1, required=True, metavar="SESSION...")
+@address
+@as_json
+def reset(model: str, ids: tuple[str, ...], address: str, as_json: bool) -> None:
+    """Set the states of sessions to zero; lifts a quarantine."""
+    with Client(address) as client:
+        result = client.reset_sessions(model, ids)
+    report("reset", result.done, result.errors, as_json)
+
+
+@sessions.command()
+@click.argument("model")
+@click.argument("ids", nargs=-1, required=True, metavar="SESSION...")
+@address
+@as_json
+def close(model: str, ids: tuple[str, ...], address: str, as_json: bool) -> None:
+    """End sessions and free their memory."""
+    with Client(address) as client:
+        result = client.close_sessions(model, ids)
+    report("closed", result.done, result.errors, as_json)
+
+
+def report(verb: str, done: int, errors: list[RowError], as_json: bool) -> None:
+    """How many went well, and which did not."""
+    if as_json:
+        print_json({verb: done, "failed": [error.id for error in errors]})
+    else:
+        click.echo(f"{verb} {done}")
+    fail_on(errors)
+
+
+@sessions.command()
+@click.argument("model")
+@click.argument("session")
+@click.argument("new_session")
+@address
+@as_json
+def fork(model: str, session: str, new_session: str, address: str, as_json: bool) -> None:
+    """Copy a session, its state and its numbering to a new id."""
+    with Client(address) as client:
+        print_sessions([client.session(model, session).fork(new_session).info()], as_json)

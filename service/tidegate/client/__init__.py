@@ -1,0 +1,39 @@
+"""The client: sync and async, light, typed. Imports nothing of the server but generated stubs and errors."""
+
+from tidegate.client.aio import AsyncClient
+from tidegate.client.batches import AsyncBatches
+from tidegate.client.failures import RowError
+from tidegate.client.predictions import Prediction, Predictions, RowFlag
+from tidegate.client.records import (
+    Description,
+    Done,
+    Feature,
+    Model,
+    ModelVersion,
+    Opened,
+    Reloaded,
+    SessionInfo,
+)
+from tidegate.client.session import AsyncSession
+from tidegate.client.sync import Batches, Client, Session
+
+__all__ = [
+    "AsyncBatches",
+    "AsyncClient",
+    "AsyncSession",
+    "Batches",
+    "Client",
+    "Description",
+    "Done",
+    "Feature",
+    "Model",
+    "ModelVersion",
+    "Opened",
+    "Prediction",
+    "Predictions",
+    "Reloaded",
+    "RowError",
+    "RowFlag",
+    "Session",
+    "SessionInfo",
+]

@@ -1,0 +1,155 @@
+"""One session stepped in lock-step: its number, its lock, its names."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from weakref import WeakValueDictionary
+
+from tidegate.client.catalog import Catalog
+from tidegate.client.connection import Connection
+from tidegate.client.observations import Time, Values, to_row, to_timestamp
+from tidegate.client.predictions import Prediction, read_prediction
+from tidegate.client.records import SessionInfo, read_session
+from tidegate.client.stream import PredictionStream, Request
+from tidegate.errors import Reason, TidegateError
+from tidegate.wire.stubs import prediction_pb2, session_pb2, types_pb2
+
+IN_FLIGHT_MAX = 4096  # observations of one model's shared stream; more wait their turn
+
+
+@dataclass(slots=True, weakref_slot=True)
+class Cursor:
+    """Where this client stands in one session. `step` is None until the server was asked."""
+
+    id: str
+    step: int | None = None
+    version: str = ""
+    opened: bool = False  # by this client, and no step since
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def follow(self, info: session_pb2.Session, opened: bool = False) -> None:
+        """Goes on from where the server is."""
+        self.step, self.version, self.opened = info.step, info.version, opened
+
+
+class Feed:
+    """What the sessions of one model share in one client: the stream, and one cursor for each session in use."""
+
+    def __init__(self, connection: Connection, catalog: Catalog, model: str, version: str) -> None:
+        self.connection = connection
+        self.catalog = catalog
+        self.model = model
+        self.version = version
+        config = prediction_pb2.StreamConfig(model=model, version=version)
+        self.stream = PredictionStream(connection, config, connection.routing_key)
+        self.room = asyncio.Semaphore(IN_FLIGHT_MAX)
+        self._cursors: WeakValueDictionary[str, Cursor] = WeakValueDictionary()
+
+    def cursor(self, id: str) -> Cursor:  # noqa: A002
+        """Where this client stands in a session; two objects for one id share it."""
+        cursor = self._cursors.get(id)
+        if cursor is None:
+            cursor = self._cursors[id] = Cursor(id)
+        return cursor
+
+
+class AsyncSession:
+    """One feed's memory in the server, stepped one observation at a time.
+
+    Steps are numbered from the server's last one, which is asked for once, on first use; the number goes up only when
+    a step succeeded. So a step that failed in an unknown way (a timeout, a lost connection) may be sent again with
+    the same values: it is taken once. When the server disagrees about the number (another client stepped the session,
+    or it was closed), the error says so and nothing is renumbered: `resync()` goes on from where the server is.
+    """
+
+    def __init__(self, feed: Feed, cursor: Cursor) -> None:
+        self._feed = feed
+        self._cursor = cursor
+
+    @property
+    def id(self) -> str:
+        """The session's id."""
+        return self._cursor.id
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return self._feed.model
+
+    async def step(self, values: Values, *, time: Time | None = None, reset: bool = False) -> Prediction:
+        """Takes one observation and predicts the next.
+
+        `values`: feature name -> value, or one value a feature in the model's order; None and NaN are missing values.
+        `time`: an aware datetime, or a datetime64 in UTC. `reset` sets the state to zero first, as one atom with the
+        step. Raises TidegateError: BAD_OBSERVATION, STEP_CONFLICT, SESSION_DIVERGED, UNREACHABLE, ...
+        """
+        async with self._cursor.lock:
+            cursor, feed = self._cursor, self._feed
+            last = cursor.step if cursor.step is not None else await self._open()
+            about = await feed.catalog.describe(feed.model, cursor.version)
+            row = to_row(values, about.names, feed.model)
+            observation = types_pb2.Observation(session_id=cursor.id, step=last + 1, values=row, reset=reset)
+            if time is not None:
+                observation.event_time.CopyFrom(to_timestamp(time))
+            async with feed.room:
+                answer = (await feed.stream.ask(Request(observation=observation)))[0].prediction
+            opened, cursor.step, cursor.opened = cursor.opened, answer.step, False
+            return read_prediction(answer, about.names, about.targets, opened)
+
+    async def _open(self) -> int:
+        """Finds or opens the session; returns the number of its last step."""
+        feed, cursor = self._feed, self._cursor
+        request = session_pb2.OpenSessionRequest(model=feed.model, version=feed.version, session_id=cursor.id)
+        response = await feed.connection.call(feed.connection.sessions.OpenSession, request)
+        cursor.follow(response.session, response.created)
+        return int(response.session.step)
+
+    async def reset(self) -> SessionInfo:
+        """Sets the state to zero and lifts a quarantine; the numbering goes on."""
+        async with self._cursor.lock:
+            request = session_pb2.ResetSessionRequest(model=self.model, session_id=self.id)
+            response = await self._feed.connection.call(self._feed.connection.sessions.ResetSession, request)
+            self._cursor.follow(response.session)
+            return read_session(response.session)
+
+    async def close(self) -> SessionInfo:
+        """Ends the session in the server and frees its memory; another step would begin a new one."""
+        async with self._cursor.lock:
+            request = session_pb2.CloseSessionRequest(model=self.model, session_id=self.id)
+            response = await self._feed.connection.call(self._feed.connection.sessions.CloseSession, request)
+            self._cursor.step = None
+            return read_session(response.session)
+
+    async def fork(self, new_id: str) -> AsyncSession:
+        """Copies state and numbering to a new session; raises SESSION_EXISTS when the id is taken."""
+        async with self._cursor.lock:
+            request = session_pb2.ForkSessionRequest(model=self.model, session_id=self.id, new_session_id=new_id)
+            response = await self._feed.connection.call(self._feed.connection.sessions.ForkSession, request)
+        cursor = self._feed.cursor(new_id)
+        cursor.follow(response.session)
+        return AsyncSession(self._feed, cursor)
+
+    async def info(self) -> SessionInfo:
+        """The session as the server has it; raises SESSION_NOT_FOUND when there is none."""
+        return read_session(await self._get())
+
+    async def resync(self) -> SessionInfo | None:
+        """Goes on from the server's number; None when it has no such session, and the next step begins one."""
+        async with self._cursor.lock:
+            self._cursor.step = None
+            try:
+                session = await self._get()
+            except TidegateError as error:
+                if error.reason is not Reason.SESSION_NOT_FOUND:
+                    raise
+                return None
+            self._cursor.follow(session)
+            return read_session(session)
+
+    async def _get(self) -> session_pb2.Session:
+        """GetSession."""
+        request = session_pb2.GetSessionRequest(model=self.model, session_id=self.id)
+        response = await self._feed.connection.call(self._feed.connection.sessions.GetSession, request)
+        session: session_pb2.Session = response.session
+        return session

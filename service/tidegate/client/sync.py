@@ -1,0 +1,176 @@
+"""The client for threads that wait: each method is the asynchronous one, run to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import Any
+
+from numpy.typing import ArrayLike, NDArray
+
+from tidegate.client.aio import AsyncClient
+from tidegate.client.background import BackgroundLoop
+from tidegate.client.batches import AsyncBatches
+from tidegate.client.observations import Time, Values
+from tidegate.client.predictions import Prediction, Predictions
+from tidegate.client.records import Description, Done, Model, Opened, Reloaded, SessionInfo
+from tidegate.client.session import AsyncSession
+
+
+class Session:
+    """One feed's memory in the server; see AsyncSession. May be used from several threads, which then take turns."""
+
+    def __init__(self, loop: BackgroundLoop, session: AsyncSession) -> None:
+        self._loop = loop
+        self._session = session
+
+    @property
+    def id(self) -> str:
+        """The session's id."""
+        return self._session.id
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return self._session.model
+
+    def step(self, values: Values, *, time: Time | None = None, reset: bool = False) -> Prediction:
+        """Takes one observation and predicts the next; see AsyncSession.step."""
+        return self._loop.run(self._session.step(values, time=time, reset=reset))
+
+    def reset(self) -> SessionInfo:
+        """Sets the state to zero and lifts a quarantine; the numbering goes on."""
+        return self._loop.run(self._session.reset())
+
+    def close(self) -> SessionInfo:
+        """Ends the session in the server and frees its memory; another step would begin a new one."""
+        return self._loop.run(self._session.close())
+
+    def fork(self, new_id: str) -> Session:
+        """Copies state and numbering to a new session; raises SESSION_EXISTS when the id is taken."""
+        return Session(self._loop, self._loop.run(self._session.fork(new_id)))
+
+    def info(self) -> SessionInfo:
+        """The session as the server has it; raises SESSION_NOT_FOUND when there is none."""
+        return self._loop.run(self._session.info())
+
+    def resync(self) -> SessionInfo | None:
+        """Goes on from the server's number; None when it has no such session, and the next step begins one."""
+        return self._loop.run(self._session.resync())
+
+
+class Batches:
+    """One step for many sessions at a time; see AsyncBatches."""
+
+    def __init__(self, loop: BackgroundLoop, batches: AsyncBatches) -> None:
+        self._loop = loop
+        self._batches = batches
+
+    def __enter__(self) -> Batches:
+        """Asks what the model takes; raises MODEL_NOT_FOUND, UNREACHABLE."""
+        self._loop.run(self._batches.__aenter__())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the stream; the sessions live on."""
+        self._loop.run(self._batches.close())
+
+    @property
+    def about(self) -> Description:
+        """What the model takes and predicts: columns of the matrix and of the predictions, in order."""
+        return self._batches.about
+
+    def step(
+        self,
+        ids: Sequence[str],
+        matrix: ArrayLike,
+        *,
+        times: Iterable[Time | None] | NDArray[Any] | None = None,
+        reset: ArrayLike | None = None,
+    ) -> Predictions:
+        """Takes one observation a row and predicts the next of each row's session; see AsyncBatches.step."""
+        return self._loop.run(self._batches.step(ids, matrix, times=times, reset=reset))
+
+    def resync(self, ids: Sequence[str]) -> None:
+        """Has the next step of these sessions go on from where the server is; one that is gone begins anew."""
+        self._loop.run(self._batches.resync(ids))
+
+
+class Client:
+    """A client of one server, for any number of threads: `with Client("127.0.0.1:8001") as client`.
+
+    `timeout_seconds` bounds each call and each step. Nothing is connected, and no thread runs, before the first call.
+    Every method raises TidegateError, whose `code`, `reason` and `hint` say what went wrong and what to do next.
+    """
+
+    def __init__(self, address: str = "127.0.0.1:8001", *, timeout_seconds: float = 30.0) -> None:
+        self._client = AsyncClient(address, timeout_seconds=timeout_seconds)
+        self._loop = BackgroundLoop(self._client.close)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends streams, calls and the thread; the sessions live on in the server."""
+        self._loop.close()
+
+    def session(self, model: str, id: str, *, version: str = "") -> Session:  # noqa: A002
+        """A session to step; see AsyncClient.session."""
+        return Session(self._loop, self._loop.run(self._session(model, id, version)))
+
+    async def _session(self, model: str, id: str, version: str) -> AsyncSession:  # noqa: A002
+        """In the loop's thread, which alone touches what the sessions share."""
+        return self._client.session(model, id, version=version)
+
+    def batches(self, model: str, *, version: str = "") -> Batches:
+        """Steps for many sessions a message, on a stream of their own; a context manager."""
+        return Batches(self._loop, self._client.batches(model, version=version))
+
+    def models(self) -> list[Model]:
+        """All models with their versions, by name."""
+        return self._loop.run(self._client.models())
+
+    def model(self, name: str, *, version: str = "") -> Model:
+        """One model, with the description of a version (or alias; default: the one that new sessions get)."""
+        return self._loop.run(self._client.model(name, version=version))
+
+    def reload_models(self) -> Reloaded:
+        """Has the server read its model repository again; sessions that live are not touched."""
+        return self._loop.run(self._client.reload_models())
+
+    def sessions(self, *, model: str = "", filter: str = "") -> Iterator[SessionInfo]:  # noqa: A002
+        """Every session, page by page; see AsyncClient.sessions."""
+        pages = self._client.session_pages(model=model, filter=filter)
+        while page := self._loop.run(next_page(pages)):
+            yield from page
+
+    def open_sessions(self, model: str, ids: Sequence[str], *, version: str = "") -> Opened:
+        """Finds or opens many sessions; which were created, where each stands, which failed."""
+        return self._loop.run(self._client.open_sessions(model, ids, version=version))
+
+    def reset_sessions(self, model: str, ids: Sequence[str]) -> Done:
+        """Sets the states of many sessions to zero; their numbering goes on."""
+        return self._loop.run(self._client.reset_sessions(model, ids))
+
+    def close_sessions(self, model: str, ids: Sequence[str]) -> Done:
+        """Ends many sessions and frees their memory; see AsyncClient.close_sessions."""
+        return self._loop.run(self._client.close_sessions(model, ids))
+
+
+async def next_page(pages: Any) -> list[SessionInfo] | None:
+    """The next page that has sessions, None after the last."""
+    page: list[SessionInfo]
+    async for page in pages:
+        if page:
+            return page
+    return None

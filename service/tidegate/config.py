@@ -1,0 +1,109 @@
+"""Settings of the server: every limit has a name, a default and a reason here, and nowhere else.
+
+A setting comes from a flag, else the environment (`TIDEGATE_PORT=8001`; nested: `TIDEGATE_LIMITS__SESSIONS_MAX=1000`),
+else the TOML file of `--config`, else the default.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from tidegate.errors import ConfigError
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+class Limits(BaseModel):
+    """Everything that is bounded. Units are in the names."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    # Memory of sessions.
+    sessions_max: int = Field(default=1_100_000, ge=1, le=100_000_000, description="sessions held at once")
+    state_bytes_max: int = Field(default=0, ge=0, description="bytes of session columns in all; 0: half of the memory")
+    idle_seconds_max: float = Field(default=7 * 86_400.0, gt=0, description="a session not stepped for so long is closed")
+    sweep_seconds: float = Field(default=1.0, gt=0, description="how often idle sessions are looked for")
+    aliases_max: int = Field(default=2_097_152, ge=1, description="an alias must be below this")
+
+    # Work in the queue.
+    inbox_rows_max: int = Field(default=131_072, ge=1, description="rows queued in all; then streams are not read")
+    batch_rows_max: int = Field(default=4096, ge=1, description="rows of one step of the model")
+    batch_seconds_max: float = Field(default=0.05, gt=0, description="rows of one step when other models wait")
+
+    # Messages and streams.
+    message_bytes_max: int = Field(default=4 * 1024 * 1024, ge=1024, description="a larger message ends its stream")
+    batch_message_rows_max: int = Field(default=16_384, ge=1, description="rows of one message")
+    streams_max: int = Field(default=10_000, ge=1, description="open streams; more are refused")
+    unary_calls_max: int = Field(default=4096, ge=1, description="unary predictions in progress; more are refused")
+    stream_messages_max: int = Field(default=64, ge=1, description="messages of a stream read but not answered")
+    stream_rows_max: int = Field(default=32_768, ge=1, description="rows of a stream read but not answered")
+
+    # Peers and life cycle.
+    keepalive_seconds: float = Field(default=5.0, gt=0, description="a silent peer is pinged after this")
+    keepalive_timeout_seconds: float = Field(default=5.0, gt=0, description="and given up after this")
+    drain_seconds_max: float = Field(default=30.0, gt=0, description="from SIGTERM to the exit")
+
+
+class Settings(BaseSettings):
+    """What `tidegate serve` takes; every field is a flag, a key of the TOML file and an environment variable."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="TIDEGATE_", env_nested_delimiter="__", extra="forbid", frozen=True, nested_model_default_partial_update=True
+    )
+    toml_path: ClassVar[Path | None] = None
+
+    models: Path = Field(default_factory=lambda: default_models(), description="folder of the model repository")
+    host: str = Field(default="127.0.0.1", description="address to listen on")
+    port: int = Field(default=8001, ge=0, le=65_535, description="gRPC port; 0 picks a free one")
+    http_port: int = Field(default=8002, ge=0, le=65_535, description="port of /metrics /livez /readyz; 0 picks one")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where states live and steps run")
+    threads: int = Field(default=0, ge=0, le=256, description="threads of one step on CPU; 0: the number of cores")
+    store: Literal["memory"] = Field(default="memory", description="where checkpoints go")
+    insecure: bool = Field(default=False, description="listen beyond loopback without TLS and auth")
+    log_format: Literal["plain", "json"] = Field(default="plain", description="how log lines look")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least level logged")
+    limits: Limits = Limits()
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **sources: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then environment, then the file."""
+        file = TomlConfigSettingsSource(settings_cls, cls.toml_path) if cls.toml_path else InitSettingsSource(settings_cls, {})
+        return (init_settings, sources["env_settings"], file)
+
+
+def default_models() -> Path:
+    """The repository that comes with Tidegate: `models/` of a checkout, else the copy in the wheel."""
+    package = Path(__file__).parent
+    checkout = package.parent.parent / "models"
+    return checkout if checkout.is_dir() else package / "_models"
+
+
+def load_settings(config: Path | None = None, **flags: Any) -> Settings:
+    """Settings from flags (None: not given), environment and file; raises ConfigError with one line that names the key."""
+    if config is not None and not config.is_file():
+        raise ConfigError(f"--config {config}: there is no such file")
+    source = type("Settings", (Settings,), {"toml_path": config})
+    given = {name: value for name, value in flags.items() if value is not None}
+    try:
+        settings: Settings = source(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{key}: {first['msg']} (got {first['input']!r})") from None
+    except ValueError as error:
+        raise ConfigError(f"--config {config}: {error}") from None
+    if settings.host not in LOOPBACK and not settings.insecure:
+        raise ConfigError(f"host: {settings.host} is not loopback; add --insecure to listen there without TLS and auth")
+    return settings

@@ -1,0 +1,172 @@
+"""Admission: from a block's session names to rows in the lanes' queues.
+
+What can be refused without a session (unknown id, unbound alias) is answered at once. What concerns a session that
+lives is queued even when it is wrong (infinite value, wrong width), so that its answer keeps its place in order.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tidegate.engine.catalog import Catalog
+from tidegate.engine.inbox import AliasTable, Block
+from tidegate.engine.lane import Lane, Queued
+from tidegate.engine.replies import Replies, refusals
+from tidegate.engine.sessions import Sessions, valid_id
+from tidegate.engine.slots import Refs, slabs_of, slots_of
+from tidegate.errors import Reason, TidegateError
+
+Outcomes = NDArray[np.uint8]
+
+
+class Admission:
+    """Resolves names, opens sessions, fills queues. Part of the engine's one writer."""
+
+    def __init__(self, catalog: Catalog, sessions: Sessions) -> None:
+        self._catalog = catalog
+        self._sessions = sessions
+
+    def admit(self, block: Block, now: float) -> Replies | None:
+        """Queues the block's rows; returns replies to those that are refused at once."""
+        refused = np.zeros(len(block), np.uint8)
+        bad = np.isinf(block.values).any(1)
+        refused[bad] = Reason.BAD_OBSERVATION
+        created = np.zeros(len(block), bool)
+        refs = self._resolve(block, refused)
+        unknown = np.flatnonzero(refs == 0)
+        if len(unknown):
+            self._open(block, unknown, refs, refused, created, now)
+        known = np.flatnonzero(refs != 0)
+        if len(known):
+            self._queue(block, known, refs, refused, created)
+        if len(known) == len(block):
+            return None
+        gone = np.flatnonzero(refs == 0)
+        return refusals(block.request[gone], block.row[gone], refused[gone], targets=0)
+
+    def _resolve(self, block: Block, refused: Outcomes) -> Refs:
+        """References of the rows' sessions, 0 where there is none (yet)."""
+        if block.aliases is not None and block.table is not None and not len(block.ids):
+            return self._by_alias(block, block.table, block.aliases, refused)
+        if block.aliases is not None and block.table is not None:
+            block.table.bind(block.aliases, block.ids)
+        get = self._sessions.names(block.scope.tenant, block.scope.model).get
+        return np.fromiter((get(session_id, 0) for session_id in block.ids), np.int64, len(block))
+
+    def _by_alias(self, block: Block, table: AliasTable, aliases: NDArray[np.int64], refused: Outcomes) -> Refs:
+        inside = aliases < len(table.ids)
+        places = np.where(inside, aliases, 0)
+        refs = table.refs[places] if len(table.ids) else np.zeros(len(aliases), np.int64)
+        refs[~inside] = 0
+        refs[~self._alive(refs)] = 0
+        stale = np.flatnonzero(refs == 0).tolist()
+        if stale:
+            names = self._sessions.names(block.scope.tenant, block.scope.model)
+            ids: list[bytes] = [b""] * len(aliases)
+            for row in stale:
+                session_id = table.ids[int(aliases[row])] if inside[row] else None
+                if session_id is None:
+                    refused[row] = Reason.UNKNOWN_ALIAS
+                else:
+                    ids[row] = session_id
+                    refs[row] = names.get(session_id, 0)
+            block.ids = ids
+            table.refs[aliases[inside]] = refs[inside]
+        return refs
+
+    def _alive(self, refs: Refs) -> NDArray[np.bool_]:
+        slabs = slabs_of(refs)
+        alive = np.zeros(len(refs), bool)
+        for number in np.unique(slabs).tolist():
+            if number < len(self._catalog.slabs):
+                rows = slabs == number
+                alive[rows] = self._catalog.slabs[number].slots.alive(refs[rows])
+        return alive
+
+    def _open(
+        self,
+        block: Block,
+        unknown: NDArray[np.int64],
+        refs: Refs,
+        refused: Outcomes,
+        created: NDArray[np.bool_],
+        now: float,
+    ) -> None:
+        """Opens the sessions of unknown rows that may begin one: step 0 or 1 or a reset, and nothing wrong with them."""
+        scope, fresh = block.scope, dict[bytes, int]()
+        try:
+            lane = self._catalog.resolve(scope.model, scope.version)
+            lane.layout(scope)
+            wide = block.values.shape[1] != lane.features
+        except TidegateError as error:
+            refused[unknown] = np.where(refused[unknown] != 0, refused[unknown], error.reason)
+            return
+        for row in unknown.tolist():
+            session_id = block.ids[row]
+            if refused[row] or session_id in fresh:
+                continue
+            if not valid_id(session_id):
+                refused[row] = Reason.BAD_SESSION_ID
+            elif scope.must_exist or not (block.step[row] <= 1 or block.reset[row]):
+                refused[row] = Reason.SESSION_NOT_FOUND
+            elif wide:
+                refused[row] = Reason.BAD_OBSERVATION
+            else:
+                fresh[session_id] = row
+        try:
+            opened = dict(zip(fresh, self._sessions.open(scope.tenant, lane, list(fresh), now).tolist(), strict=True))
+        except TidegateError as error:
+            refused[list(fresh.values())] = error.reason
+            return
+        created[list(fresh.values())] = True
+        rows = [row for row in unknown.tolist() if block.ids[row] in opened and row >= fresh[block.ids[row]]]
+        refs[rows] = [opened[block.ids[row]] for row in rows]
+
+    def _queue(
+        self, block: Block, rows: NDArray[np.int64], refs: Refs, refused: Outcomes, created: NDArray[np.bool_]
+    ) -> None:
+        """Appends rows of living sessions to the queues of their versions."""
+        lanes = self._lane_numbers(refs[rows])
+        first = self._catalog.lanes[int(lanes[0])]
+        for number in [first.number] if (lanes == first.number).all() else np.unique(lanes).tolist():
+            lane = self._catalog.lanes[number]
+            mine = rows if lane is first and (lanes == number).all() else rows[lanes == number]
+            if lane.targets != first.targets and block.table is not None:
+                refused[mine] = Reason.TARGETS_DIFFER
+            values = self._values(block, lane, mine, refused)
+            lane.queue.append(
+                Queued(
+                    ref=refs[mine],
+                    request=block.request[mine],
+                    row=block.row[mine],
+                    step=block.step[mine],
+                    time=block.time[mine],
+                    reset=block.reset[mine],
+                    created=created[mine],
+                    refused=refused[mine],
+                    deadline=block.deadline[mine],
+                    arrived=block.arrived[mine],
+                    values=values,
+                )
+            )
+
+    def _values(self, block: Block, lane: Lane, rows: NDArray[np.int64], refused: Outcomes) -> NDArray[np.float64]:
+        """The rows' values as the lane's package wants them; zeros, and a reason, where they cannot be."""
+        reason = Reason.BAD_OBSERVATION
+        try:
+            layout = lane.layout(block.scope)
+            if block.values.shape[1] == lane.features:
+                return layout.apply(block.values[rows])
+        except TidegateError as error:
+            reason = error.reason
+        refused[rows] = reason
+        return np.zeros((len(rows), lane.features))
+
+    def _lane_numbers(self, refs: Refs) -> NDArray[np.int64]:
+        slabs, slots = slabs_of(refs), slots_of(refs)
+        numbers = np.empty(len(refs), np.int64)
+        for number in [int(slabs[0])] if (slabs == slabs[0]).all() else np.unique(slabs).tolist():
+            rows = slabs == number
+            numbers[rows] = self._catalog.slabs[number].host["version"][slots[rows]]
+        return numbers

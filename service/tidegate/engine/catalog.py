@@ -1,0 +1,166 @@
+"""The catalog: which versions of which models are loaded, as lanes, and the slabs that hold their sessions.
+
+A version that leaves the repository is retired: it takes no new session and goes when its last one has ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from tidegate.config import Limits
+from tidegate.engine.columns import Schema, session_schema
+from tidegate.engine.lane import Lane
+from tidegate.engine.slab import Slab
+from tidegate.engine.slots import SLABS_MAX, SLOTS_MAX
+from tidegate.engine.stepper import Stepper, TorchStepper
+from tidegate.errors import PackageError, Reason, TidegateError
+from tidegate.model.package import Package
+from tidegate.model.repository import Snapshot
+
+Steppers = dict[str, Stepper]  # by the package's fingerprint
+
+
+@dataclass
+class Entry:
+    """One model: its loaded versions, what was refused and why, its aliases and default."""
+
+    lanes: dict[str, Lane] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    aliases: dict[str, str] = field(default_factory=dict)
+    default_version: str | None = None
+
+
+@dataclass
+class Changes:
+    """What a reload did; entries are "model/version", those refused with ": field: problem"."""
+
+    added: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+
+
+class Catalog:
+    """Lanes by number and by name. Only the engine changes it."""
+
+    def __init__(self, limits: Limits, state_bytes_max: int, device: str, threads: int = 1) -> None:
+        self.models: dict[str, Entry] = {}
+        self.slabs: list[Slab] = []
+        self.lanes: dict[int, Lane] = {}
+        self.limits = limits
+        self.state_bytes_max = state_bytes_max
+        self._device = device
+        self._threads = threads
+        self._slab_of: dict[Schema, Slab] = {}
+        self._numbers = 0
+
+    def known(self) -> dict[tuple[str, str], str]:
+        """Fingerprints of the loaded versions that are not retired, by (model, version)."""
+        return {(lane.model, lane.version): lane.package.fingerprint for lane in self.lanes.values() if not lane.retired}
+
+    def resolve(self, model: str, version: str = "") -> Lane:
+        """The lane for new sessions; raises TidegateError MODEL_NOT_FOUND or VERSION_NOT_FOUND."""
+        entry = self.models.get(model)
+        if entry is None:
+            served = ", ".join(sorted(self.models)) or "none"
+            raise TidegateError(Reason.MODEL_NOT_FOUND, f"there is no model {model!r}; served: {served}")
+        wanted = entry.aliases.get(version, version) or entry.default_version or ""
+        lane = entry.lanes.get(wanted)
+        if lane is None or lane.retired:
+            good = [name for name, lane in entry.lanes.items() if not lane.retired]
+            raise TidegateError(
+                Reason.VERSION_NOT_FOUND,
+                f"{model} has no version or alias {version or 'by default'!r}; "
+                f"versions: {', '.join(good) or 'none'}; aliases: {', '.join(entry.aliases) or 'none'}",
+            )
+        return lane
+
+    def prepare(self, snapshot: Snapshot) -> Steppers:
+        """Builds the steppers of new versions. Slow, changes nothing: may run beside the loop."""
+        known = set(self.known().values())
+        packages = [package for _, package in _packages(snapshot) if package.fingerprint not in known]
+        return {package.fingerprint: TorchStepper(package, self._device, self._threads) for package in packages}
+
+    def install(self, snapshot: Snapshot, steppers: Steppers) -> Changes:
+        """Takes over what the repository holds now."""
+        changes = Changes()
+        for name, listing in snapshot.models.items():
+            entry = self.models.setdefault(name, Entry())
+            entry.refused = dict(listing.refused)
+            for package in listing.versions.values():
+                self._load(entry, package, steppers, changes)
+            entry.aliases, entry.default_version = dict(listing.aliases), listing.default_version
+            changes.refused += [f"{name}/{version}: {problem}" for version, problem in entry.refused.items()]
+            changes.refused += [f"{name}/{problem}" for problem in listing.problems]
+        present = {key for key, _ in _packages(snapshot)}
+        present |= {(name, version) for name, listing in snapshot.models.items() for version in listing.kept}
+        for lane in list(self.lanes.values()):
+            if not lane.retired and (lane.model, lane.version) not in present:
+                self._retire(lane, changes)
+        self.drop_unused()
+        return changes
+
+    def drop_unused(self) -> None:
+        """Forgets retired versions without sessions or queued rows, and models without anything."""
+        for number, lane in list(self.lanes.items()):
+            if lane.retired and not lane.sessions and not len(lane.queue):
+                del self.lanes[number]
+                entry = self.models[lane.model]
+                if entry.lanes.get(lane.version) is lane:
+                    del entry.lanes[lane.version]
+                if not entry.lanes and not entry.refused:
+                    del self.models[lane.model]
+
+    def _load(self, entry: Entry, package: Package, steppers: Steppers, changes: Changes) -> None:
+        version, name = package.manifest.version, package.manifest.name
+        current = entry.lanes.get(version)
+        if current is not None and current.package.fingerprint == package.fingerprint:
+            if current.retired:
+                current.retired = False
+                changes.added.append(f"{name}/{version}")
+            return
+        stepper = steppers.get(package.fingerprint)
+        if stepper is None:
+            return  # the repository changed since `prepare`; the next reload brings it
+        try:
+            slab = self._slab(package)
+        except PackageError as error:
+            entry.refused[version] = str(error)
+            return
+        lane = Lane(self._numbers, package, stepper, slab)
+        self._numbers += 1
+        entry.lanes[version] = self.lanes[lane.number] = lane
+        changes.added.append(f"{name}/{version}")
+
+    def _retire(self, lane: Lane, changes: Changes) -> None:
+        lane.retired = True
+        changes.removed.append(f"{lane.model}/{lane.version}")
+        entry = self.models[lane.model]
+        if entry.default_version == lane.version:
+            entry.default_version = None
+
+    def _slab(self, package: Package) -> Slab:
+        """The slab for the package's state shape, made at first use."""
+        manifest = package.manifest
+        schema = session_schema(len(manifest.features), len(manifest.targets), package.state_width)
+        slab = self._slab_of.get(schema)
+        if slab is None:
+            if len(self.slabs) == SLABS_MAX:
+                raise PackageError("model.json", f"its state shape is one too many; at most {SLABS_MAX} at once")
+            slab = Slab(len(self.slabs), schema, self._capacity(schema), self._device)
+            self._slab_of[schema] = slab
+            self.slabs.append(slab)
+        return slab
+
+    def _capacity(self, schema: Schema) -> int:
+        """Rows to reserve. On CUDA, where they are paid at once, half of what earlier slabs have left."""
+        budget = self.state_bytes_max
+        if self._device != "cpu":
+            budget = (budget - sum(slab.slots.capacity * slab.row_bytes for slab in self.slabs)) // 2
+        return max(2, min(self.limits.sessions_max, budget // schema.row_bytes, SLOTS_MAX - 1) + 1)
+
+
+def _packages(snapshot: Snapshot) -> Iterator[tuple[tuple[str, str], Package]]:
+    for name, listing in snapshot.models.items():
+        for version, package in listing.versions.items():
+            yield (name, version), package

@@ -1,0 +1,137 @@
+"""Everything that is asked of the engine beside steps: small messages, carried out between iterations.
+
+Each command names its answer. A refusal is a TidegateError raised by `Engine.execute`; bulk commands report rows instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tidegate.errors import Reason
+
+
+@dataclass(frozen=True)
+class SessionInfo:
+    """A session as people see it. Times: event_time in ns since 1970 UTC (NO_TIME: none), active_at in seconds."""
+
+    model: str
+    version: str
+    session_id: bytes
+    step: int
+    steps_seen: int
+    event_time: int
+    active_at: float
+    diverged: bool
+
+
+@dataclass
+class BulkResult:
+    """One entry an id: its session's last step, whether it was done (created, reset, closed), and who failed why."""
+
+    done: NDArray[np.bool_]
+    steps: NDArray[np.int64]
+    errors: list[tuple[int, Reason]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class OpenSessions:
+    """-> BulkResult; `done` marks those created."""
+
+    tenant: str
+    model: str
+    version: str
+    ids: Sequence[bytes]
+
+
+@dataclass(frozen=True)
+class ResetSessions:
+    """-> BulkResult"""
+
+    tenant: str
+    model: str
+    ids: Sequence[bytes]
+
+
+@dataclass(frozen=True)
+class CloseSessions:
+    """-> BulkResult"""
+
+    tenant: str
+    model: str
+    ids: Sequence[bytes]
+
+
+@dataclass(frozen=True)
+class GetSession:
+    """-> SessionInfo"""
+
+    tenant: str
+    model: str
+    session_id: bytes
+
+
+@dataclass(frozen=True)
+class ForkSession:
+    """-> SessionInfo of the copy"""
+
+    tenant: str
+    model: str
+    session_id: bytes
+    new_id: bytes
+
+
+@dataclass(frozen=True)
+class SessionFilter:
+    """Which sessions a listing wants; empty fields match all. `id_prefix` matches ids that start so."""
+
+    model: str = ""
+    version: str = ""
+    session_id: bytes = b""
+    id_prefix: bytes = b""
+    diverged: bool | None = None
+
+
+@dataclass(frozen=True)
+class ListSessions:
+    """-> Page. `cursor` is (slab, slot) to go on from."""
+
+    tenant: str
+    filter: SessionFilter
+    cursor: tuple[int, int]
+    size: int
+
+
+@dataclass(frozen=True)
+class Page:
+    """Sessions, and where to go on; None: that was all."""
+
+    sessions: list[SessionInfo]
+    cursor: tuple[int, int] | None
+
+
+@dataclass(frozen=True)
+class CancelStream:
+    """-> None. Rows of that stream that are still queued are not stepped."""
+
+    stream: int
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """-> int: how many sessions were closed because they were idle too long."""
+
+
+Command = (
+    OpenSessions
+    | ResetSessions
+    | CloseSessions
+    | GetSession
+    | ForkSession
+    | ListSessions
+    | CancelStream
+    | Sweep
+)

@@ -1,0 +1,78 @@
+"""How a stream's values map to a package's: the order of the columns and their units."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tidegate.engine.inbox import Scope
+from tidegate.errors import Reason, TidegateError
+from tidegate.model.package import Package
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Package feature j is `values[:, order[j]] * factor[j] + offset[j]`; `plain` when that changes nothing."""
+
+    order: NDArray[np.intp]
+    factor: NDArray[np.float64]
+    offset: NDArray[np.float64]
+    plain: bool
+
+    def apply(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Values [n, features] in the package's order and units."""
+        if self.plain:
+            return values
+        arranged: NDArray[np.float64] = values[:, self.order] * self.factor + self.offset
+        return arranged
+
+
+def layout_of(scope: Scope, package: Package) -> Layout:
+    """The mapping; raises TidegateError BAD_CONFIG or UNIT_MISMATCH, naming the feature."""
+    names = package.feature_names
+    sent = scope.features or names
+    if sorted(sent) != sorted(names):
+        unknown = sorted(set(sent) - set(names)) or sorted(set(names) - set(sent)) or sorted(sent)
+        raise TidegateError(
+            Reason.BAD_CONFIG,
+            f"features must name each of {', '.join(names)} once; look at {', '.join(unknown)}",
+        )
+    if scope.units and len(scope.units) != len(sent):
+        raise TidegateError(Reason.BAD_CONFIG, f"units must be one a feature: {len(sent)}, not {len(scope.units)}")
+    order = np.array([sent.index(name) for name in names], np.intp)
+    units = [scope.units[place] if scope.units else "" for place in order]
+    linear = [
+        conversion(unit, feature.unit, feature.name)
+        for unit, feature in zip(units, package.manifest.features, strict=True)
+    ]
+    factor, offset = (np.array(part) for part in zip(*linear, strict=True))
+    plain = bool((order == np.arange(len(names))).all() and (factor == 1).all() and (offset == 0).all())
+    return Layout(order, factor, offset, plain)
+
+
+def conversion(unit: str, wanted: str, feature: str) -> tuple[float, float]:
+    """Factor and offset from `unit` to `wanted`; "" is `wanted` itself. Raises TidegateError UNIT_MISMATCH."""
+    if unit in ("", wanted):
+        return 1.0, 0.0
+    try:
+        zero, one = _convert(0.0, unit, wanted), _convert(1.0, unit, wanted)
+    except Exception as error:  # pint has a dozen kinds; all of them mean "does not convert"
+        raise TidegateError(
+            Reason.UNIT_MISMATCH, f"{feature} is in {wanted or 'no unit'}, and {unit!r} does not convert to it"
+        ) from error
+    return one - zero, zero
+
+
+@lru_cache(maxsize=256)
+def _convert(value: float, unit: str, wanted: str) -> float:
+    return float(_registry().Quantity(value, unit).to(wanted).magnitude)
+
+
+@lru_cache(maxsize=1)
+def _registry():  # type: ignore[no-untyped-def]  # pint is imported when a stream first names another unit
+    from pint import UnitRegistry
+
+    return UnitRegistry(cache_folder=None)

@@ -1,0 +1,153 @@
+"""The engine's host: runs iterations on the event loop, as soon as there is work and the engine is free.
+
+There is no timer: rows that arrive while a step runs, or in the same pass of the event loop, are the next batch.
+A step that will take longer than a millisecond runs on the engine's own thread, so that the loop goes on reading.
+Commands are carried out between iterations. The only module of the engine that knows asyncio.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from tidegate.engine.commands import Command, Sweep
+from tidegate.engine.engine import Engine, Flight
+from tidegate.engine.replies import Replies
+from tidegate.errors import Reason, TidegateError
+
+INLINE_SECONDS_MAX = 1e-3  # a longer step would keep the loop from its reads
+COMMANDS_MAX = 65_536  # commands queued; more are refused with INBOX_FULL
+
+log = logging.getLogger(__name__)
+
+
+class EngineHost:
+    """Owns the engine's turn. All methods are called on the event loop."""
+
+    def __init__(self, engine: Engine, sweep_seconds: float) -> None:
+        self.engine = engine
+        self.deliver: Callable[[Replies], None] = lambda _: None  # the front-end sets it
+        self._sweep_seconds = sweep_seconds
+        self._commands: deque[tuple[Command | Callable[[], object], asyncio.Future[object] | None]] = deque()
+        self._room: list[asyncio.Future[None]] = []
+        self._idle: list[asyncio.Future[None]] = []
+        self._scheduled = False
+        self._flying = False
+        self._thread = ThreadPoolExecutor(1, "tidegate-engine")
+        self._sweeper: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begins to look for idle sessions. Steps need no start."""
+        self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
+
+    async def stop(self) -> None:
+        """Waits until all that is queued is answered, then ends the threads."""
+        await self.quiet()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._sweeper
+        self._thread.shutdown()
+
+    def wake(self) -> None:
+        """Says that there is work; the iteration follows the reads of this pass of the event loop."""
+        if not self._scheduled and not self._flying:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._iterate)
+
+    async def call(self, command: Command | Callable[[], object]) -> object:
+        """Carries out a command (or a function that may change the engine) between iterations.
+
+        Returns its answer; raises TidegateError.
+        """
+        if len(self._commands) >= COMMANDS_MAX:
+            raise TidegateError(Reason.INBOX_FULL)
+        future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        self._commands.append((command, future))
+        self.wake()
+        return await future
+
+    def post(self, command: Command) -> None:
+        """Queues a command whose answer nobody waits for."""
+        self._commands.append((command, None))
+        self.wake()
+
+    async def room(self) -> None:
+        """Returns when the inbox is not full."""
+        while self.engine.inbox.full:
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._room.append(future)
+            await future
+
+    async def quiet(self) -> None:
+        """Returns when nothing is queued or in flight."""
+        while self._scheduled or self._flying or self.engine.waiting or self._commands:
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._idle.append(future)
+            await future
+
+    def _iterate(self) -> None:
+        self._scheduled = False
+        self._carry_out()
+        flight = self.engine.prepare()
+        if flight is None:
+            self._after()
+        elif flight.expected_seconds <= INLINE_SECONDS_MAX:
+            flight.run()
+            self._finish(flight)
+        else:
+            self._flying = True
+            landing = asyncio.get_running_loop().run_in_executor(self._thread, flight.run)
+            landing.add_done_callback(lambda _: self._land(flight))
+
+    def _land(self, flight: Flight) -> None:
+        self._flying = False
+        self._finish(flight)
+
+    def _finish(self, flight: Flight) -> None:
+        self.engine.finish(flight)
+        self._after()
+
+    def _after(self) -> None:
+        """Sends what is ready and sees what is next."""
+        outbox, self.engine.outbox = self.engine.outbox, []
+        for replies in outbox:
+            self.deliver(replies)
+        if not self.engine.inbox.full:
+            _release(self._room)
+        if self.engine.waiting or self._commands:
+            self.wake()
+        else:
+            _release(self._idle)
+
+    def _carry_out(self) -> None:
+        while self._commands:
+            command, future = self._commands.popleft()
+            if future is not None and future.cancelled():
+                continue
+            try:
+                answer = command() if callable(command) else self.engine.execute(command)
+            except Exception as error:
+                if not isinstance(error, TidegateError):
+                    log.exception("a command failed: %s", type(command).__name__)
+                if future is not None:
+                    future.set_exception(error)
+            else:
+                if future is not None:
+                    future.set_result(answer)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(self._sweep_seconds)
+            await self.call(Sweep())
+
+
+def _release(waiters: list[asyncio.Future[None]]) -> None:
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_result(None)
+    waiters.clear()

@@ -1,0 +1,69 @@
+"""What leaves the engine: columns again. A front-end turns them into messages.
+
+A request's number says whose it is: the front-end's stream number in the high 32 bits, the message's in the low 32.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntFlag
+
+import numpy as np
+from numpy.typing import NDArray
+
+STREAM_SHIFT = 32
+
+
+class RowFlag(IntFlag):
+    """Bits of a row's flags, as they travel in PredictionBatch.flags."""
+
+    CREATED = 1
+    DUPLICATE = 2
+    IMPUTED = 4
+    STALE = 8
+    GAP = 16
+    RESET = 32
+
+
+@dataclass
+class Replies:
+    """Answers to n rows. Columns, all [n] unless said:
+
+    request int64, row int32 (place in its message), outcome uint8 (a Reason; 0 is success), values float32 [n, targets]
+    (NaN where it failed), step int64, expected int64 (the step expected next; 0: not known), steps_seen int64,
+    flags uint8 (RowFlag), imputed uint8 [n, features/8] (bits, little-endian), gap uint16, valid_time int64 (ns).
+    """
+
+    request: NDArray[np.int64]
+    row: NDArray[np.int32]
+    outcome: NDArray[np.uint8]
+    values: NDArray[np.float32]
+    step: NDArray[np.int64]
+    expected: NDArray[np.int64]
+    steps_seen: NDArray[np.int64]
+    flags: NDArray[np.uint8]
+    imputed: NDArray[np.uint8]
+    gap: NDArray[np.uint16]
+    valid_time: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.request)
+
+
+def refusals(request: NDArray[np.int64], row: NDArray[np.int32], outcome: NDArray[np.uint8], targets: int) -> Replies:
+    """Replies to rows that were refused before they met a session."""
+    rows = len(request)
+    zeros = np.zeros(rows, np.int64)
+    return Replies(
+        request=request,
+        row=row,
+        outcome=outcome,
+        values=np.full((rows, targets), np.nan, np.float32),
+        step=zeros,
+        expected=zeros,
+        steps_seen=zeros,
+        flags=np.zeros(rows, np.uint8),
+        imputed=np.zeros((rows, 0), np.uint8),
+        gap=np.zeros(rows, np.uint16),
+        valid_time=zeros,
+    )

@@ -1,0 +1,119 @@
+"""The session rules: what one observation does to its session. The only place where that is decided.
+
+Whole columns at once: the first rule of `_RULES` that holds for a row decides it. Order matters: a retry of the last
+step is answered even in quarantine (its reply is known), and an old step is refused even with a reset (a client that
+sends a stretch again must not wipe what came after). Pure: no torch, no grpc, no asyncio.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tidegate.errors import Reason
+from tidegate.model.frequency import NO_TIME, Frequency
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+ADVANCE, DUPLICATE = 0, 255  # what `Verdicts.ruling` holds beside the numbers of reasons
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What the model's package says about gaps. `gap_steps_max` 0 refuses them."""
+
+    frequency: Frequency = Frequency()
+    gap_steps_max: int = 0
+    time_tolerance: float = 0.5
+
+
+@dataclass
+class Observed:
+    """Columns of the observations: one row a session. `refused` is a Reason known before (0: none)."""
+
+    step: Ints
+    time: Ints
+    digest: NDArray[np.uint64]
+    reset: Bools
+    refused: NDArray[np.uint8]
+
+
+@dataclass
+class Remembered:
+    """Columns of their sessions."""
+
+    step: Ints
+    steps_seen: Ints
+    time: Ints
+    digest: NDArray[np.uint64]
+    diverged: Bools
+
+
+@dataclass
+class Verdicts:
+    """`ruling` [n]: ADVANCE, DUPLICATE or a Reason's number; `missing` [n]: steps to impute first; `step` [n]: the number
+    that the observation gets if it advances; `expected` [n]: the number that its session expects now."""
+
+    ruling: NDArray[np.uint8]
+    missing: Ints
+    step: Ints
+    expected: Ints
+
+
+def judge(observed: Observed, session: Remembered, policy: Policy) -> Verdicts:
+    """Applies the rules to n rows of n different sessions."""
+    expected = session.step + 1
+    step = np.where(observed.step == 0, expected, observed.step)
+    same_step = (step == session.step) & (session.step > 0)
+    timed = (observed.time != NO_TIME) & (session.time != NO_TIME)
+    intervals, off_grid = _intervals(observed.time, session.time, timed, policy)
+    missing = np.maximum(step - expected, intervals - 1)
+    gap_max = np.where(session.steps_seen > 0, policy.gap_steps_max, 0)  # zero state has nothing to bridge with
+
+    rules: tuple[tuple[NDArray[np.bool_], NDArray[np.uint8] | int], ...] = (
+        (observed.refused != 0, observed.refused),
+        (same_step & (observed.digest == session.digest), DUPLICATE),
+        (same_step, Reason.STEP_CONFLICT),
+        (step < expected, Reason.STEP_TOO_OLD),
+        (observed.reset, ADVANCE),
+        (session.diverged, Reason.SESSION_DIVERGED),
+        (timed & (observed.time <= session.time), Reason.TIME_NOT_INCREASING),
+        (timed & off_grid, Reason.TIME_OFF_GRID),
+        (missing > gap_max, Reason.STEP_GAP),
+    )
+    conditions, rulings = zip(*rules, strict=True)
+    ruling = np.select(conditions, rulings, ADVANCE).astype(np.uint8)
+    bridged = np.where((ruling == ADVANCE) & ~observed.reset, missing, 0)
+    return Verdicts(ruling, bridged, step, expected)
+
+
+def _intervals(time: Ints, last: Ints, timed: Bools, policy: Policy) -> tuple[Ints, Bools]:
+    """Whole intervals between the times (1 where there are no times, or no frequency), and which are off the grid."""
+    if not policy.frequency or not timed.any():
+        return np.ones(len(time), np.int64), np.zeros(len(time), bool)
+    later = np.where(timed, time, 0)
+    earlier = np.where(timed, last, 0)
+    exact = np.where(timed, policy.frequency.intervals(earlier, later), 1.0)
+    whole = np.maximum(np.rint(exact), 1.0)
+    return whole.astype(np.int64), np.abs(exact - whole) > policy.time_tolerance
+
+
+def digest(values: NDArray[np.float64], times: Ints, resets: Bools) -> NDArray[np.uint64]:
+    """An 8-byte hash of each observation [n]: its values [n, features], time and reset.
+
+    Multiply and xor-shift rounds (the finalizer of MurmurHash3) over the columns; all NaNs count as the same, and -0.0 as 0.0.
+    """
+    clean = np.where(np.isnan(values), np.nan, values + 0.0)
+    words = np.ascontiguousarray(clean).view(np.uint64)
+    state = times.astype(np.uint64) * np.uint64(2) + resets
+    for column in range(words.shape[1]):
+        state = _mix(state ^ words[:, column] * np.uint64(0x9E3779B97F4A7C15))
+    return _mix(state)
+
+
+def _mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    state = (state ^ (state >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
+    return (state ^ (state >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53) + np.uint64(1)

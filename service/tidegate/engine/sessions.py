@@ -1,0 +1,228 @@
+"""Sessions by name: opening, finding, resetting, closing, forking, listing. Called by the engine alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tidegate.config import Limits
+from tidegate.engine.catalog import Catalog
+from tidegate.engine.commands import BulkResult, Page, SessionFilter, SessionInfo
+from tidegate.engine.lane import Lane
+from tidegate.engine.slab import Slab
+from tidegate.engine.slots import Slots, slabs_of, slots_of
+from tidegate.errors import Reason, TidegateError
+
+SESSION_ID_BYTES_MAX = 256
+SCAN_ROWS = 65_536  # slots looked at for one page of a filtered listing
+Names = dict[bytes, int]
+
+
+class Sessions:
+    """The names of all resident sessions and their references."""
+
+    def __init__(self, catalog: Catalog, limits: Limits) -> None:
+        self._catalog = catalog
+        self._limits = limits
+        self._names: dict[tuple[str, str], Names] = {}
+        self._tenants: list[str] = []
+        self.opened: Counter[str] = Counter()  # by model
+        self.closed: Counter[tuple[str, str]] = Counter()  # by model and reason
+
+    def __len__(self) -> int:
+        return sum(slab.slots.in_use for slab in self._catalog.slabs)
+
+    @property
+    def bytes_used(self) -> int:
+        """Bytes of session columns in use."""
+        return sum(slab.slots.in_use * slab.row_bytes for slab in self._catalog.slabs)
+
+    def names(self, tenant: str, model: str) -> Names:
+        """References by id of one tenant's sessions of a model."""
+        return self._names.setdefault((tenant, model), {})
+
+    def open(self, tenant: str, lane: Lane, ids: list[bytes], now: float) -> NDArray[np.int64]:
+        """Opens new sessions (distinct ids, none resident) and returns their references; raises SESSION_LIMIT."""
+        limit = self._limits.sessions_max
+        bytes_after = self.bytes_used + len(ids) * lane.slab.row_bytes
+        if len(self) + len(ids) > limit or bytes_after > self._catalog.state_bytes_max or lane.slab.slots.free < len(ids):
+            raise TidegateError(Reason.SESSION_LIMIT, f"the server holds {len(self)} sessions and may hold no more")
+        refs = lane.slab.open(ids, lane.number, self._tenant(tenant), now)
+        self.names(tenant, lane.model).update(zip(ids, refs.tolist(), strict=True))
+        lane.sessions += len(ids)
+        self.opened[lane.model] += len(ids)
+        return refs
+
+    def open_many(self, tenant: str, lane: Lane, ids: Sequence[bytes], now: float) -> BulkResult:
+        """Opens those that are not resident; `done` marks them."""
+        names = self.names(tenant, lane.model)
+        result = BulkResult(np.zeros(len(ids), bool), np.zeros(len(ids), np.int64))
+        fresh: dict[bytes, int] = {}
+        for row, session_id in enumerate(ids):
+            if (ref := names.get(session_id)) is not None:
+                result.steps[row] = self._column(ref, "step")
+            elif not valid_id(session_id):
+                result.errors.append((row, Reason.BAD_SESSION_ID))
+            else:
+                fresh.setdefault(session_id, row)
+        try:
+            self.open(tenant, lane, list(fresh), now)
+            result.done[list(fresh.values())] = True
+        except TidegateError as error:
+            result.errors += [(row, error.reason) for row in fresh.values()]
+        return result
+
+    def reset_many(self, tenant: str, model: str, ids: Sequence[bytes]) -> BulkResult:
+        """Sets state to zero and lifts quarantines; the numbering of steps stays."""
+        result, found = self._find_many(tenant, model, ids)
+        for slab, slots in self._by_slab(found):
+            slab.reset(slots)
+        return result
+
+    def close_many(self, tenant: str, model: str, ids: Sequence[bytes], reason: str = "closed") -> BulkResult:
+        """Ends sessions; `steps` are those they had."""
+        result, found = self._find_many(tenant, model, ids)
+        for slab, slots in self._by_slab(found):
+            self._close(slab, slots, reason)
+        return result
+
+    def fork(self, tenant: str, model: str, session_id: bytes, new_id: bytes, now: float) -> SessionInfo:
+        """Copies a session to a free id."""
+        names = self.names(tenant, model)
+        ref = self.find(tenant, model, session_id)
+        if not valid_id(new_id):
+            raise TidegateError(Reason.BAD_SESSION_ID)
+        if new_id in names:
+            raise TidegateError(Reason.SESSION_EXISTS, f"session {_text(new_id)} lives already")
+        slab, slot = self._place(ref)
+        if len(self) >= self._limits.sessions_max or not slab.slots.free:
+            raise TidegateError(Reason.SESSION_LIMIT)
+        (names[new_id],) = (copy,) = slab.fork(slot, new_id, now).tolist()
+        lane = self._catalog.lanes[int(slab.host["version"][slot])]
+        lane.sessions += 1
+        self.opened[model] += 1
+        return self._info(*self._place(copy))
+
+    def find(self, tenant: str, model: str, session_id: bytes) -> int:
+        """A session's reference; raises SESSION_NOT_FOUND, or MODEL_NOT_FOUND for an unknown model."""
+        if model not in self._catalog.models:
+            self._catalog.resolve(model)
+        ref = self.names(tenant, model).get(session_id)
+        if ref is None:
+            raise TidegateError(Reason.SESSION_NOT_FOUND, f"{model} has no session {_text(session_id)}")
+        return ref
+
+    def info(self, tenant: str, model: str, session_id: bytes) -> SessionInfo:
+        """What people see of a session."""
+        return self._info(*self._place(self.find(tenant, model, session_id)))
+
+    def sweep(self, now: float) -> int:
+        """Closes sessions idle for too long."""
+        count = 0
+        for slab in self._catalog.slabs:
+            taken = slab.slots.taken_from(1, slab.slots.in_use)
+            idle = taken[now - slab.host["active_at"][taken] > self._limits.idle_seconds_max]
+            count += len(idle)
+            self._close(slab, idle, "idle")
+        return count
+
+    def list(self, tenant: str, wanted: SessionFilter, cursor: tuple[int, int], size: int) -> Page:
+        """A page of sessions in slot order. Looks at a bounded number of slots; a page may be short and not the last."""
+        found: list[SessionInfo] = []
+        scanned = 0
+        slab_number, slot = cursor
+        while slab_number < len(self._catalog.slabs):
+            slab = self._catalog.slabs[slab_number]
+            slots = slab.slots.taken_from(slot, min(size, SCAN_ROWS - scanned))
+            for slot in slots.tolist():
+                if self._matches(slab, slot, tenant, wanted):
+                    found.append(self._info(slab, slot))
+                if len(found) == size:
+                    return Page(found, (slab_number, slot + 1))
+            scanned += len(slots)
+            if scanned >= SCAN_ROWS:
+                return Page(found, (slab_number, slot + 1))
+            if len(slots):
+                slot += 1
+            else:
+                slab_number, slot = slab_number + 1, 1
+        return Page(found, None)
+
+    def _matches(self, slab: Slab, slot: int, tenant: str, wanted: SessionFilter) -> bool:
+        lane = self._catalog.lanes[int(slab.host["version"][slot])]
+        session_id = slab.ids[slot] or b""
+        return (
+            self._tenants[int(slab.host["tenant"][slot])] == tenant
+            and wanted.model in ("", lane.model)
+            and wanted.version in ("", lane.version)
+            and wanted.session_id in (b"", session_id)
+            and session_id.startswith(wanted.id_prefix)
+            and (wanted.diverged is None or wanted.diverged == bool(slab.host["diverged"][slot]))
+        )
+
+    def _find_many(self, tenant: str, model: str, ids: Iterable[bytes]) -> tuple[BulkResult, NDArray[np.int64]]:
+        if model not in self._catalog.models:
+            self._catalog.resolve(model)
+        names = self.names(tenant, model)
+        refs = np.array([names.get(session_id, 0) for session_id in ids], np.int64)
+        done = refs != 0
+        steps = np.zeros(len(refs), np.int64)
+        errors = [(row, Reason.SESSION_NOT_FOUND) for row in np.flatnonzero(~done).tolist()]
+        for row in np.flatnonzero(done).tolist():
+            steps[row] = self._column(int(refs[row]), "step")
+        return BulkResult(done, steps, errors), refs[done]
+
+    def _by_slab(self, refs: NDArray[np.int64]) -> Iterator[tuple[Slab, Slots]]:
+        for number in np.unique(slabs_of(refs)).tolist():
+            yield self._catalog.slabs[number], np.unique(slots_of(refs[slabs_of(refs) == number]))
+
+    def _close(self, slab: Slab, slots: Slots, reason: str) -> None:
+        for slot in slots.tolist():
+            lane = self._catalog.lanes[int(slab.host["version"][slot])]
+            names = self.names(self._tenants[int(slab.host["tenant"][slot])], lane.model)
+            del names[slab.ids[slot] or b""]
+            lane.sessions -= 1
+            self.closed[lane.model, reason] += 1
+        if len(slots):
+            slab.close(slots)
+            self._names = {key: names for key, names in self._names.items() if names}
+            self._catalog.drop_unused()
+
+    def _place(self, ref: int) -> tuple[Slab, int]:
+        refs = np.array([ref], np.int64)
+        return self._catalog.slabs[int(slabs_of(refs)[0])], int(slots_of(refs)[0])
+
+    def _column(self, ref: int, name: str) -> int:
+        slab, slot = self._place(ref)
+        return int(slab.host[name][slot])
+
+    def _info(self, slab: Slab, slot: int) -> SessionInfo:
+        host = slab.host
+        lane = self._catalog.lanes[int(host["version"][slot])]
+        return SessionInfo(
+            model=lane.model,
+            version=lane.version,
+            session_id=slab.ids[slot] or b"",
+            step=int(host["step"][slot]),
+            steps_seen=int(host["steps_seen"][slot]),
+            event_time=int(host["event_time"][slot]),
+            active_at=float(host["active_at"][slot]),
+            diverged=bool(host["diverged"][slot]),
+        )
+
+    def _tenant(self, tenant: str) -> int:
+        if tenant not in self._tenants:
+            self._tenants.append(tenant)
+        return self._tenants.index(tenant)
+
+
+def valid_id(session_id: bytes) -> bool:
+    """1 to 256 bytes (that they are UTF-8 is seen to where they are decoded)."""
+    return 0 < len(session_id) <= SESSION_ID_BYTES_MAX
+
+
+def _text(session_id: bytes) -> str:
+    return repr(session_id.decode("utf-8", "replace"))

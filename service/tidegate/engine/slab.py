@@ -1,0 +1,102 @@
+"""State slabs: the columns of all resident sessions of one state shape, host columns in NumPy, device columns in torch.
+
+On CPU every column has its address space reserved for the slab's capacity and takes memory by the chunk; on CUDA the
+device columns are allocated once, up front. Either way their addresses never move (CUDA graphs rely on that).
+A list of chunks was rejected: every gather would have to be split by chunk.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tidegate.engine.columns import Column, Schema
+from tidegate.engine.memory import Reserved, reserve
+from tidegate.engine.slots import Refs, Slots, SlotTable
+
+CHUNK_ROWS = 16_384
+HostColumns = dict[str, NDArray[np.generic]]
+
+
+class Slab:
+    """Rows for up to `capacity` - 1 sessions of one schema (slot 0 is spare). Only the engine writes to it."""
+
+    def __init__(self, number: int, schema: Schema, capacity: int, device: str) -> None:
+        self.schema = schema
+        self.number = number
+        self.slots = SlotTable(number, capacity, CHUNK_ROWS, new=reserve)
+        self.ids: list[bytes | None] = [None]
+        self.scratch = reserve(capacity, "int32").view(np.int32)  # for batch choice
+        self._reserved: list[Reserved] = []
+        self.host: HostColumns = {column.name: self._reserve(column, capacity) for column in schema.host}
+        self.device: dict[str, torch.Tensor] = {
+            column.name: self._on_device(column, capacity, device) for column in schema.device
+        }
+
+    @property
+    def row_bytes(self) -> int:
+        return self.schema.row_bytes
+
+    def open(self, ids: list[bytes], lane: int, tenant: int, now: float) -> Refs:
+        """New sessions, every column at its initial value; raises IndexError when there are too few slots."""
+        slots = self.slots.take(len(ids))
+        self._initialise(slots, self.schema.columns)
+        self.host["version"][slots] = lane
+        self.host["tenant"][slots] = tenant
+        self.host["active_at"][slots] = now
+        self._name(slots, ids)
+        return self.slots.refs(slots)
+
+    def reset(self, slots: Slots) -> None:
+        """Sets to zero all that a reset clears."""
+        self._initialise(slots, tuple(column for column in self.schema.columns if column.cleared))
+
+    def fork(self, slot: int, new_id: bytes, now: float) -> Refs:
+        """A copy of a session in a slot of its own."""
+        (copy,) = slots = self.slots.take(1)
+        for values in self.host.values():
+            values[copy] = values[slot]
+        for tensor in self.device.values():
+            tensor[int(copy)] = tensor[slot]
+        self.host["active_at"][copy] = now
+        self._name(slots, [new_id])
+        return self.slots.refs(slots)
+
+    def close(self, slots: Slots) -> None:
+        """Frees the rows; chunks that hold nothing any more go back to the system."""
+        for slot in slots.tolist():
+            self.ids[slot] = None
+        for chunk in self.slots.give(slots).tolist():
+            for reserved in self._reserved:
+                reserved.give_back(chunk * CHUNK_ROWS, (chunk + 1) * CHUNK_ROWS)
+        if not self.slots.in_use:
+            del self.ids[1:]
+
+    def _name(self, slots: Slots, ids: list[bytes]) -> None:
+        missing = int(slots.max(initial=0)) + 1 - len(self.ids)
+        self.ids.extend([None] * missing)
+        for slot, session_id in zip(slots.tolist(), ids, strict=True):
+            self.ids[slot] = session_id
+
+    def _initialise(self, slots: Slots, columns: tuple[Column, ...]) -> None:
+        index = torch.from_numpy(slots)
+        for column in columns:
+            if column.name in self.host:
+                self.host[column.name][slots] = column.initial
+            else:
+                tensor = self.device[column.name]
+                tensor.index_fill_(0, index.to(tensor.device), column.initial)
+
+    def _reserve(self, column: Column, capacity: int) -> NDArray[np.generic]:
+        reserved = Reserved(capacity, column.dtype, column.shape)
+        self._reserved.append(reserved)
+        return reserved.array
+
+    def _on_device(self, column: Column, capacity: int, device: str) -> torch.Tensor:
+        if device == "cpu":
+            return torch.from_numpy(self._reserve(column, capacity))
+        dtype = getattr(torch, column.dtype)
+        return torch.zeros((capacity, *column.shape), dtype=dtype, device=device)
+
+

@@ -1,0 +1,275 @@
+"""The stepper: gathers the slots' states, runs cell and head on padded tiles, commits what is finite.
+
+Bit identity (a row's result depends on nothing but the row) is made here: rows are padded to whole tiles of 32, work is
+split between threads only at whole tiles, and torch itself runs each tile on one thread, because its own splits cut
+vectors at ragged places. Padding rows use the spare slot. A row whose state or output is not finite is written to the
+spare slot instead of its own, so commit needs no second pass and no synchronisation on CUDA.
+Everything between the host's float64 observations and float32 predictions happens on the device.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tidegate.engine.slots import SPARE_SLOT
+from tidegate.errors import ConfigError
+from tidegate.model.cells import Kernel
+from tidegate.model.package import Feature, Package
+
+TILE_ROWS = 32
+PIECE_ROWS = 256  # rows of one pass through the kernel: the tiles stay in a core's cache
+THREAD_SECONDS_MIN = 5e-4  # work below this is not worth a second thread
+
+
+@dataclass
+class StepBatch:
+    """n rows of n different sessions: slots int64 [n], inputs float64 [n, features] raw and complete (no NaN),
+    fresh bool [n] (start from zero state), gaps int64 [n] (steps to bridge first, fed with the model's own predictions).
+
+    A bridge starts from last_replies float32 [n, targets]; features that are not predicted hold last_inputs float64
+    [n, features]. Both are raw and read only where gaps is not 0.
+    """
+
+    slots: NDArray[np.int64]
+    inputs: NDArray[np.float64]
+    fresh: NDArray[np.bool_]
+    gaps: NDArray[np.int64]
+    last_inputs: NDArray[np.float64]
+    last_replies: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+
+@dataclass
+class StepResult:
+    """values float32 [n, targets] raw; finite bool [n]: False rows were not committed. `seconds` is what it took."""
+
+    values: NDArray[np.float32]
+    finite: NDArray[np.bool_]
+    seconds: float
+
+
+class Ticket(Protocol):
+    """A step under way."""
+
+    def collect(self) -> StepResult:
+        """Waits for the step and returns its result."""
+        ...
+
+
+class Stepper(Protocol):
+    """The seam for kernels: torch now, others later; all are judged by the float64 reference."""
+
+    def expected_seconds(self, rows: int) -> float:
+        """What a step of so many rows will probably take."""
+        ...
+
+    def launch(self, batch: StepBatch, state: torch.Tensor) -> Ticket:
+        """Starts a step; `state` [slots, state_width] is changed where rows are finite."""
+        ...
+
+
+class TorchStepper:
+    """Cell and head in torch, on CPU or CUDA. On CPU a step is done when `launch` returns."""
+
+    def __init__(self, package: Package, device: str, threads: int = 1) -> None:
+        self._device = torch.device(device)
+        self._kernel = Kernel(package, self._device)
+        self._scaler = DeviceScaler(package, self._device)
+        self._targets = torch.from_numpy(package.target_indices).to(self._device)
+        self._threads = threads if device == "cpu" else 1
+        self._pool = ThreadPoolExecutor(self._threads - 1, "tidegate-step") if self._threads > 1 else None
+        self._row_seconds = 1e-6
+
+    def expected_seconds(self, rows: int) -> float:
+        return self._row_seconds * max(rows, TILE_ROWS)
+
+    def launch(self, batch: StepBatch, state: torch.Tensor) -> Ticket:
+        started = time.perf_counter()
+        work = _Work(batch, self._device)
+        bounds = self._split(work.padded)
+        if len(bounds) == 2:
+            self._run(work, 0, work.padded, state)
+        else:
+            assert self._pool is not None
+            parts = [self._pool.submit(self._run, work, *part, state) for part in pairwise(bounds[1:])]
+            self._run(work, bounds[0], bounds[1], state)
+            for part in parts:
+                part.result()
+        if self._device.type == "cuda":
+            return _OnDevice(work, started, self)
+        return _Done(work, started, self)
+
+    def measured(self, rows: int, seconds: float) -> None:
+        """Learns what a row costs."""
+        self._row_seconds += 0.1 * (seconds / max(rows, TILE_ROWS) - self._row_seconds)
+
+    def _split(self, padded: int) -> list[int]:
+        """Row bounds of each thread's part: whole tiles."""
+        wanted = int(self.expected_seconds(padded) / THREAD_SECONDS_MIN) + 1
+        parts = min(self._threads, wanted, padded // TILE_ROWS)
+        tiles = padded // TILE_ROWS
+        return [tiles * part // parts * TILE_ROWS for part in range(parts + 1)]
+
+    def _run(self, work: _Work, start: int, stop: int, state: torch.Tensor) -> None:
+        """Steps rows [start, stop), piece by piece."""
+        with torch.inference_mode():
+            for low in range(start, stop, PIECE_ROWS):
+                self._piece(work, slice(low, min(low + PIECE_ROWS, stop)), state)
+
+    def _piece(self, work: _Work, rows: slice, state: torch.Tensor) -> None:
+        slots = work.slots[rows]
+        before = state.index_select(0, slots)
+        if work.fresh is not None:
+            before.masked_fill_(work.fresh[rows, None], 0.0)
+        if work.gaps is not None:
+            before = self._bridge(work, rows, before)
+        after = torch.empty_like(before)
+        scaled = self._kernel(self._scaler.scale(work.inputs[rows]), before, after)
+        raw = self._scaler.unscale(scaled)
+        finite = torch.isfinite(after.sum(1) + raw.sum(1))
+        work.values[rows], work.finite[rows] = raw, finite
+        real = max(0, min(work.rows, rows.stop) - rows.start)
+        targets = torch.where(finite, slots, SPARE_SLOT)[:real]
+        state.index_copy_(0, targets, after[:real])
+
+    def _bridge(self, work: _Work, rows: slice, state: torch.Tensor) -> torch.Tensor:
+        """The states after each row's missing steps, the model's predictions fed back as its observations."""
+        assert work.gaps is not None
+        gaps, inputs, reply = work.gaps[rows, None], work.last_inputs[rows].clone(), work.last_replies[rows]
+        for done in range(int(gaps.max())):
+            inputs.index_copy_(1, self._targets, reply.double())
+            after = torch.empty_like(state)
+            stepped = self._scaler.unscale(self._kernel(self._scaler.scale(inputs), state, after))
+            state = torch.where(gaps > done, after, state)
+            reply = torch.where(gaps > done, stepped, reply)
+        return state
+
+
+class _Work:
+    """A batch on the device, padded to whole tiles with rows of the spare slot, and room for its results."""
+
+    def __init__(self, batch: StepBatch, device: torch.device) -> None:
+        self.rows = len(batch)
+        self.padded = -(-self.rows // TILE_ROWS) * TILE_ROWS
+        self._device = device
+        self.slots = self._put(batch.slots, SPARE_SLOT)
+        self.inputs = self._put(batch.inputs, 0.0)
+        self.fresh = self._put(batch.fresh, False) if batch.fresh.any() else None
+        self.gaps = None
+        if batch.gaps.any():
+            self.gaps = self._put(batch.gaps, 0)
+            self.last_inputs = self._put(batch.last_inputs, 0.0)
+            self.last_replies = self._put(batch.last_replies, 0.0)
+        self.values = torch.empty((self.padded, batch.last_replies.shape[1]), device=device)
+        self.finite = torch.empty(self.padded, dtype=torch.bool, device=device)
+
+    def _put(self, column: NDArray[np.generic], padding: float) -> torch.Tensor:
+        padded = np.full((self.padded, *column.shape[1:]), padding, column.dtype)
+        padded[: self.rows] = column
+        return torch.from_numpy(padded).to(self._device, non_blocking=True)
+
+
+class _Done:
+    """A step that finished inside `launch`."""
+
+    def __init__(self, work: _Work, started: float, stepper: TorchStepper) -> None:
+        seconds = time.perf_counter() - started
+        stepper.measured(work.rows, seconds)
+        self._result = StepResult(work.values.numpy()[: work.rows], work.finite.numpy()[: work.rows], seconds)
+
+    def collect(self) -> StepResult:
+        return self._result
+
+
+class _OnDevice:
+    """A CUDA step whose results are on their way to the host."""
+
+    def __init__(self, work: _Work, started: float, stepper: TorchStepper) -> None:
+        self._stepper = stepper
+        self._values = work.values.to("cpu", non_blocking=True)
+        self._finite = work.finite.to("cpu", non_blocking=True)
+        self._rows, self._started = work.rows, started
+        self._event = torch.cuda.Event()
+        self._event.record()
+
+    def collect(self) -> StepResult:
+        self._event.synchronize()
+        seconds = time.perf_counter() - self._started
+        self._stepper.measured(self._rows, seconds)
+        return StepResult(self._values.numpy()[: self._rows], self._finite.numpy()[: self._rows], seconds)
+
+
+class DeviceScaler:
+    """Raw float64 to scaled float32 and back, in float64 on the device, by column (see model/scaling.py)."""
+
+    def __init__(self, package: Package, device: torch.device) -> None:
+        features = package.manifest.features
+        self._inputs = _columns(features, device)
+        self._outputs = _columns([features[index] for index in package.target_indices], device)
+
+    def scale(self, raw: torch.Tensor) -> torch.Tensor:
+        """[rows, features] float64 to float32."""
+        center, scale, log = self._inputs
+        if log is not None:
+            raw = torch.where(log, torch.copysign(torch.log1p(raw.abs()), raw), raw)
+        return ((raw - center) / scale).float()
+
+    def unscale(self, scaled: torch.Tensor) -> torch.Tensor:
+        """[rows, targets] float32 to float32."""
+        center, scale, log = self._outputs
+        raw = scaled.double() * scale + center
+        if log is not None:
+            raw = torch.where(log, torch.copysign(torch.expm1(raw.abs()), raw), raw)
+        return raw.float()
+
+
+def _columns(
+    features: Sequence[Feature], device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    log = torch.tensor([feature.scaling.transform == "log1p" for feature in features], device=device)
+    center = torch.tensor([feature.scaling.center for feature in features], dtype=torch.float64, device=device)
+    scale = torch.tensor([feature.scaling.scale for feature in features], dtype=torch.float64, device=device)
+    return center, scale, log if bool(log.any()) else None
+
+
+def choose_device(wanted: str) -> str:
+    """"auto", "cpu" or "cuda" to the device to use; raises ConfigError for a device that is not there."""
+    available = torch.cuda.is_available()
+    if wanted == "cuda" and not available:
+        raise ConfigError("device: cuda is asked for, but torch finds no CUDA device")
+    return "cuda" if wanted != "cpu" and available else "cpu"
+
+
+def use_one_thread() -> None:
+    """Keeps torch from splitting an operation between threads; the stepper splits work itself, at whole tiles."""
+    torch.set_num_threads(1)
+
+
+def memory_bytes(device: str) -> int:
+    """Memory that sessions may share: what is free on a CUDA device, what the machine has on CPU."""
+    if device == "cuda":
+        return int(torch.cuda.mem_get_info()[0])
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def device_memory_used() -> float:
+    """Bytes in use on the CUDA device, by everyone."""
+    free, total = torch.cuda.mem_get_info()
+    return float(total - free)
+
+
+def torch_version() -> str:
+    """Which torch runs."""
+    return str(torch.__version__)

@@ -1,0 +1,64 @@
+"""Which of the server's numbers become metrics. Names follow Prometheus: base units, `_total`, few labels."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+
+from tidegate.engine.catalog import Catalog
+from tidegate.engine.loop import EngineHost
+from tidegate.engine.sessions import Sessions
+from tidegate.engine.stepper import device_memory_used, torch_version
+from tidegate.metrics import Metrics
+from tidegate.wire.frontend import FrontEnd
+
+
+def register(
+    metrics: Metrics,
+    version: str,
+    device: str,
+    catalog: Catalog,
+    sessions: Sessions,
+    host: EngineHost,
+    front: FrontEnd,
+) -> None:
+    """Adds the gauges, counters and infos that are read when scraped."""
+
+    def by_version(read: Callable[[int], float]) -> dict[tuple[str, ...], float]:
+        return {(lane.model, lane.version): read(number) for number, lane in catalog.lanes.items()}
+
+    inbox = host.engine.inbox
+    metrics.gauge(
+        "tidegate_sessions_resident",
+        "Sessions whose state is in memory.",
+        lambda: by_version(lambda number: catalog.lanes[number].sessions),
+        ("model", "version"),
+    )
+    metrics.counter(
+        "tidegate_sessions_opened",
+        "Sessions opened or forked.",
+        lambda: {(model,): count for model, count in sessions.opened.items()},
+        ("model",),
+    )
+    metrics.counter(
+        "tidegate_sessions_closed", "Sessions ended, by reason.", lambda: sessions.closed, ("model", "reason")
+    )
+    metrics.gauge("tidegate_inbox_rows", "Rows queued and not yet answered.", lambda: inbox.rows)
+    metrics.gauge("tidegate_inbox_rows_max", "Rows at which streams are no longer read.", lambda: inbox.rows_max)
+    metrics.gauge("tidegate_outbox_messages", "Messages read and not yet answered.", lambda: front.answers_waiting)
+    metrics.gauge("tidegate_state_bytes", "Bytes of session columns in use.", lambda: sessions.bytes_used)
+    metrics.gauge("tidegate_state_bytes_max", "Bytes that they may use.", lambda: catalog.state_bytes_max)
+    metrics.gauge("tidegate_streams_open", "Open prediction streams.", lambda: front.streams)
+    metrics.gauge("tidegate_unary_calls_open", "Unary predictions in progress.", lambda: front.unary)
+    if device != "cpu":
+        metrics.gauge("tidegate_device_memory_bytes", "Memory in use on the device.", device_memory_used)
+    build = {"version": version, "python": platform.python_version(), "torch": torch_version(), "device": device}
+    metrics.info("tidegate_build", "What is running.", lambda: [build])
+    metrics.info(
+        "tidegate_model",
+        "Loaded model versions.",
+        lambda: [
+            {"model": lane.model, "version": lane.version, "fingerprint": lane.package.fingerprint[:12]}
+            for lane in catalog.lanes.values()
+        ],
+    )

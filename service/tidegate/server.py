@@ -1,0 +1,164 @@
+"""The composition root: builds the server from its settings, starts it, drains it, stops it.
+
+`serve` is what the command line calls. Everything is made here and handed down; nothing is global.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import json
+import logging
+import os
+import signal
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+from tidegate import __version__, logs, observability
+from tidegate.config import Settings
+from tidegate.engine.catalog import Catalog, Changes
+from tidegate.engine.engine import Clock, Engine
+from tidegate.engine.inbox import Inbox
+from tidegate.engine.loop import EngineHost
+from tidegate.engine.sessions import Sessions
+from tidegate.engine.stepper import choose_device, memory_bytes, use_one_thread
+from tidegate.errors import ConfigError, TidegateError
+from tidegate.metrics import Metrics
+from tidegate.model import repository
+from tidegate.web.http import HttpServer
+from tidegate.wire.frontend import FrontEnd
+from tidegate.wire.server import GrpcServer
+
+log = logging.getLogger(__name__)
+
+
+class Server:
+    """One server process. Construct, then `run` on an event loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        limits = settings.limits
+        use_one_thread()
+        device = choose_device(settings.device)
+        state_bytes_max = limits.state_bytes_max or memory_bytes(device) // 2
+        self.metrics = Metrics()
+        self.catalog = Catalog(limits, state_bytes_max, device, settings.threads or os.cpu_count() or 1)
+        self.sessions = Sessions(self.catalog, limits)
+        clock = Clock(monotonic=time.monotonic, wall=time.time)
+        engine = Engine(self.catalog, self.sessions, Inbox(limits.inbox_rows_max), self.metrics, clock)
+        self.host = EngineHost(engine, limits.sweep_seconds)
+        self.front = FrontEnd(self.host, limits)
+        self._ready = False
+        self._stopping = asyncio.Event()
+        self._http = HttpServer(self.metrics.registry, lambda: self._ready)
+        self._reloading = asyncio.Lock()
+        self._background: set[asyncio.Task[Any]] = set()
+        observability.register(self.metrics, __version__, device, self.catalog, self.sessions, self.host, self.front)
+
+    async def run(self) -> None:
+        """Serves until `stop`, then drains. Raises ConfigError when it cannot begin."""
+        settings = self.settings
+        grpc_server = GrpcServer(self.front, self.metrics, settings.limits, self.reload)
+        changes = await self.reload()
+        if not any(entry.lanes for entry in self.catalog.models.values()):
+            why = "; ".join(changes.refused) or "it holds no package"
+            raise ConfigError(f"models: nothing in {settings.models} can be served: {why}")
+        self.host.start()
+        try:
+            http_port = await self._http.start(settings.host, settings.http_port)
+            grpc_port = await grpc_server.start(settings.host, settings.port)
+        except ConfigError:
+            await grpc_server.stop(0)
+            await self._http.stop()
+            await self.host.stop()
+            raise
+        self._ready = True
+        gc.collect()
+        gc.freeze()  # what lives from here on is not looked at again by every collection
+        addresses = {"grpc": f"{settings.host}:{grpc_port}", "http": f"{settings.host}:{http_port}"}
+        print(json.dumps(addresses), flush=True)  # noqa: T201  # the ready line is the interface
+        log.info("ready, grpc on %s, http on %s", addresses["grpc"], addresses["http"])
+        await self._stopping.wait()
+        await self._drain(grpc_server)
+
+    def stop(self) -> None:
+        """Begins the drain. Safe to call again."""
+        self._stopping.set()
+
+    async def reload(self) -> Changes:
+        """Reads the model repository again. Broken packages are logged and named; the rest is served."""
+        async with self._reloading:
+            snapshot = await asyncio.to_thread(self._scan)
+            steppers = await asyncio.to_thread(self.catalog.prepare, snapshot)
+            changes = await self.host.call(lambda: self.catalog.install(snapshot, steppers))
+        assert isinstance(changes, Changes)
+        for refused in changes.refused:
+            log.warning("refused %s", refused)
+        for kind, entries in (("serving", changes.added), ("retired", changes.removed)):
+            if entries:
+                log.info("%s %s", kind, ", ".join(entries))
+        return changes
+
+    def begin_reload(self) -> None:
+        """SIGHUP: reload beside everything else."""
+
+        async def reload() -> None:
+            try:
+                await self.reload()
+            except (ConfigError, TidegateError) as error:
+                log.error("reload failed: %s", error)
+
+        self.background(reload())
+
+    def background(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Runs beside everything else; kept from the garbage collector until it is done."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    def _scan(self) -> repository.Snapshot:
+        return repository.scan(Path(self.settings.models), self.catalog.known())
+
+    async def _drain(self, grpc_server: GrpcServer) -> None:
+        """Not ready first; then no new calls, queued rows are stepped and answered, streams end; then the listener."""
+        deadline = time.monotonic() + self.settings.limits.drain_seconds_max
+        log.info("draining")
+        self._ready = False
+        await grpc_server.unready()
+        self.front.drain()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(asyncio.get_running_loop().time() + self.settings.limits.drain_seconds_max / 2):
+                await self.front.ended()
+        await grpc_server.stop(max(0.0, (deadline - time.monotonic()) / 2))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.1, deadline - time.monotonic())):
+                await self.host.stop()
+        await self._http.stop()
+        log.info("drained")
+
+
+def serve(settings: Settings) -> int:
+    """Runs a server in this process until SIGTERM or SIGINT; returns the exit code. Raises ConfigError."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its errors come to us as exceptions; its own lines would be a second voice
+    logs.configure(settings.log_format, settings.log_level)
+    try:
+        import uvloop
+    except ImportError:  # not on every platform
+        runner = asyncio.Runner()
+    else:
+        runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+    with runner:
+        runner.run(_serve(settings))
+    return 0
+
+
+async def _serve(settings: Settings) -> None:
+    server = Server(settings)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, server.stop)
+    loop.add_signal_handler(signal.SIGHUP, server.begin_reload)
+    await server.run()

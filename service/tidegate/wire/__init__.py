@@ -1,0 +1,1 @@
+"""What speaks gRPC: servicers, codec and the generated stubs."""

@@ -1,0 +1,211 @@
+"""Messages to columns and back. Knows the wire format and nothing of streams.
+
+Raises TidegateError: UNDECODABLE_MESSAGE for bytes that are no message, BAD_BATCH for columns that do not fit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from numpy.typing import NDArray
+
+from tidegate.engine.inbox import Scope
+from tidegate.engine.replies import Replies, RowFlag
+from tidegate.errors import Reason, TidegateError
+from tidegate.model.frequency import NO_TIME
+from tidegate.wire.status import row_error, status_of
+from tidegate.wire.stubs import prediction_pb2 as pb
+from tidegate.wire.stubs import types_pb2 as types
+
+STEP_MAX = 2**62
+_NANOSECONDS = 1_000_000_000
+_DTYPES = {types.DTYPE_UNSPECIFIED: "<f4", types.DTYPE_FLOAT32: "<f4", types.DTYPE_FLOAT64: "<f8"}
+AnyMessage = TypeVar("AnyMessage", bound=Message)
+
+
+def parse(kind: type[AnyMessage], message: bytes) -> AnyMessage:
+    """Bytes to a message; raises UNDECODABLE_MESSAGE."""
+    try:
+        return kind.FromString(message)
+    except DecodeError:
+        raise TidegateError(Reason.UNDECODABLE_MESSAGE, f"the message is no {kind.DESCRIPTOR.name}") from None
+
+
+def scope_of(config: pb.StreamConfig, tenant: str) -> Scope:
+    """What a stream is about; raises BAD_CONFIG."""
+    if not config.model:
+        raise TidegateError(Reason.BAD_CONFIG, "the config names no model")
+    if config.on_missing not in pb.OnMissing.values():
+        raise TidegateError(Reason.BAD_CONFIG, f"on_missing {config.on_missing} is not known")
+    return Scope(
+        tenant=tenant,
+        model=config.model,
+        version=config.version,
+        features=tuple(config.features),
+        units=tuple(config.units),
+        must_exist=config.on_missing == pb.ON_MISSING_FAIL,
+    )
+
+
+def nanoseconds(time: Timestamp) -> int:
+    """A timestamp as ns since 1970; raises BAD_OBSERVATION outside of what 64 bits hold (1677 to 2262)."""
+    value = time.seconds * _NANOSECONDS + time.nanos
+    if not -(2**63) < value < 2**63:
+        raise TidegateError(Reason.BAD_OBSERVATION, "event_time is not between 1677 and 2262")
+    return value
+
+
+def timestamp(ns: int) -> Timestamp:
+    """The reverse of `nanoseconds`."""
+    return Timestamp(seconds=ns // _NANOSECONDS, nanos=ns % _NANOSECONDS)
+
+
+@dataclass
+class BatchColumns:
+    """An ObservationBatch as columns, each [rows]; values float64 [rows, width]."""
+
+    ids: list[bytes]
+    aliases: NDArray[np.int64] | None
+    step: NDArray[np.int64]
+    time: NDArray[np.int64]
+    values: NDArray[np.float64]
+    reset: NDArray[np.bool_]
+
+
+def batch_columns(batch: types.ObservationBatch, rows_max: int, aliases_max: int) -> BatchColumns:
+    """Checks a batch's columns against each other; raises BAD_BATCH, naming the column."""
+    rows = batch.rows
+    if not 0 < rows <= rows_max:
+        raise _bad(f"rows is {rows}, must be 1 to {rows_max}")
+    columns = {
+        "session_ids": len(batch.session_ids),
+        "aliases": len(batch.aliases),
+        "steps": len(batch.steps),
+        "event_times_unix_ns": len(batch.event_times_unix_ns),
+        "reset": len(batch.reset),
+    }
+    for name, length in columns.items():
+        if length not in (0, rows):
+            raise _bad(f"{name} has {length} entries for {rows} rows")
+    if not batch.session_ids and not batch.aliases:
+        raise _bad("it names no sessions: both session_ids and aliases are empty")
+    return BatchColumns(
+        ids=[session_id.encode() for session_id in batch.session_ids],
+        aliases=_aliases(batch, aliases_max) if batch.aliases else None,
+        step=_steps(batch) if batch.steps else np.zeros(rows, np.int64),
+        time=np.array(batch.event_times_unix_ns, np.int64)
+        if batch.event_times_unix_ns
+        else np.full(rows, NO_TIME, np.int64),
+        values=_values(batch),
+        reset=np.frombuffer(batch.reset, np.uint8) != 0 if batch.reset else np.zeros(rows, bool),
+    )
+
+
+def _aliases(batch: types.ObservationBatch, aliases_max: int) -> NDArray[np.int64]:
+    aliases = np.array(batch.aliases, np.int64)
+    if aliases.max() >= aliases_max:
+        raise _bad(f"alias {aliases.max()} is not below {aliases_max}")
+    return aliases
+
+
+def _steps(batch: types.ObservationBatch) -> NDArray[np.int64]:
+    steps = np.array(batch.steps, np.uint64)
+    if (steps > STEP_MAX).any():
+        raise _bad(f"a step is above {STEP_MAX}")
+    return steps.astype(np.int64)
+
+
+def _values(batch: types.ObservationBatch) -> NDArray[np.float64]:
+    if batch.dtype not in _DTYPES:
+        raise _bad(f"dtype {batch.dtype} is not known")
+    dtype = np.dtype(_DTYPES[batch.dtype])
+    row_bytes, rest = divmod(len(batch.values), batch.rows)
+    if rest or row_bytes % dtype.itemsize or not row_bytes:
+        raise _bad(f"values has {len(batch.values)} bytes, which is no whole number of {dtype.name} for {batch.rows} rows")
+    return np.frombuffer(batch.values, dtype).reshape(batch.rows, -1).astype(np.float64)
+
+
+def _bad(problem: str) -> TidegateError:
+    return TidegateError(Reason.BAD_BATCH, problem)
+
+
+def prediction(replies: Replies, row: int, session_id: str) -> types.Prediction:
+    """One successful row as a message."""
+    flags = int(replies.flags[row])
+    message = types.Prediction(
+        session_id=session_id,
+        step=int(replies.step[row]),
+        values=replies.values[row].tolist(),
+        steps_seen=int(replies.steps_seen[row]),
+    )
+    if flags:
+        message.created = bool(flags & RowFlag.CREATED)
+        message.duplicate = bool(flags & RowFlag.DUPLICATE)
+        message.stale = bool(flags & RowFlag.STALE)
+        message.imputed_steps = int(replies.gap[row])
+        if flags & RowFlag.IMPUTED:
+            bits = np.unpackbits(replies.imputed[row], bitorder="little")
+            message.imputed_features.extend(np.flatnonzero(bits).tolist())
+    if replies.valid_time[row] != NO_TIME:
+        message.valid_time.CopyFrom(timestamp(int(replies.valid_time[row])))
+    return message
+
+
+class BatchReply:
+    """The answer to a batch while its rows come in, in whatever iterations they are stepped."""
+
+    def __init__(self, rows: int) -> None:
+        self._missing = rows
+        self._rows = rows
+        self._values: NDArray[np.float32] | None = None
+        self._steps = np.zeros(rows, "<u8")
+        self._flags = np.zeros(rows, np.uint8)
+        self._errors: list[types.RowError] = []
+
+    def add(self, replies: Replies, rows: slice) -> bool:
+        """Takes some rows; True when none is missing any more."""
+        places = replies.row[rows]
+        outcome = replies.outcome[rows]
+        if not outcome.all():  # only rows that were stepped say how wide the answer is
+            if self._values is None:
+                self._values = np.full((self._rows, replies.values.shape[1]), np.nan, "<f4")
+            self._values[places] = replies.values[rows]
+        self._steps[places] = replies.step[rows]
+        self._flags[places] = np.where(outcome == 0, replies.flags[rows], 0)
+        for index in np.flatnonzero(outcome).tolist():
+            self._errors.append(_row_error(replies, rows.start + index))
+        self._missing -= rows.stop - rows.start
+        return self._missing == 0
+
+    def message(self, targets: int) -> types.PredictionBatch:
+        """The whole answer; `targets` is the width when no row was stepped."""
+        values = self._values if self._values is not None else np.full((self._rows, targets), np.nan, "<f4")
+        self._errors.sort(key=lambda error: error.row)
+        return types.PredictionBatch(
+            rows=self._rows,
+            dtype=types.DTYPE_FLOAT32,
+            values=values.tobytes(),
+            steps=self._steps.tolist(),
+            flags=self._flags.tobytes(),
+            errors=self._errors,
+        )
+
+
+def _row_error(replies: Replies, row: int) -> types.RowError:
+    error = row_error(Reason(replies.outcome[row]), int(replies.expected[row]))
+    return types.RowError(
+        row=int(replies.row[row]),
+        code=int(error.code),
+        reason=error.reason.name,
+        message=error.message,
+        expected_step=int(error.variables.get("expected_step", 0)),
+    )
+
+
+def stream_error(sequence: int, error: TidegateError) -> pb.StreamPredictResponse:
+    """A stream's answer to a message that failed."""
+    return pb.StreamPredictResponse(sequence=sequence, error=status_of(error))

@@ -1,0 +1,245 @@
+"""The gRPC front-end's book-keeping: which stream and message a reply belongs to.
+
+Every stream and unary call has a number; the engine's request numbers carry it. Replies come as columns and leave as
+messages. A stream's memory is bounded by its window: what was read and is not yet written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from tidegate.config import Limits
+from tidegate.engine.commands import CancelStream
+from tidegate.engine.inbox import AliasTable, Block, Scope
+from tidegate.engine.loop import EngineHost
+from tidegate.engine.replies import STREAM_SHIFT, Replies
+from tidegate.errors import Reason, TidegateError
+from tidegate.wire import codec
+from tidegate.wire.status import row_error
+from tidegate.wire.stubs import prediction_pb2 as pb
+from tidegate.wire.stubs import types_pb2 as types
+
+MESSAGE_MASK = (1 << STREAM_SHIFT) - 1
+
+
+@dataclass
+class Waiting:
+    """A message whose answer is not there yet. `batch` is None for a single observation."""
+
+    sequence: int
+    rows: int
+    session_id: str = ""
+    batch: codec.BatchReply | None = None
+
+
+class Call:
+    """One stream, or one unary call as a stream of one message: what it asked and what it is to be told.
+
+    `answers` wait to be written. `messages` and `rows` count what was read and is not yet written.
+    """
+
+    def __init__(self, number: int, front: FrontEnd) -> None:
+        self.number = number
+        self.scope: Scope | None = None
+        self.targets = 0
+        self.answers: deque[tuple[pb.StreamPredictResponse, int]] = deque()  # each with its rows
+        self.messages = self.rows = 0
+        self.reader: asyncio.Task[object] | None = None  # what drain interrupts
+        self._front = front
+        self._waiting: dict[int, Waiting] = {}
+        self._next = 0
+        self._aliases = AliasTable()
+        self._answered: asyncio.Future[None] | None = None
+        self._written: asyncio.Future[None] | None = None
+
+    def configure(self, config: pb.StreamConfig) -> None:
+        """Fixes what the call is about; raises BAD_CONFIG, MODEL_NOT_FOUND, VERSION_NOT_FOUND or UNIT_MISMATCH."""
+        if self.scope is not None:
+            raise TidegateError(Reason.BAD_CONFIG, "a stream's config is fixed by its first message")
+        scope = codec.scope_of(config, tenant="")
+        lane = self._front.host.engine.catalog.resolve(scope.model, scope.version)
+        lane.layout(scope)
+        self.scope = self._front.interned(scope)
+        self.targets = lane.targets
+
+    def observe(self, sequence: int, observation: types.Observation, deadline: float = np.inf) -> None:
+        """Queues one observation."""
+        values = list(observation.values)
+        time_ns = codec.NO_TIME
+        if observation.HasField("event_time"):
+            time_ns = codec.nanoseconds(observation.event_time)
+        if observation.step > codec.STEP_MAX:
+            raise TidegateError(Reason.BAD_OBSERVATION, f"step is above {codec.STEP_MAX}")
+        request = self._expect(Waiting(sequence, 1, observation.session_id))
+        self._front.host.engine.inbox.add_row(
+            self._scope(),
+            request,
+            observation.session_id.encode(),
+            observation.step,
+            time_ns,
+            values,
+            observation.reset,
+            deadline,
+            time.monotonic(),
+        )
+        self._front.host.wake()
+
+    def observe_batch(self, sequence: int, batch: types.ObservationBatch, deadline: float = np.inf) -> None:
+        """Queues a batch; raises BAD_BATCH."""
+        limits = self._front.limits
+        columns = codec.batch_columns(batch, limits.batch_message_rows_max, limits.aliases_max)
+        rows = len(columns.step)
+        request = self._expect(Waiting(sequence, rows, batch=codec.BatchReply(rows)))
+        self._front.host.engine.inbox.add_block(
+            Block(
+                scope=self._scope(),
+                request=np.full(rows, request, np.int64),
+                row=np.arange(rows, dtype=np.int32),
+                ids=columns.ids,
+                step=columns.step,
+                time=columns.time,
+                values=columns.values,
+                reset=columns.reset,
+                deadline=np.full(rows, deadline),
+                arrived=np.full(rows, time.monotonic()),
+                aliases=columns.aliases,
+                table=self._aliases,
+            )
+        )
+        self._front.host.wake()
+
+    def answer(self, replies: Replies, start: int, stop: int) -> None:
+        """Takes the engine's replies to rows of one message."""
+        message = int(replies.request[start]) & MESSAGE_MASK
+        waiting = self._waiting[message]
+        if waiting.batch is None:
+            self._done(message, waiting, self._single(waiting, replies, start))
+        elif waiting.batch.add(replies, slice(start, stop)):
+            self._done(message, waiting, self._batch(waiting, waiting.batch))
+
+    def refuse(self, sequence: int, error: TidegateError) -> None:
+        """Answers a message that never reached the engine."""
+        self.messages += 1
+        self._answer(codec.stream_error(sequence, error), 0)
+
+    def wrote(self, rows: int) -> None:
+        """An answer has left."""
+        self.messages -= 1
+        self.rows -= rows
+        if self._written is not None and not self._written.done():
+            self._written.set_result(None)
+
+    async def next_answer(self) -> tuple[pb.StreamPredictResponse, int]:
+        """The next answer and its rows, when there is one. For one caller at a time."""
+        while not self.answers:
+            self._answered = asyncio.get_running_loop().create_future()
+            await self._answered
+        return self.answers.popleft()
+
+    async def below(self, messages: int, rows: int) -> None:
+        """Returns when less is unwritten than said. For one caller at a time."""
+        while self.messages >= messages or self.rows >= rows:
+            self._written = asyncio.get_running_loop().create_future()
+            await self._written
+
+    def _expect(self, waiting: Waiting) -> int:
+        message = self._next = (self._next + 1) & MESSAGE_MASK
+        self._waiting[message] = waiting
+        self.messages += 1
+        self.rows += waiting.rows
+        return self.number << STREAM_SHIFT | message
+
+    def _done(self, message: int, waiting: Waiting, answer: pb.StreamPredictResponse) -> None:
+        del self._waiting[message]
+        self._answer(answer, waiting.rows)
+
+    def _answer(self, answer: pb.StreamPredictResponse, rows: int) -> None:
+        self.answers.append((answer, rows))
+        if self._answered is not None and not self._answered.done():
+            self._answered.set_result(None)
+
+    def _single(self, waiting: Waiting, replies: Replies, row: int) -> pb.StreamPredictResponse:
+        outcome = int(replies.outcome[row])
+        if outcome:
+            return codec.stream_error(waiting.sequence, row_error(Reason(outcome), int(replies.expected[row])))
+        prediction = codec.prediction(replies, row, waiting.session_id)
+        return pb.StreamPredictResponse(sequence=waiting.sequence, prediction=prediction)
+
+    def _batch(self, waiting: Waiting, batch: codec.BatchReply) -> pb.StreamPredictResponse:
+        return pb.StreamPredictResponse(sequence=waiting.sequence, batch=batch.message(self.targets))
+
+    def _scope(self) -> Scope:
+        if self.scope is None:
+            raise TidegateError(Reason.BAD_CONFIG, "the first message has no config")
+        return self.scope
+
+
+class FrontEnd:
+    """All open calls. The engine's host delivers replies here."""
+
+    def __init__(self, host: EngineHost, limits: Limits) -> None:
+        self.host = host
+        self.limits = limits
+        self.draining = False
+        self.streams = 0
+        self.unary = 0
+        self._calls: dict[int, Call] = {}
+        self._scopes: dict[Scope, Scope] = {}
+        self._numbers = 0
+        self._last: asyncio.Future[None] | None = None  # waits for the last call to end
+        host.deliver = self.deliver
+
+    @property
+    def answers_waiting(self) -> int:
+        """Messages read but not yet answered in full, or answered but not yet written."""
+        return sum(call.messages for call in self._calls.values())
+
+    def open(self) -> Call:
+        """A new call; raises DRAINING."""
+        if self.draining:
+            raise TidegateError(Reason.DRAINING)
+        self._numbers = (self._numbers + 1) & (MESSAGE_MASK >> 1)
+        call = self._calls[self._numbers] = Call(self._numbers, self)
+        return call
+
+    def close(self, call: Call) -> None:
+        """Forgets a call; what it has queued is not stepped."""
+        del self._calls[call.number]
+        if not self._calls and self._last is not None and not self._last.done():
+            self._last.set_result(None)
+        if call.messages:
+            self.host.post(CancelStream(call.number))
+
+    def interned(self, scope: Scope) -> Scope:
+        """One object for equal scopes, so that they are compared by identity."""
+        if len(self._scopes) >= 1024:
+            self._scopes.clear()
+        return self._scopes.setdefault(scope, scope)
+
+    def deliver(self, replies: Replies) -> None:
+        """Hands each message's rows to its call."""
+        cuts = np.flatnonzero(np.diff(replies.request)) + 1
+        owners = (replies.request[np.concatenate(([0], cuts))] >> STREAM_SHIFT).tolist() if len(replies) else []
+        for owner, (start, stop) in zip(owners, pairwise([0, *cuts.tolist(), len(replies)]), strict=True):
+            call = self._calls.get(owner)
+            if call is not None:
+                call.answer(replies, start, stop)
+
+    def drain(self) -> None:
+        """No new calls; readers stop, so that streams end when what was read is answered."""
+        self.draining = True
+        for call in self._calls.values():
+            if call.reader is not None:
+                call.reader.cancel()
+
+    async def ended(self) -> None:
+        """Returns when no call is open. Only while draining."""
+        while self._calls:
+            self._last = asyncio.get_running_loop().create_future()
+            await self._last

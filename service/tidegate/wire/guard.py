@@ -1,0 +1,68 @@
+"""What stands around every handler: errors become statuses with details, and no stack trace reaches a client."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+from google.rpc.status_pb2 import Status
+
+from tidegate.errors import Reason, TidegateError
+from tidegate.metrics import Metrics
+from tidegate.wire.status import DETAILS_KEY, reason_of, status_of
+
+log = logging.getLogger(__name__)
+Context = Any  # grpc.aio.ServicerContext: grpc ships no types
+UnaryHandler = Callable[[bytes, Context], Awaitable[bytes]]
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+class Guard:
+    """Wraps handlers. `draining` says whether new calls are refused."""
+
+    def __init__(self, metrics: Metrics, draining: Callable[[], bool]) -> None:
+        self._metrics = metrics
+        self._draining = draining
+
+    def unary(self, handler: UnaryHandler) -> UnaryHandler:
+        """A handler of raw bytes."""
+
+        async def guarded(message: bytes, context: Context) -> bytes:
+            try:
+                if self._draining():
+                    raise TidegateError(Reason.DRAINING)
+                return await handler(message, context)
+            except TidegateError as error:
+                await self.end(context, status_of(error))
+            except (asyncio.CancelledError, grpc.aio.AbortError):
+                raise
+            except Exception:
+                log.exception("a call failed")
+                await self.end(context, status_of(TidegateError(Reason.INTERNAL)))
+            raise AssertionError("abort raises")
+
+        return guarded
+
+    def stream(self, handler: Callable[[Context], Awaitable[None]]) -> Callable[[object, Context], Awaitable[None]]:
+        """A handler that reads and writes the context itself."""
+
+        async def guarded(_: object, context: Context) -> None:
+            try:
+                await handler(context)
+            except TidegateError as error:
+                await self.end(context, status_of(error))
+            except (asyncio.CancelledError, grpc.aio.AbortError):
+                raise
+            except Exception:
+                log.exception("a stream failed")
+                await self.end(context, status_of(TidegateError(Reason.INTERNAL)))
+
+        return guarded
+
+    async def end(self, context: Context, status: Status) -> None:
+        """Ends the call with the status. Raises, as `context.abort` does."""
+        self._metrics.streams_refused[reason_of(status)] += 1
+        await context.abort(_CODES[status.code], status.message, ((DETAILS_KEY, status.SerializeToString()),))

@@ -1,0 +1,139 @@
+"""PredictionService. Handlers take and give raw bytes, so that what cannot be decoded is refused in our own words.
+
+A stream is two coroutines: one reads and queues, one writes answers. The reader stops while the stream's window is
+full (its answers are not taken) or the inbox is; then HTTP/2 flow control holds the client back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+
+import grpc
+import numpy as np
+
+from tidegate.errors import Reason, TidegateError
+from tidegate.wire import codec
+from tidegate.wire.frontend import Call, FrontEnd
+from tidegate.wire.guard import Context, Guard
+from tidegate.wire.stubs import prediction_pb2 as pb
+
+log = logging.getLogger(__name__)
+
+
+class PredictionService:
+    """Predict and StreamPredict."""
+
+    def __init__(self, front: FrontEnd, guard: Guard) -> None:
+        self._front = front
+        self._guard = guard
+
+    def handlers(self) -> dict[str, grpc.RpcMethodHandler]:
+        """By method name, for grpc's generic handler."""
+        return {
+            "Predict": grpc.unary_unary_rpc_method_handler(self._guard.unary(self.predict)),
+            "StreamPredict": grpc.stream_stream_rpc_method_handler(self._guard.stream(self.stream_predict)),
+        }
+
+    async def predict(self, message: bytes, context: Context) -> bytes:
+        """One message, one answer. A failed observation is the call's error."""
+        front = self._front
+        if front.unary >= front.limits.unary_calls_max or front.host.engine.inbox.full:
+            raise TidegateError(Reason.INBOX_FULL)
+        request = codec.parse(pb.PredictRequest, message)
+        call = front.open()
+        front.unary += 1
+        try:
+            self._ask(call, request, context.time_remaining())
+            answer, rows = await call.next_answer()
+            call.wrote(rows)
+        finally:
+            front.unary -= 1
+            front.close(call)
+        if answer.HasField("error"):
+            await self._guard.end(context, answer.error)
+        if answer.HasField("batch"):
+            return pb.PredictResponse(batch=answer.batch).SerializeToString()
+        return pb.PredictResponse(prediction=answer.prediction).SerializeToString()
+
+    async def stream_predict(self, context: Context) -> None:
+        """Reads until the client ends, answers everything, ends. Drain: answers what was read, then UNAVAILABLE."""
+        front = self._front
+        if front.streams >= front.limits.streams_max:
+            raise TidegateError(Reason.STREAM_LIMIT, limit=front.limits.streams_max)
+        call = front.open()
+        front.streams += 1
+        writer = asyncio.create_task(self._write(call, context))
+        try:
+            error = await self._read_until_end(call, context)
+            await call.below(messages=1, rows=1)
+            if error is not None:
+                raise error
+        finally:
+            front.streams -= 1
+            front.close(call)
+            writer.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await writer
+
+    async def _read_until_end(self, call: Call, context: Context) -> TidegateError | None:
+        """Queues messages until the client ends; returns the error that is to end the stream, if one is."""
+        call.reader = asyncio.current_task()
+        try:
+            await self._read(call, context)
+        except TidegateError as error:
+            return error
+        except asyncio.CancelledError:
+            if not self._front.draining or call.reader is None:
+                raise
+            call.reader.uncancel()
+            return TidegateError(Reason.DRAINING)
+        finally:
+            call.reader = None
+        return None
+
+    async def _read(self, call: Call, context: Context) -> None:
+        limits, host = self._front.limits, self._front.host
+        while (message := await context.read()) is not grpc.aio.EOF:
+            self._accept(call, codec.parse(pb.StreamPredictRequest, message))
+            if call.messages >= limits.stream_messages_max or call.rows >= limits.stream_rows_max:
+                await call.below(limits.stream_messages_max, limits.stream_rows_max)
+            if host.engine.inbox.full:
+                await host.room()
+
+    def _accept(self, call: Call, request: pb.StreamPredictRequest) -> None:
+        """Takes one message. Errors of the config end the stream; those of a payload are its answer."""
+        if request.HasField("config"):
+            call.configure(request.config)
+        if call.scope is None:
+            raise TidegateError(Reason.BAD_CONFIG, "the first message has no config")
+        try:
+            if request.HasField("observation"):
+                call.observe(request.sequence, request.observation)
+            elif request.HasField("batch"):
+                call.observe_batch(request.sequence, request.batch)
+        except TidegateError as error:
+            call.refuse(request.sequence, error)
+
+    async def _write(self, call: Call, context: Context) -> None:
+        """Writes answers as they come. A client that is gone ends it; the reader learns of that by itself."""
+        with contextlib.suppress(asyncio.InvalidStateError, grpc.aio.UsageError, grpc.aio.BaseError):
+            while True:
+                answer, rows = await call.next_answer()
+                await context.write(answer.SerializeToString())
+                call.wrote(rows)
+
+    def _ask(self, call: Call, request: pb.PredictRequest, remaining: float | None) -> None:
+        """Queues a unary call's payload."""
+        call.configure(request.config)
+        deadline = np.inf if remaining is None else time.monotonic() + remaining
+        if request.HasField("observation"):
+            call.observe(0, request.observation, deadline)
+        elif request.HasField("batch"):
+            if not request.batch.session_ids:
+                raise TidegateError(Reason.BAD_BATCH, "a unary call has no aliases; name session_ids")
+            call.observe_batch(0, request.batch, deadline)
+        else:
+            raise TidegateError(Reason.BAD_OBSERVATION, "the request has neither an observation nor a batch")

@@ -1,0 +1,82 @@
+"""The gRPC server: options, services, health and reflection. Made here, started and stopped by server.py."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from tidegate.config import Limits
+from tidegate.engine.catalog import Changes
+from tidegate.errors import ConfigError
+from tidegate.metrics import Metrics
+from tidegate.wire.frontend import FrontEnd
+from tidegate.wire.guard import Guard
+from tidegate.wire.models import ModelService
+from tidegate.wire.prediction import PredictionService
+from tidegate.wire.sessions import SessionService
+
+PACKAGE = "tidegate.v1"
+SERVICES = tuple(f"{PACKAGE}.{name}" for name in ("PredictionService", "SessionService", "ModelService"))
+
+
+class GrpcServer:
+    """The listener and what is behind it."""
+
+    def __init__(
+        self, front: FrontEnd, metrics: Metrics, limits: Limits, reload: Callable[[], Awaitable[Changes]]
+    ) -> None:
+        self._health = health.aio.HealthServicer()
+        self._server = grpc.aio.server(options=_options(limits))
+        guard = Guard(metrics, lambda: front.draining)
+        services = (PredictionService(front, guard), SessionService(front, guard), ModelService(front, guard, reload))
+        for name, service in zip(SERVICES, services, strict=True):
+            handler = grpc.method_handlers_generic_handler(name, service.handlers())
+            self._server.add_generic_rpc_handlers((handler,))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+
+    async def start(self, host: str, port: int) -> int:
+        """Binds and listens; returns the port. Raises ConfigError when the port is taken."""
+        target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        try:
+            bound = self._server.add_insecure_port(target)
+        except RuntimeError:
+            bound = 0
+        if not bound:
+            raise ConfigError(f"port: cannot listen on {host}:{port}; is another server there?")
+        await self._server.start()
+        await self._tell(health_pb2.HealthCheckResponse.SERVING)
+        return int(bound)
+
+    async def unready(self) -> None:
+        """Health turns to NOT_SERVING; calls are still taken."""
+        await self._tell(health_pb2.HealthCheckResponse.NOT_SERVING)
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Closes the listener; calls that are not over within the grace are cancelled."""
+        await self._server.stop(grace_seconds)
+
+    async def _tell(self, status: int) -> None:
+        for name in ("", *SERVICES):
+            await self._health.set(name, status)
+
+
+def _options(limits: Limits) -> list[tuple[str, int]]:
+    keepalive = int(limits.keepalive_seconds * 1000)
+    patience = int(limits.keepalive_timeout_seconds * 1000)
+    return [
+        ("grpc.so_reuseport", 0),  # else two servers share a port silently
+        ("grpc.max_receive_message_length", limits.message_bytes_max),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.max_concurrent_streams", limits.streams_max + limits.unary_calls_max),
+        ("grpc.keepalive_time_ms", keepalive),
+        ("grpc.keepalive_timeout_ms", patience),
+        ("grpc.http2.ping_timeout_ms", patience),  # without it a frozen peer is noticed after a minute
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.http2.min_ping_interval_without_data_ms", 1000),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 1000),
+    ]

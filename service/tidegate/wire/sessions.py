@@ -1,0 +1,187 @@
+"""SessionService: each call is a command to the engine, and its answer as a message."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import struct
+from collections.abc import Iterable, Sequence
+from typing import TypeVar, cast
+
+import grpc
+from google.protobuf.message import Message
+
+from tidegate.engine import commands
+from tidegate.errors import MEANINGS, Reason, TidegateError
+from tidegate.model.frequency import NO_TIME
+from tidegate.wire import codec
+from tidegate.wire.frontend import FrontEnd
+from tidegate.wire.guard import Context, Guard, UnaryHandler
+from tidegate.wire.stubs import session_pb2 as pb
+from tidegate.wire.stubs import types_pb2 as types
+
+PAGE_SIZE, PAGE_SIZE_MAX = 100, 1000
+TENANT = ""
+_CURSOR = struct.Struct("<IQI")  # slab, slot, hash of the query
+AnyMessage = TypeVar("AnyMessage", bound=Message)
+
+
+class SessionService:
+    """Open, get, list, reset, close and fork, one or many at once."""
+
+    def __init__(self, front: FrontEnd, guard: Guard) -> None:
+        self._front = front
+        self._host = front.host
+        self._guard = guard
+
+    def handlers(self) -> dict[str, grpc.RpcMethodHandler]:
+        """By method name, for grpc's generic handler."""
+        methods: dict[str, UnaryHandler] = {
+            "OpenSession": self.open,
+            "BatchOpenSessions": self.open_many,
+            "GetSession": self.get,
+            "ListSessions": self.list,
+            "ResetSession": self.reset,
+            "BatchResetSessions": self.reset_many,
+            "CloseSession": self.close,
+            "BatchCloseSessions": self.close_many,
+            "ForkSession": self.fork,
+        }
+        return {name: grpc.unary_unary_rpc_method_handler(self._guard.unary(method)) for name, method in methods.items()}
+
+    async def open(self, message: bytes, _: Context) -> bytes:
+        request = codec.parse(pb.OpenSessionRequest, message)
+        ids = [request.session_id.encode()]
+        result = await self._bulk(commands.OpenSessions(TENANT, request.model, request.version, ids))
+        _raise_single(result)
+        session = await self._session(request.model, request.session_id)
+        return pb.OpenSessionResponse(session=session, created=bool(result.done[0])).SerializeToString()
+
+    async def open_many(self, message: bytes, _: Context) -> bytes:
+        request = codec.parse(pb.BatchOpenSessionsRequest, message)
+        ids = self._ids(request.session_ids)
+        result = await self._bulk(commands.OpenSessions(TENANT, request.model, request.version, ids))
+        return pb.BatchOpenSessionsResponse(
+            created=result.done.astype("u1").tobytes(), steps=result.steps.tolist(), errors=_errors(result)
+        ).SerializeToString()
+
+    async def get(self, message: bytes, _: Context) -> bytes:
+        request = codec.parse(pb.GetSessionRequest, message)
+        session = await self._session(request.model, request.session_id)
+        return pb.GetSessionResponse(session=session).SerializeToString()
+
+    async def list(self, message: bytes, _: Context) -> bytes:
+        request = codec.parse(pb.ListSessionsRequest, message)
+        wanted = _filter(request.model, request.filter)
+        mark = binascii.crc32(f"{request.model}\n{request.filter}".encode())
+        size = min(request.page_size or PAGE_SIZE, PAGE_SIZE_MAX)
+        command = commands.ListSessions(TENANT, wanted, _cursor(request.page_token, mark), size)
+        page = cast(commands.Page, await self._host.call(command))
+        token = base64.urlsafe_b64encode(_CURSOR.pack(*page.cursor, mark)).decode() if page.cursor else ""
+        return pb.ListSessionsResponse(
+            sessions=[_session(info) for info in page.sessions], next_page_token=token
+        ).SerializeToString()
+
+    async def reset(self, message: bytes, _: Context) -> bytes:
+        request = codec.parse(pb.ResetSessionRequest, message)
+        _raise_single(await self._bulk(commands.ResetSessions(TENANT, request.model, [request.session_id.encode()])))
+        session = await self._session(request.model, request.session_id)
+        return pb.ResetSessionResponse(session=session).SerializeToString()
+
+    async def reset_many(self, message: bytes, _: Context) -> bytes:
+        request = codec.parse(pb.BatchResetSessionsRequest, message)
+        result = await self._bulk(commands.ResetSessions(TENANT, request.model, self._ids(request.session_ids)))
+        return pb.BatchResetSessionsResponse(done=int(result.done.sum()), errors=_errors(result)).SerializeToString()
+
+    async def close(self, message: bytes, _: Context) -> bytes:
+        request = codec.parse(pb.CloseSessionRequest, message)
+        session = await self._session(request.model, request.session_id)
+        _raise_single(await self._bulk(commands.CloseSessions(TENANT, request.model, [request.session_id.encode()])))
+        return pb.CloseSessionResponse(session=session).SerializeToString()
+
+    async def close_many(self, message: bytes, _: Context) -> bytes:
+        request = codec.parse(pb.BatchCloseSessionsRequest, message)
+        result = await self._bulk(commands.CloseSessions(TENANT, request.model, self._ids(request.session_ids)))
+        return pb.BatchCloseSessionsResponse(done=int(result.done.sum()), errors=_errors(result)).SerializeToString()
+
+    async def fork(self, message: bytes, _: Context) -> bytes:
+        request = codec.parse(pb.ForkSessionRequest, message)
+        command = commands.ForkSession(
+            TENANT, request.model, request.session_id.encode(), request.new_session_id.encode()
+        )
+        info = cast(commands.SessionInfo, await self._host.call(command))
+        return pb.ForkSessionResponse(session=_session(info)).SerializeToString()
+
+    async def _session(self, model: str, session_id: str) -> pb.Session:
+        info = await self._host.call(commands.GetSession(TENANT, model, session_id.encode()))
+        return _session(cast(commands.SessionInfo, info))
+
+    async def _bulk(self, command: commands.Command) -> commands.BulkResult:
+        return cast(commands.BulkResult, await self._host.call(command))
+
+    def _ids(self, session_ids: Sequence[str]) -> list[bytes]:
+        limit = self._front.limits.batch_message_rows_max
+        if len(session_ids) > limit:
+            raise TidegateError(Reason.BAD_BATCH, f"{len(session_ids)} session ids in one call; at most {limit}")
+        return [session_id.encode() for session_id in session_ids]
+
+
+def _session(info: commands.SessionInfo) -> pb.Session:
+    state = pb.SESSION_STATE_QUARANTINED if info.diverged else pb.SESSION_STATE_OPEN
+    session = pb.Session(
+        model=info.model,
+        version=info.version,
+        session_id=info.session_id.decode(),
+        step=info.step,
+        steps_seen=info.steps_seen,
+        last_active_time=codec.timestamp(int(info.active_at * 1e9)),
+        state=state,
+    )
+    if info.event_time != NO_TIME:
+        session.last_event_time.CopyFrom(codec.timestamp(info.event_time))
+    return session
+
+
+def _raise_single(result: commands.BulkResult) -> None:
+    for _, reason in result.errors:
+        raise TidegateError(reason)
+
+
+def _errors(result: commands.BulkResult) -> Iterable[types.RowError]:
+    for row, reason in sorted(result.errors):
+        meaning = MEANINGS[reason]
+        message = f"{meaning.problem}. {meaning.hint}"
+        yield types.RowError(row=row, code=int(meaning.code), reason=reason.name, message=message)
+
+
+def _cursor(token: str, mark: int) -> tuple[int, int]:
+    if not token:
+        return 0, 1
+    try:
+        slab, slot, theirs = _CURSOR.unpack(base64.urlsafe_b64decode(token))
+    except (binascii.Error, struct.error, ValueError):
+        raise TidegateError(Reason.BAD_PAGE_TOKEN) from None
+    if theirs != mark:
+        raise TidegateError(Reason.BAD_PAGE_TOKEN, "the page token is of another query")
+    return slab, slot
+
+
+def _filter(model: str, text: str) -> commands.SessionFilter:
+    """Reads `id=a*`, `version=1`, `state=OPEN`, joined by AND; raises BAD_FILTER."""
+    fields: dict[str, str] = {}
+    for term in text.split(" AND ") if text.strip() else []:
+        name, equals, value = (part.strip() for part in term.partition("="))
+        if not equals or not value or name in fields or name not in ("id", "version", "state"):
+            raise TidegateError(Reason.BAD_FILTER, f"the filter's term {term.strip()!r} is not understood")
+        fields[name] = value
+    states = {"": None, "OPEN": False, "QUARANTINED": True}
+    if fields.get("state", "") not in states:
+        raise TidegateError(Reason.BAD_FILTER, f"state {fields['state']!r} is not OPEN or QUARANTINED")
+    named = fields.get("id", "")
+    return commands.SessionFilter(
+        model=model,
+        version=fields.get("version", ""),
+        session_id=b"" if named.endswith("*") else named.encode(),
+        id_prefix=named[:-1].encode() if named.endswith("*") else b"",
+        diverged=states[fields.get("state", "")],
+    )

@@ -1,0 +1,26 @@
+"""What all tests share: hypothesis profiles, and a small server that a module's tests use together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+from tests.packages import random_package
+from tests.servers import RunningServer
+
+# `make test` uses "check"; `--hypothesis-profile soak` looks longer.
+hypothesis.settings.register_profile("check", deadline=None, print_blob=True)
+hypothesis.settings.register_profile("soak", deadline=None, print_blob=True, max_examples=2000)
+hypothesis.settings.load_profile("check")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server of one small random model, `random` (LSTM, four features that are all targets)."""
+    models: Path = tmp_path_factory.mktemp("repository") / "models"
+    random_package(models)
+    with RunningServer(models) as running:
+        yield running

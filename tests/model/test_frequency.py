@@ -1,0 +1,91 @@
+"""Frequencies: what they parse to, and how they count, judged by Python's own calendar."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tidegate.model.frequency import NO_TIME, Frequency, Times
+
+FIXED = {"s": timedelta(seconds=1), "min": timedelta(minutes=1), "h": timedelta(hours=1), "D": timedelta(days=1)}
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+moments = st.datetimes(datetime(1900, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
+
+
+def nanoseconds(*times: datetime) -> Times:
+    return np.array([(time - EPOCH) // timedelta(microseconds=1) * 1000 for time in times], np.int64)
+
+
+@given(st.sampled_from(sorted(FIXED)), st.integers(1, 20), moments, st.integers(0, 1000))
+def test_fixed_intervals(unit: str, count: int, start: datetime, intervals: int) -> None:
+    """`add` adds that many times the interval, and `intervals` counts it back."""
+    frequency = Frequency.parse(f"{count}{unit}")
+    later = frequency.add(nanoseconds(start), intervals)
+    assert later[0] == nanoseconds(start + intervals * count * FIXED[unit])[0]
+    assert frequency.intervals(nanoseconds(start), later)[0] == intervals
+
+
+@given(st.integers(1900, 2100), st.integers(1, 12), st.sampled_from([("MS", 1), ("QS", 3), ("YS", 12)]))
+def test_months(year: int, month: int, unit: tuple[str, int]) -> None:
+    """From one month's start, `add` reaches the start of the month so many months on, whatever their lengths."""
+    name, months = unit
+    start = datetime(year, month, 1, tzinfo=UTC)
+    end = datetime(year + (month - 1 + months) // 12, (month - 1 + months) % 12 + 1, 1, tzinfo=UTC)
+    frequency = Frequency.parse(name)
+    assert frequency.add(nanoseconds(start))[0] == nanoseconds(end)[0]
+    assert frequency.intervals(nanoseconds(start), nanoseconds(end))[0] == 1
+
+
+@given(moments, moments)
+def test_months_are_counted_in_order(one: datetime, other: datetime) -> None:
+    """The number of months between two times grows with the later one; half a month is about a half."""
+    first, second = sorted([one, other])
+    assert Frequency.parse("MS").intervals(nanoseconds(first), nanoseconds(second))[0] >= 0
+    half = Frequency.parse("MS").intervals(
+        nanoseconds(datetime(2024, 4, 1, tzinfo=UTC)), nanoseconds(datetime(2024, 4, 16, tzinfo=UTC))
+    )
+    assert half[0] == 0.5
+
+
+@given(st.sampled_from(["ns", "h", "W", "MS", "100YS"]), st.integers(-(2**63), 2**63 - 1), st.integers(0, 1001))
+def test_every_time_has_an_answer(unit: str, time: int, intervals: int) -> None:
+    """No time overflows into another: what lies beyond int64 is NO_TIME, and what does not is later."""
+    times = np.array([time], np.int64)
+    later = Frequency.parse(unit).add(times, intervals)
+    assert later[0] == NO_TIME or later[0] >= time
+    if abs(time) < 2**62 and unit != "100YS":
+        assert later[0] != NO_TIME
+
+
+@given(st.sampled_from(["ns", "h", "MS"]), *[st.integers(-(2**63) + 1, 2**63 - 1)] * 2)
+def test_every_difference_has_its_sign(unit: str, start: int, end: int) -> None:
+    """Times centuries apart still count as later or earlier, never the reverse."""
+    count = Frequency.parse(unit).intervals(np.array([start]), np.array([end]))[0]
+    assert np.isfinite(count)
+    assert np.sign(count) in (np.sign(end - start), 0)
+
+
+def test_no_time_stays_none() -> None:
+    """NO_TIME has no next time, and neither has any time without a frequency."""
+    times = np.array([NO_TIME, 0], np.int64)
+    assert Frequency.parse("h").add(times).tolist() == [NO_TIME, 3_600_000_000_000]
+    assert Frequency.parse("MS").add(times).tolist() == [NO_TIME, 31 * 86_400_000_000_000]
+    assert Frequency.parse("").add(times).tolist() == [NO_TIME, NO_TIME]
+
+
+def test_truth() -> None:
+    """A frequency is true where there is an interval."""
+    assert Frequency.parse("D")
+    assert Frequency.parse("MS")
+    assert not Frequency.parse("")
+
+
+@pytest.mark.parametrize("text", ["d", "1", "0h", "-1h", "1.5h", "h1", "1 h", "fortnight", "M", "1234567s", "6000W"])
+def test_what_is_no_frequency(text: str) -> None:
+    """Anything else is refused, and the message quotes it."""
+    with pytest.raises(ValueError, match=repr(text)):
+        Frequency.parse(text)
