@@ -31,7 +31,9 @@ class Limits(BaseModel):
     # Memory of sessions.
     sessions_max: int = Field(default=1_100_000, ge=1, le=100_000_000, description="sessions held at once")
     state_bytes_max: int = Field(default=0, ge=0, description="bytes of session columns in all; 0: half of the memory")
-    idle_seconds_max: float = Field(default=7 * 86_400.0, gt=0, description="a session not stepped for so long is closed")
+    idle_seconds_max: float = Field(
+        default=7 * 86_400.0, gt=0, description="a session not stepped for so long is closed"
+    )
     sweep_seconds: float = Field(default=1.0, gt=0, description="how often idle sessions are looked for")
     aliases_max: int = Field(default=2_097_152, ge=1, description="an alias must be below this")
 
@@ -54,15 +56,26 @@ class Limits(BaseModel):
     drain_seconds_max: float = Field(default=30.0, gt=0, description="from SIGTERM to the exit")
 
 
+def default_models() -> Path:
+    """The repository that comes with Tidegate: `models/` of a checkout, else the copy in the wheel."""
+    package = Path(__file__).parent
+    checkout = package.parent.parent / "models"
+    return checkout if checkout.is_dir() else package / "_models"
+
+
 class Settings(BaseSettings):
     """What `tidegate serve` takes; every field is a flag, a key of the TOML file and an environment variable."""
 
     model_config = SettingsConfigDict(
-        env_prefix="TIDEGATE_", env_nested_delimiter="__", extra="forbid", frozen=True, nested_model_default_partial_update=True
+        env_prefix="TIDEGATE_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
     )
     toml_path: ClassVar[Path | None] = None
 
-    models: Path = Field(default_factory=lambda: default_models(), description="folder of the model repository")
+    models: Path = Field(default_factory=default_models, description="folder of the model repository")
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(default=8001, ge=0, le=65_535, description="gRPC port; 0 picks a free one")
     http_port: int = Field(default=8002, ge=0, le=65_535, description="port of /metrics /livez /readyz; 0 picks one")
@@ -76,22 +89,24 @@ class Settings(BaseSettings):
 
     @classmethod
     def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **sources: Any
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Flags, then environment, then the file."""
-        file = TomlConfigSettingsSource(settings_cls, cls.toml_path) if cls.toml_path else InitSettingsSource(settings_cls, {})
-        return (init_settings, sources["env_settings"], file)
-
-
-def default_models() -> Path:
-    """The repository that comes with Tidegate: `models/` of a checkout, else the copy in the wheel."""
-    package = Path(__file__).parent
-    checkout = package.parent.parent / "models"
-    return checkout if checkout.is_dir() else package / "_models"
+        file = (
+            TomlConfigSettingsSource(settings_cls, cls.toml_path)
+            if cls.toml_path
+            else InitSettingsSource(settings_cls, {})
+        )
+        return (init_settings, env_settings, file)
 
 
 def load_settings(config: Path | None = None, **flags: Any) -> Settings:
-    """Settings from flags (None: not given), environment and file; raises ConfigError with one line that names the key."""
+    """Settings from flags (None: not given), environment and file; raises ConfigError, one line that names the key."""
     if config is not None and not config.is_file():
         raise ConfigError(f"--config {config}: there is no such file")
     source = type("Settings", (Settings,), {"toml_path": config})

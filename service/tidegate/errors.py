@@ -152,7 +152,9 @@ MEANINGS: Mapping[Reason, Meaning] = {
     Reason.STREAM_LIMIT: Meaning(
         _FULL, "the server has as many streams as it may", "Put more sessions on each stream, or add a replica."
     ),
-    Reason.MESSAGE_TOO_LARGE: Meaning(_FULL, "the message is larger than the server takes", "Send fewer rows a message."),
+    Reason.MESSAGE_TOO_LARGE: Meaning(
+        _FULL, "the message is larger than the server takes", "Send fewer rows a message."
+    ),
     Reason.DEADLINE_EXCEEDED: Meaning(
         Code.DEADLINE_EXCEEDED, "the deadline passed before the step was taken", "Try again with the same step number."
     ),

@@ -12,7 +12,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
 SECONDS = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -39,14 +45,15 @@ class ColumnHistogram:
         return list(zip(bounds, self._counts.cumsum().astype(float).tolist(), strict=True)), self._sum
 
 
-Gauge = Callable[[], float | Mapping[tuple[str, ...], float]]
+Series = Mapping[tuple[str, ...], float]
+Gauge = Callable[[], float | Series]
 
 
 class Metrics(Collector):
     """All that the server counts, and the registry that serves it."""
 
     def __init__(self) -> None:
-        self.steps: Counter[tuple[str, str]] = Counter()  # by model and outcome
+        self.steps: Counter[tuple[str, ...]] = Counter()  # by model and outcome
         self.batch_rows = ColumnHistogram(ROWS)
         self.queue_wait = ColumnHistogram(SECONDS)
         self.step_seconds = ColumnHistogram(SECONDS)
@@ -81,9 +88,13 @@ class Metrics(Collector):
             lambda: self.steps,
         )
         yield _histogram("tidegate_batch_rows", "Rows stepped together.", self.batch_rows)
-        yield _histogram("tidegate_queue_wait_seconds", "From a row's arrival to the start of its step.", self.queue_wait)
+        yield _histogram(
+            "tidegate_queue_wait_seconds", "From a row's arrival to the start of its step.", self.queue_wait
+        )
         yield _histogram("tidegate_step_seconds", "One batched step of a model.", self.step_seconds)
-        yield _histogram("tidegate_end_to_end_seconds", "From a row's arrival to its reply's departure.", self.end_to_end)
+        yield _histogram(
+            "tidegate_end_to_end_seconds", "From a row's arrival to its reply's departure.", self.end_to_end
+        )
         yield self._family(
             CounterMetricFamily,
             "tidegate_streams_refused",

@@ -130,7 +130,7 @@ class Server:
         await grpc_server.unready()
         self.front.drain()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(asyncio.get_running_loop().time() + self.settings.limits.drain_seconds_max / 2):
+            async with asyncio.timeout(self.settings.limits.drain_seconds_max / 2):
                 await self.front.ended()
         await grpc_server.stop(max(0.0, (deadline - time.monotonic()) / 2))
         with contextlib.suppress(TimeoutError):
@@ -142,10 +142,10 @@ class Server:
 
 def serve(settings: Settings) -> int:
     """Runs a server in this process until SIGTERM or SIGINT; returns the exit code. Raises ConfigError."""
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its errors come to us as exceptions; its own lines would be a second voice
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # grpc's errors reach us as exceptions; one voice is enough
     logs.configure(settings.log_format, settings.log_level)
     try:
-        import uvloop
+        import uvloop  # noqa: PLC0415
     except ImportError:  # not on every platform
         runner = asyncio.Runner()
     else:

@@ -12,6 +12,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+PIPED_WIDTH = 240  # columns of a table that no terminal limits
+
 address = click.option(
     "--address", default="127.0.0.1:8001", show_default=True, metavar="HOST:PORT", help="Where the server listens."
 )
@@ -37,4 +39,5 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title:
     for row in rows:
         table.add_row(*("" if cell is None else str(cell) for cell in row))
     console = Console()
-    console.print(table, soft_wrap=not console.is_terminal, markup=False)
+    console = console if console.is_terminal else Console(width=PIPED_WIDTH)
+    console.print(table, markup=False)

@@ -93,7 +93,7 @@ class Admission:
         created: NDArray[np.bool_],
         now: float,
     ) -> None:
-        """Opens the sessions of unknown rows that may begin one: step 0 or 1 or a reset, and nothing wrong with them."""
+        """Opens the sessions of unknown rows that may begin one: step 0 or 1 or a reset, and nothing wrong."""
         scope, fresh = block.scope, dict[bytes, int]()
         try:
             lane = self._catalog.resolve(scope.model, scope.version)

@@ -56,7 +56,9 @@ class Catalog:
 
     def known(self) -> dict[tuple[str, str], str]:
         """Fingerprints of the loaded versions that are not retired, by (model, version)."""
-        return {(lane.model, lane.version): lane.package.fingerprint for lane in self.lanes.values() if not lane.retired}
+        return {
+            (lane.model, lane.version): lane.package.fingerprint for lane in self.lanes.values() if not lane.retired
+        }
 
     def resolve(self, model: str, version: str = "") -> Lane:
         """The lane for new sessions; raises TidegateError MODEL_NOT_FOUND or VERSION_NOT_FOUND."""

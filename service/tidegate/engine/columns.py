@@ -1,7 +1,8 @@
 """The column schema: everything that the server remembers of a session, declared once.
 
-A session is a row across these columns. Opening, reset, fork, eviction and (later) checkpoint, rewind and export iterate
-over this list, so that a new kind of memory is one more entry here and nothing else. Pure: no torch, no grpc, no asyncio.
+A session is a row across these columns. Opening, reset, fork, eviction and (later) checkpoint, rewind and export
+iterate over this list, so that a new kind of memory is one more entry here and nothing else. Pure: no torch, no grpc,
+no asyncio.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Place(Enum):
 
 @dataclass(frozen=True)
 class Column:
-    """One thing remembered a session. `shape` is that of one row; `cleared` says whether a reset sets it to `initial`."""
+    """One thing remembered a session. `shape` is one row's; `cleared`: a reset sets it to `initial`."""
 
     name: str
     dtype: str
@@ -70,8 +71,12 @@ def session_schema(features: int, targets: int, state_width: int) -> Schema:
             Column("digest", "uint64"),  # hash of the last observation, to tell a retry from a conflict
             Column("diverged", "bool", cleared=True),  # quarantined until reset
             Column("active_at", "float64"),  # when it was last stepped or opened, seconds since 1970
-            Column("last_input", "float64", (features,), np.nan, cleared=True),  # raw units; stands in for missing values
-            Column("missing_run", "uint16", (features,), cleared=True),  # for how many steps each feature has been missing
+            Column(
+                "last_input", "float64", (features,), np.nan, cleared=True
+            ),  # raw units; stands in for missing values
+            Column(
+                "missing_run", "uint16", (features,), cleared=True
+            ),  # for how many steps each feature has been missing
             Column("reply", "float32", (targets,)),  # the last prediction, raw units: answers a retry
             Column("reply_flags", "uint8"),
             Column("reply_imputed", "uint8", ((features + 7) // 8,)),  # bit per feature, little-endian

@@ -1,6 +1,6 @@
 """Everything that is asked of the engine beside steps: small messages, carried out between iterations.
 
-Each command names its answer. A refusal is a TidegateError raised by `Engine.execute`; bulk commands report rows instead.
+Each command names its answer. `Engine.execute` raises a TidegateError to refuse; bulk commands report rows instead.
 """
 
 from __future__ import annotations
@@ -125,13 +125,4 @@ class Sweep:
     """-> int: how many sessions were closed because they were idle too long."""
 
 
-Command = (
-    OpenSessions
-    | ResetSessions
-    | CloseSessions
-    | GetSession
-    | ForkSession
-    | ListSessions
-    | CancelStream
-    | Sweep
-)
+Command = OpenSessions | ResetSessions | CloseSessions | GetSession | ForkSession | ListSessions | CancelStream | Sweep

@@ -164,9 +164,12 @@ class Engine:
         verdicts = judge(
             Observed(rows.step, rows.time, marks, rows.reset, refused),
             Remembered(
-                host["step"][slots], host["steps_seen"][slots], host["event_time"][slots],
-                host["digest"][slots], host["diverged"][slots],
-            ),  # fmt: skip
+                host["step"][slots],
+                host["steps_seen"][slots],
+                host["event_time"][slots],
+                host["digest"][slots],
+                host["diverged"][slots],
+            ),
             lane.policy,
         )
         advancing = np.flatnonzero(verdicts.ruling == ADVANCE)

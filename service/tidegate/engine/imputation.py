@@ -36,7 +36,7 @@ class Imputed:
 def impute(
     values: NDArray[np.float64], memory: Memory, targets: NDArray[np.intp], means: NDArray[np.float64]
 ) -> Imputed:
-    """Fills the NaNs of `values` [n, features]; `targets` are the predicted features' places, `means` [features] raw."""
+    """Fills the NaNs of `values` [n, features]; `targets` are places of predicted features, `means` [features] raw."""
     missing = np.isnan(values)
     if not missing.any():
         return Imputed(values, missing, np.zeros(values.shape, np.uint16))

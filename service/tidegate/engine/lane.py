@@ -7,6 +7,7 @@ window that was looked at, so that taking a batch costs by the window and never 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,11 +44,11 @@ class Queued:
     def __len__(self) -> int:
         return len(self.ref)
 
-    def columns(self) -> list[NDArray[np.generic]]:
+    def columns(self) -> list[NDArray[Any]]:
         return [getattr(self, name) for name in _NAMES]
 
     def take(self, rows: NDArray[np.int64] | slice) -> Queued:
-        return Queued(*(column[rows] for column in self.columns()))  # type: ignore[arg-type]
+        return Queued(*(column[rows] for column in self.columns()))
 
 
 _NAMES = [field.name for field in fields(Queued)]
@@ -55,7 +56,9 @@ _NAMES = [field.name for field in fields(Queued)]
 
 def _empty(rows: int, features: int) -> Queued:
     dtypes = ("i8", "i8", "i4", "i8", "i8", "?", "?", "u1", "f8", "f8")
-    return Queued(*(np.empty(rows, dtype) for dtype in dtypes), values=np.empty((rows, features)))
+    columns: list[NDArray[Any]] = [np.empty(rows, dtype) for dtype in dtypes]
+    columns.append(np.empty((rows, features)))
+    return Queued(*columns)
 
 
 class RowQueue:

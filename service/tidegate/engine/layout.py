@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,7 +73,7 @@ def _convert(value: float, unit: str, wanted: str) -> float:
 
 
 @lru_cache(maxsize=1)
-def _registry():  # type: ignore[no-untyped-def]  # pint is imported when a stream first names another unit
-    from pint import UnitRegistry
+def _registry() -> Any:
+    from pint import UnitRegistry  # noqa: PLC0415  # slow to import, and most streams name no other unit
 
     return UnitRegistry(cache_folder=None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Sequence
 from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ class Reserved:
         self._row_bytes = np.dtype(dtype).itemsize * prod(shape)
         size = max(1, rows * self._row_bytes)
         self._map = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE)
-        self.array: NDArray[np.generic] = np.frombuffer(self._map, dtype, rows * prod(shape)).reshape(rows, *shape)
+        self.array: NDArray[Any] = np.frombuffer(self._map, dtype, rows * prod(shape)).reshape(rows, *shape)
 
     def give_back(self, start: int, stop: int) -> None:
         """Hands the pages that lie wholly within rows [start, stop) back to the system; they read as zero after."""
@@ -34,6 +35,6 @@ class Reserved:
             self._map.madvise(mmap.MADV_DONTNEED, low, high - low)
 
 
-def reserve(rows: int, dtype: str) -> NDArray[np.generic]:
+def reserve(rows: int, dtype: str) -> NDArray[Any]:
     """A reserved one-dimensional array."""
     return Reserved(rows, dtype).array

@@ -7,7 +7,7 @@ sends a stretch again must not wipe what came after). Pure: no torch, no grpc, n
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ ADVANCE, DUPLICATE = 0, 255  # what `Verdicts.ruling` holds beside the numbers o
 class Policy:
     """What the model's package says about gaps. `gap_steps_max` 0 refuses them."""
 
-    frequency: Frequency = Frequency()
+    frequency: Frequency = field(default_factory=Frequency)
     gap_steps_max: int = 0
     time_tolerance: float = 0.5
 
@@ -54,8 +54,8 @@ class Remembered:
 
 @dataclass
 class Verdicts:
-    """`ruling` [n]: ADVANCE, DUPLICATE or a Reason's number; `missing` [n]: steps to impute first; `step` [n]: the number
-    that the observation gets if it advances; `expected` [n]: the number that its session expects now."""
+    """`ruling` [n]: ADVANCE, DUPLICATE or a Reason's number; `missing` [n]: steps to impute first; `step` [n]: the
+    number that the observation gets if it advances; `expected` [n]: the number that its session expects now."""
 
     ruling: NDArray[np.uint8]
     missing: Ints
@@ -104,7 +104,8 @@ def _intervals(time: Ints, last: Ints, timed: Bools, policy: Policy) -> tuple[In
 def digest(values: NDArray[np.float64], times: Ints, resets: Bools) -> NDArray[np.uint64]:
     """An 8-byte hash of each observation [n]: its values [n, features], time and reset.
 
-    Multiply and xor-shift rounds (the finalizer of MurmurHash3) over the columns; all NaNs count as the same, and -0.0 as 0.0.
+    Multiply and xor-shift rounds (the finalizer of MurmurHash3) over the columns. All NaNs count as the same, and
+    -0.0 as 0.0.
     """
     clean = np.where(np.isnan(values), np.nan, values + 0.0)
     words = np.ascontiguousarray(clean).view(np.uint64)

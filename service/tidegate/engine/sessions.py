@@ -30,7 +30,7 @@ class Sessions:
         self._names: dict[tuple[str, str], Names] = {}
         self._tenants: list[str] = []
         self.opened: Counter[str] = Counter()  # by model
-        self.closed: Counter[tuple[str, str]] = Counter()  # by model and reason
+        self.closed: Counter[tuple[str, ...]] = Counter()  # by model and reason
 
     def __len__(self) -> int:
         return sum(slab.slots.in_use for slab in self._catalog.slabs)
@@ -48,7 +48,11 @@ class Sessions:
         """Opens new sessions (distinct ids, none resident) and returns their references; raises SESSION_LIMIT."""
         limit = self._limits.sessions_max
         bytes_after = self.bytes_used + len(ids) * lane.slab.row_bytes
-        if len(self) + len(ids) > limit or bytes_after > self._catalog.state_bytes_max or lane.slab.slots.free < len(ids):
+        if (
+            len(self) + len(ids) > limit
+            or bytes_after > self._catalog.state_bytes_max
+            or lane.slab.slots.free < len(ids)
+        ):
             raise TidegateError(Reason.SESSION_LIMIT, f"the server holds {len(self)} sessions and may hold no more")
         refs = lane.slab.open(ids, lane.number, self._tenant(tenant), now)
         self.names(tenant, lane.model).update(zip(ids, refs.tolist(), strict=True))
@@ -130,7 +134,7 @@ class Sessions:
         return count
 
     def list(self, tenant: str, wanted: SessionFilter, cursor: tuple[int, int], size: int) -> Page:
-        """A page of sessions in slot order. Looks at a bounded number of slots; a page may be short and not the last."""
+        """A page of sessions in slot order. Looks at a bounded number of slots: a short page need not be the last."""
         found: list[SessionInfo] = []
         scanned = 0
         slab_number, slot = cursor

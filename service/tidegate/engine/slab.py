@@ -7,6 +7,8 @@ A list of chunks was rejected: every gather would have to be split by chunk.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -16,7 +18,7 @@ from tidegate.engine.memory import Reserved, reserve
 from tidegate.engine.slots import Refs, Slots, SlotTable
 
 CHUNK_ROWS = 16_384
-HostColumns = dict[str, NDArray[np.generic]]
+HostColumns = dict[str, NDArray[Any]]
 
 
 class Slab:
@@ -88,7 +90,7 @@ class Slab:
                 tensor = self.device[column.name]
                 tensor.index_fill_(0, index.to(tensor.device), column.initial)
 
-    def _reserve(self, column: Column, capacity: int) -> NDArray[np.generic]:
+    def _reserve(self, column: Column, capacity: int) -> NDArray[Any]:
         reserved = Reserved(capacity, column.dtype, column.shape)
         self._reserved.append(reserved)
         return reserved.array
@@ -98,5 +100,3 @@ class Slab:
             return torch.from_numpy(self._reserve(column, capacity))
         dtype = getattr(torch, column.dtype)
         return torch.zeros((capacity, *column.shape), dtype=dtype, device=device)
-
-

@@ -8,6 +8,7 @@ Slot 0 is spare: padding rows read and write it. Pure: no torch, no grpc, no asy
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ _GENERATION_MASK = (1 << GENERATION_BITS) - 1
 
 Slots = NDArray[np.int64]
 Refs = NDArray[np.int64]
-NewArray = Callable[[int, str], NDArray[np.generic]]
+NewArray = Callable[[int, str], NDArray[Any]]
 
 
 def slots_of(refs: Refs) -> Slots:
@@ -35,8 +36,10 @@ def slabs_of(refs: Refs) -> NDArray[np.int64]:
 class SlotTable:
     """The free list and the generations of one slab of `capacity` slots (slot 0 not counted among the free)."""
 
-    def __init__(self, slab: int, capacity: int, chunk_rows: int, seed: int | None = None, new: NewArray = np.zeros) -> None:
-        if not (0 <= slab < SLABS_MAX and 0 < chunk_rows and 1 < capacity <= SLOTS_MAX):
+    def __init__(
+        self, slab: int, capacity: int, chunk_rows: int, seed: int | None = None, new: NewArray = np.zeros
+    ) -> None:
+        if not (0 <= slab < SLABS_MAX and chunk_rows > 0 and 1 < capacity <= SLOTS_MAX):
             raise ValueError(f"slab {slab} of {capacity} slots in chunks of {chunk_rows} is out of range")
         self.capacity = capacity
         self.chunk_rows = chunk_rows
@@ -81,8 +84,9 @@ class SlotTable:
         self.in_use -= len(slots)
         chunks = slots // self.chunk_rows
         np.subtract.at(self.chunk_use, chunks, 1)
-        touched = np.unique(chunks)
-        return touched[self.chunk_use[touched] == 0]
+        touched: NDArray[np.int64] = np.unique(chunks)
+        empty: NDArray[np.int64] = touched[self.chunk_use[touched] == 0]
+        return empty
 
     def refs(self, slots: Slots) -> Refs:
         """References to slots as they are now."""

@@ -33,8 +33,8 @@ THREAD_SECONDS_MIN = 5e-4  # work below this is not worth a second thread
 
 @dataclass
 class StepBatch:
-    """n rows of n different sessions: slots int64 [n], inputs float64 [n, features] raw and complete (no NaN),
-    fresh bool [n] (start from zero state), gaps int64 [n] (steps to bridge first, fed with the model's own predictions).
+    """n rows of n different sessions: slots int64 [n], inputs float64 [n, features] raw and complete (no NaN), fresh
+    bool [n] (start from zero state), gaps int64 [n] (steps to bridge first, the model's own predictions fed back).
 
     A bridge starts from last_replies float32 [n, targets]; features that are not predicted hold last_inputs float64
     [n, features]. Both are raw and read only where gaps is not 0.
@@ -201,7 +201,7 @@ class _OnDevice:
         self._values = work.values.to("cpu", non_blocking=True)
         self._finite = work.finite.to("cpu", non_blocking=True)
         self._rows, self._started = work.rows, started
-        self._event = torch.cuda.Event()
+        self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         self._event.record()
 
     def collect(self) -> StepResult:
@@ -245,7 +245,7 @@ def _columns(
 
 
 def choose_device(wanted: str) -> str:
-    """"auto", "cpu" or "cuda" to the device to use; raises ConfigError for a device that is not there."""
+    """ "auto", "cpu" or "cuda" to the device to use; raises ConfigError for a device that is not there."""
     available = torch.cuda.is_available()
     if wanted == "cuda" and not available:
         raise ConfigError("device: cuda is asked for, but torch finds no CUDA device")

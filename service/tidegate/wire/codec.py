@@ -125,7 +125,9 @@ def _values(batch: types.ObservationBatch) -> NDArray[np.float64]:
     dtype = np.dtype(_DTYPES[batch.dtype])
     row_bytes, rest = divmod(len(batch.values), batch.rows)
     if rest or row_bytes % dtype.itemsize or not row_bytes:
-        raise _bad(f"values has {len(batch.values)} bytes, which is no whole number of {dtype.name} for {batch.rows} rows")
+        raise _bad(
+            f"values has {len(batch.values)} bytes: no whole number of {dtype.name} for each of {batch.rows} rows"
+        )
     return np.frombuffer(batch.values, dtype).reshape(batch.rows, -1).astype(np.float64)
 
 

@@ -20,6 +20,7 @@ from tidegate.engine.inbox import AliasTable, Block, Scope
 from tidegate.engine.loop import EngineHost
 from tidegate.engine.replies import STREAM_SHIFT, Replies
 from tidegate.errors import Reason, TidegateError
+from tidegate.model.frequency import NO_TIME
 from tidegate.wire import codec
 from tidegate.wire.status import row_error
 from tidegate.wire.stubs import prediction_pb2 as pb
@@ -71,7 +72,7 @@ class Call:
     def observe(self, sequence: int, observation: types.Observation, deadline: float = np.inf) -> None:
         """Queues one observation."""
         values = list(observation.values)
-        time_ns = codec.NO_TIME
+        time_ns = NO_TIME
         if observation.HasField("event_time"):
             time_ns = codec.nanoseconds(observation.event_time)
         if observation.step > codec.STEP_MAX:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import grpc
@@ -16,6 +16,7 @@ from tidegate.wire.status import DETAILS_KEY, reason_of, status_of
 
 log = logging.getLogger(__name__)
 Context = Any  # grpc.aio.ServicerContext: grpc ships no types
+Handlers = dict[str, grpc.RpcMethodHandler]
 UnaryHandler = Callable[[bytes, Context], Awaitable[bytes]]
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -45,6 +46,10 @@ class Guard:
             raise AssertionError("abort raises")
 
         return guarded
+
+    def handlers(self, methods: Mapping[str, UnaryHandler]) -> Handlers:
+        """Unary handlers by method name, for grpc's generic handler."""
+        return {name: grpc.unary_unary_rpc_method_handler(self.unary(method)) for name, method in methods.items()}
 
     def stream(self, handler: Callable[[Context], Awaitable[None]]) -> Callable[[object, Context], Awaitable[None]]:
         """A handler that reads and writes the context itself."""

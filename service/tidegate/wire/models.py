@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-import grpc
-
 from tidegate.engine.catalog import Changes, Entry
 from tidegate.engine.lane import Lane
 from tidegate.errors import Reason, TidegateError
 from tidegate.wire import codec
 from tidegate.wire.frontend import FrontEnd
-from tidegate.wire.guard import Context, Guard
+from tidegate.wire.guard import Context, Guard, Handlers
 from tidegate.wire.stubs import model_pb2 as pb
 
 
@@ -23,10 +21,9 @@ class ModelService:
         self._guard = guard
         self._reload = reload
 
-    def handlers(self) -> dict[str, grpc.RpcMethodHandler]:
+    def handlers(self) -> Handlers:
         """By method name, for grpc's generic handler."""
-        methods = {"ListModels": self.list, "GetModel": self.get, "ReloadModels": self.reload}
-        return {name: grpc.unary_unary_rpc_method_handler(self._guard.unary(method)) for name, method in methods.items()}
+        return self._guard.handlers({"ListModels": self.list, "GetModel": self.get, "ReloadModels": self.reload})
 
     async def list(self, message: bytes, _: Context) -> bytes:
         codec.parse(pb.ListModelsRequest, message)
@@ -67,9 +64,7 @@ def _model(name: str, entry: Entry) -> pb.Model:
         for version, problem in entry.refused.items()
         if version not in entry.lanes
     ]
-    return pb.Model(
-        name=name, versions=versions, aliases=entry.aliases, default_version=entry.default_version or ""
-    )
+    return pb.Model(name=name, versions=versions, aliases=entry.aliases, default_version=entry.default_version or "")
 
 
 def _description(lane: Lane) -> pb.ModelDescription:
@@ -77,9 +72,7 @@ def _description(lane: Lane) -> pb.ModelDescription:
     return pb.ModelDescription(
         version=manifest.version,
         description=manifest.description,
-        features=[
-            pb.Feature(name=feature.name, unit=feature.unit, role=feature.role) for feature in manifest.features
-        ],
+        features=[pb.Feature(name=feature.name, unit=feature.unit, role=feature.role) for feature in manifest.features],
         targets=manifest.targets,
         frequency=manifest.frequency,
         cell=manifest.cell,

@@ -17,7 +17,7 @@ import numpy as np
 from tidegate.errors import Reason, TidegateError
 from tidegate.wire import codec
 from tidegate.wire.frontend import Call, FrontEnd
-from tidegate.wire.guard import Context, Guard
+from tidegate.wire.guard import Context, Guard, Handlers
 from tidegate.wire.stubs import prediction_pb2 as pb
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ class PredictionService:
         self._front = front
         self._guard = guard
 
-    def handlers(self) -> dict[str, grpc.RpcMethodHandler]:
+    def handlers(self) -> Handlers:
         """By method name, for grpc's generic handler."""
         return {
             "Predict": grpc.unary_unary_rpc_method_handler(self._guard.unary(self.predict)),

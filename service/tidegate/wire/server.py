@@ -31,10 +31,13 @@ class GrpcServer:
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(options=_options(limits))
         guard = Guard(metrics, lambda: front.draining)
-        services = (PredictionService(front, guard), SessionService(front, guard), ModelService(front, guard, reload))
-        for name, service in zip(SERVICES, services, strict=True):
-            handler = grpc.method_handlers_generic_handler(name, service.handlers())
-            self._server.add_generic_rpc_handlers((handler,))
+        services = (
+            PredictionService(front, guard).handlers(),
+            SessionService(front, guard).handlers(),
+            ModelService(front, guard, reload).handlers(),
+        )
+        for name, handlers in zip(SERVICES, services, strict=True):
+            self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
 

@@ -6,24 +6,21 @@ import base64
 import binascii
 import struct
 from collections.abc import Iterable, Sequence
-from typing import TypeVar, cast
-
-import grpc
-from google.protobuf.message import Message
+from typing import cast
 
 from tidegate.engine import commands
 from tidegate.errors import MEANINGS, Reason, TidegateError
 from tidegate.model.frequency import NO_TIME
 from tidegate.wire import codec
 from tidegate.wire.frontend import FrontEnd
-from tidegate.wire.guard import Context, Guard, UnaryHandler
+from tidegate.wire.guard import Context, Guard, Handlers, UnaryHandler
 from tidegate.wire.stubs import session_pb2 as pb
 from tidegate.wire.stubs import types_pb2 as types
 
 PAGE_SIZE, PAGE_SIZE_MAX = 100, 1000
 TENANT = ""
 _CURSOR = struct.Struct("<IQI")  # slab, slot, hash of the query
-AnyMessage = TypeVar("AnyMessage", bound=Message)
+Ids = list[bytes]
 
 
 class SessionService:
@@ -34,7 +31,7 @@ class SessionService:
         self._host = front.host
         self._guard = guard
 
-    def handlers(self) -> dict[str, grpc.RpcMethodHandler]:
+    def handlers(self) -> Handlers:
         """By method name, for grpc's generic handler."""
         methods: dict[str, UnaryHandler] = {
             "OpenSession": self.open,
@@ -47,7 +44,7 @@ class SessionService:
             "BatchCloseSessions": self.close_many,
             "ForkSession": self.fork,
         }
-        return {name: grpc.unary_unary_rpc_method_handler(self._guard.unary(method)) for name, method in methods.items()}
+        return self._guard.handlers(methods)
 
     async def open(self, message: bytes, _: Context) -> bytes:
         request = codec.parse(pb.OpenSessionRequest, message)
@@ -119,7 +116,7 @@ class SessionService:
     async def _bulk(self, command: commands.Command) -> commands.BulkResult:
         return cast(commands.BulkResult, await self._host.call(command))
 
-    def _ids(self, session_ids: Sequence[str]) -> list[bytes]:
+    def _ids(self, session_ids: Sequence[str]) -> Ids:
         limit = self._front.limits.batch_message_rows_max
         if len(session_ids) > limit:
             raise TidegateError(Reason.BAD_BATCH, f"{len(session_ids)} session ids in one call; at most {limit}")

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tidegate.cli.accuracy import Score, score_rows
-from tidegate.demo_year import Year
+from tidegate.demo.year import Year
 
 DAYS_SHOWN = 12
 DAYS_BETWEEN_LINES = 30
