@@ -14,10 +14,11 @@ import os
 import signal
 import time
 from collections.abc import Coroutine
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tidegate import __version__, logs, observability
+from tidegate import logs, observability
 from tidegate.config import Settings
 from tidegate.engine.catalog import Catalog, Changes
 from tidegate.engine.engine import Clock, Engine
@@ -56,7 +57,9 @@ class Server:
         self._http = HttpServer(self.metrics.registry, lambda: self._ready)
         self._reloading = asyncio.Lock()
         self._background: set[asyncio.Task[Any]] = set()
-        observability.register(self.metrics, __version__, device, self.catalog, self.sessions, self.host, self.front)
+        observability.register(
+            self.metrics, version("tidegate"), device, self.catalog, self.sessions, self.host, self.front
+        )
 
     async def run(self) -> None:
         """Serves until `stop`, then drains. Raises ConfigError when it cannot begin."""

@@ -39,13 +39,13 @@ class AsyncClient:
     async def close(self) -> None:
         """Ends streams and calls; the sessions live on in the server."""
         for feed in self._feeds.values():
-            await feed.stream.close()
+            await feed.close()
         await self._connection.close()
 
     def session(self, model: str, id: str, *, version: str = "") -> AsyncSession:  # noqa: A002
         """A session to step. Asks nothing yet: the server is asked for its last step on first use.
 
-        All sessions of a model share one stream. `version` (or alias) counts only where the session is opened here.
+        All sessions of a model share a few streams. `version` (or alias) counts only where the session is opened here.
         """
         if (model, version) not in self._feeds:
             self._feeds[model, version] = Feed(self._connection, self._catalog, model, version)

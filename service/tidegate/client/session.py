@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from weakref import WeakValueDictionary
+from zlib import crc32
 
 from tidegate.client.catalog import Catalog
 from tidegate.client.connection import Connection
@@ -15,7 +16,12 @@ from tidegate.client.stream import PredictionStream, Request
 from tidegate.errors import Reason, TidegateError
 from tidegate.wire.stubs import prediction_pb2, session_pb2, types_pb2
 
-IN_FLIGHT_MAX = 4096  # observations of one model's shared stream; more wait their turn
+IN_FLIGHT_MAX = 4096  # observations of one model; more wait their turn
+
+# Sessions of a model are spread on so many streams, by their ids. A server takes at most one message of a stream in a
+# pass of its event loop, so that the streams bound the rows of a batch: on one stream, 64 sessions at once were
+# answered as slowly as one after another, on eight, several times faster.
+STREAMS_MAX = 8
 
 
 @dataclass(slots=True, weakref_slot=True)
@@ -34,7 +40,7 @@ class Cursor:
 
 
 class Feed:
-    """What the sessions of one model share in one client: the stream, and one cursor for each session in use."""
+    """What the sessions of one model share in one client: the streams, and one cursor for each session in use."""
 
     def __init__(self, connection: Connection, catalog: Catalog, model: str, version: str) -> None:
         self.connection = connection
@@ -42,9 +48,19 @@ class Feed:
         self.model = model
         self.version = version
         config = prediction_pb2.StreamConfig(model=model, version=version)
-        self.stream = PredictionStream(connection, config, connection.routing_key)
+        self.streams = [PredictionStream(connection, config, connection.routing_key) for _ in range(STREAMS_MAX)]
         self.room = asyncio.Semaphore(IN_FLIGHT_MAX)
         self._cursors: WeakValueDictionary[str, Cursor] = WeakValueDictionary()
+
+    async def ask(self, observation: types_pb2.Observation) -> types_pb2.Prediction:
+        """Has one observation taken, always on the same stream for a session."""
+        stream = self.streams[crc32(observation.session_id.encode()) % STREAMS_MAX]
+        async with self.room:
+            return (await stream.ask(Request(observation=observation)))[0].prediction
+
+    async def close(self) -> None:
+        """Ends the streams."""
+        await asyncio.gather(*(stream.close() for stream in self.streams))
 
     def cursor(self, id: str) -> Cursor:  # noqa: A002
         """Where this client stands in a session; two objects for one id share it."""
@@ -92,8 +108,7 @@ class AsyncSession:
             observation = types_pb2.Observation(session_id=cursor.id, step=last + 1, values=row, reset=reset)
             if time is not None:
                 observation.event_time.CopyFrom(to_timestamp(time))
-            async with feed.room:
-                answer = (await feed.stream.ask(Request(observation=observation)))[0].prediction
+            answer = await feed.ask(observation)
             opened, cursor.step, cursor.opened = cursor.opened, answer.step, False
             return read_prediction(answer, about.names, about.targets, opened)
 

@@ -268,10 +268,13 @@ class Engine:
     def _send(self, replies: Replies, model: str) -> None:
         """Into the outbox, counted by outcome."""
         self.outbox.append(replies)
-        outcomes = replies.outcome + (replies.flags & np.uint8(RowFlag.DUPLICATE)) * np.uint8(64)
-        for outcome, count in zip(*np.unique(outcomes, return_counts=True), strict=True):
-            name = "DUPLICATE" if outcome >= 128 else Reason(outcome).name
-            self._metrics.steps[model, name] += int(count)
+        counts = np.bincount(replies.outcome)
+        again = int(((replies.outcome == 0) & (replies.flags & RowFlag.DUPLICATE != 0)).sum())
+        for outcome in np.flatnonzero(counts).tolist():
+            self._metrics.steps[model, Reason(outcome).name] += int(counts[outcome])
+        if again:
+            self._metrics.steps[model, "DUPLICATE"] += again
+            self._metrics.steps[model, "OK"] -= again
 
     def _cancel(self, stream: int) -> None:
         for lane in self.catalog.lanes.values():

@@ -84,6 +84,9 @@ class RowQueue:
         """Removes and returns the next batch: the oldest row of each session, up to `rows_max`."""
         window = slice(self._head, min(self._tail, self._head + WINDOW_BATCHES * rows_max))
         chosen = choose(slots_of(self._columns.ref[window]), rows_max, scratch)
+        if len(chosen) == window.stop - window.start:
+            self._head = window.stop
+            return Queued(*(column[window].copy() for column in self._columns.columns()))
         batch = self._columns.take(chosen + window.start)
         left = np.ones(window.stop - window.start, bool)
         left[chosen] = False

@@ -18,6 +18,7 @@ from tidegate.model.frequency import NO_TIME, Frequency
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 ADVANCE, DUPLICATE = 0, 255  # what `Verdicts.ruling` holds beside the numbers of reasons
 
 
@@ -69,6 +70,10 @@ def judge(observed: Observed, session: Remembered, policy: Policy) -> Verdicts:
     step = np.where(observed.step == 0, expected, observed.step)
     same_step = (step == session.step) & (session.step > 0)
     timed = (observed.time != NO_TIME) & (session.time != NO_TIME)
+    remarkable = (step != expected) | (observed.refused != 0) | session.diverged | timed
+    if not remarkable.any():  # the next step of a healthy session: no rule below can hold
+        nothing = np.zeros(len(step), np.int64)
+        return Verdicts(nothing.astype(np.uint8), nothing, step, expected)
     intervals, off_grid = _intervals(observed.time, session.time, timed, policy)
     missing = np.maximum(step - expected, intervals - 1)
     gap_max = np.where(session.steps_seen > 0, policy.gap_steps_max, 0)  # zero state has nothing to bridge with
@@ -104,15 +109,14 @@ def _intervals(time: Ints, last: Ints, timed: Bools, policy: Policy) -> tuple[In
 def digest(values: NDArray[np.float64], times: Ints, resets: Bools) -> NDArray[np.uint64]:
     """An 8-byte hash of each observation [n]: its values [n, features], time and reset.
 
-    Multiply and xor-shift rounds (the finalizer of MurmurHash3) over the columns. All NaNs count as the same, and
-    -0.0 as 0.0.
+    Each value is mixed (the finalizer of MurmurHash3) with a key of its column, and the sum is mixed with the rest.
+    All NaNs count as the same, and -0.0 as 0.0.
     """
     clean = np.where(np.isnan(values), np.nan, values + 0.0)
     words = np.ascontiguousarray(clean).view(np.uint64)
-    state = times.astype(np.uint64) * np.uint64(2) + resets
-    for column in range(words.shape[1]):
-        state = _mix(state ^ words[:, column] * np.uint64(0x9E3779B97F4A7C15))
-    return _mix(state)
+    keys = np.arange(1, words.shape[1] + 1, dtype=np.uint64) * _GOLDEN
+    total = _mix(words ^ keys).sum(axis=1, dtype=np.uint64)
+    return _mix(total ^ _mix(times.astype(np.uint64) * np.uint64(2) + resets))
 
 
 def _mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:

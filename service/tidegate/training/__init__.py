@@ -1,0 +1,1 @@
+"""Training: recipes, data, the fit, evaluation. Writes versions into the model repository; the server imports none."""
