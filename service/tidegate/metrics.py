@@ -58,7 +58,7 @@ class Metrics(Collector):
         self.queue_wait = ColumnHistogram(SECONDS)
         self.step_seconds = ColumnHistogram(SECONDS)
         self.end_to_end = ColumnHistogram(SECONDS)
-        self.streams_refused: Counter[str] = Counter()  # by reason
+        self.calls_failed: Counter[str] = Counter()  # by reason
         self._gauges: list[tuple[type[Metric], str, str, tuple[str, ...], Gauge]] = []
         self._infos: list[tuple[str, str, Callable[[], list[dict[str, str]]]]] = []
         self.registry = CollectorRegistry()
@@ -97,10 +97,10 @@ class Metrics(Collector):
         )
         yield self._family(
             CounterMetricFamily,
-            "tidegate_streams_refused",
+            "tidegate_calls_failed",
             "Streams and calls that ended with an error, by reason.",
             ("reason",),
-            lambda: {(reason,): count for reason, count in self.streams_refused.items()},
+            lambda: {(reason,): count for reason, count in self.calls_failed.items()},
         )
         for kind, name, text, labels, read in self._gauges:
             yield self._family(kind, name, text, labels, read)

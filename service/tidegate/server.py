@@ -81,7 +81,8 @@ class Server:
         self._ready = True
         gc.collect()
         gc.freeze()  # what lives from here on is not looked at again by every collection
-        addresses = {"grpc": f"{settings.host}:{grpc_port}", "http": f"{settings.host}:{http_port}"}
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        addresses = {"grpc": f"{host}:{grpc_port}", "http": f"{host}:{http_port}"}
         print(json.dumps(addresses), flush=True)  # noqa: T201  # the ready line is the interface
         log.info("ready, grpc on %s, http on %s", addresses["grpc"], addresses["http"])
         await self._stopping.wait()

@@ -101,7 +101,8 @@ class AsyncBatches:
             await self._number(ids, aliases)
             columns = Columns(ids, aliases, self._roster.next_steps(aliases), values, time_column, reset_column)
             parts, requests = self._requests(columns)
-            answers = await self._stream.ask(*requests)
+            async with self._connection.deadline():
+                answers = await self._stream.ask(*requests)
             replies = [answer.batch for answer in answers]
             predictions = read_predictions(replies, parts, ids, self.about.targets)
             self._roster.bound[aliases] = True

@@ -100,8 +100,8 @@ class AsyncSession:
         `time`: an aware datetime, or a datetime64 in UTC. `reset` sets the state to zero first, as one atom with the
         step. Raises TidegateError: BAD_OBSERVATION, STEP_CONFLICT, SESSION_DIVERGED, UNREACHABLE, ...
         """
-        async with self._cursor.lock:
-            cursor, feed = self._cursor, self._feed
+        cursor, feed = self._cursor, self._feed
+        async with feed.connection.deadline(), cursor.lock:
             last = cursor.step if cursor.step is not None else await self._open()
             about = await feed.catalog.describe(feed.model, cursor.version)
             row = to_row(values, about.names, feed.model)

@@ -73,17 +73,15 @@ class PredictionStream:
     async def ask(self, *requests: Request) -> list[Response]:
         """Sends messages in this order and waits for the answer of each.
 
-        Raises TidegateError: the observation's own error, DEADLINE_EXCEEDED, or what broke the stream. Nothing is
-        awaited before all are queued, so that what a caller built for `connect()`'s epoch goes out in that epoch.
+        Raises TidegateError: the observation's own error, or what broke the stream; the deadline is the caller's.
+        Nothing is awaited before all are queued, so that what was built for `connect()`'s epoch goes out in it.
         """
         asked = [self._send(request) for request in requests]
         try:
-            async with self._connection.deadline():
-                answers = [await answer for _, answer in asked]
+            answers = await asyncio.gather(*(answer for _, answer in asked))
         finally:
-            for sequence, answer in asked:
+            for sequence, _ in asked:
                 self._in_flight.pop(sequence, None)
-                answer.cancel()
         for response in answers:
             if response.HasField("error"):
                 raise from_status(response.error)
@@ -134,7 +132,7 @@ class PredictionStream:
         in_flight, self._in_flight = self._in_flight, {}
         for asked in in_flight.values():
             if not asked.answer.done():
-                asked.answer.set_exception(error)
+                asked.answer.set_exception(copied(error))
 
     async def close(self) -> None:
         """Ends the call: politely when nothing is in flight, else by cancelling it."""
@@ -147,3 +145,8 @@ class PredictionStream:
         await asyncio.wait(tasks, timeout=CLOSE_SECONDS_MAX)
         call.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def copied(error: TidegateError) -> TidegateError:
+    """One for each who waits: a shared exception would gather the tracebacks of all."""
+    return TidegateError(error.reason, error.problem, **error.variables)

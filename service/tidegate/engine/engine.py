@@ -24,7 +24,7 @@ from tidegate.engine.replies import STREAM_SHIFT, Replies, RowFlag
 from tidegate.engine.rules import ADVANCE, DUPLICATE, Observed, Remembered, Verdicts, digest, judge
 from tidegate.engine.sessions import Sessions
 from tidegate.engine.slots import SPARE_SLOT, Slots, slots_of
-from tidegate.engine.stepper import StepBatch, StepResult
+from tidegate.engine.stepper import TILE_ROWS, StepBatch, StepResult
 from tidegate.errors import Reason
 from tidegate.metrics import Metrics
 from tidegate.model.frequency import NO_TIME
@@ -147,8 +147,8 @@ class Engine:
         others = any(len(other.queue) for other in self.catalog.lanes.values() if other is not lane)
         if not others:
             return limits.batch_rows_max
-        affordable = int(limits.batch_seconds_max / lane.stepper.expected_seconds(1))
-        return max(1, min(limits.batch_rows_max, affordable))
+        affordable = int(TILE_ROWS * limits.batch_seconds_max / lane.stepper.expected_seconds(TILE_ROWS))
+        return max(TILE_ROWS, min(limits.batch_rows_max, affordable))
 
     def _flight(self, lane: Lane, rows: Queued) -> Flight:
         """Judges the rows against their sessions and gathers what the step needs."""

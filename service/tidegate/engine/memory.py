@@ -7,8 +7,10 @@ give whole chunks back to the system when their sessions are gone. Fresh pages r
 from __future__ import annotations
 
 import mmap
+import os
 from collections.abc import Sequence
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +35,15 @@ class Reserved:
         high = min(stop * self._row_bytes, len(self._map)) // _PAGE * _PAGE
         if high > low:
             self._map.madvise(mmap.MADV_DONTNEED, low, high - low)
+
+
+def machine_bytes() -> int:
+    """Memory of the machine, or of the container (cgroup v2) where that is less."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        return min(machine, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    except (OSError, ValueError):  # no cgroup, or "max"
+        return machine
 
 
 def reserve(rows: int, dtype: str) -> NDArray[Any]:

@@ -9,7 +9,7 @@ Everything between the host's float64 observations and float32 predictions happe
 
 from __future__ import annotations
 
-import os
+import logging
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,10 +21,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tidegate.engine.memory import machine_bytes
 from tidegate.engine.slots import SPARE_SLOT
 from tidegate.errors import ConfigError
 from tidegate.model.cells import Kernel
 from tidegate.model.package import Feature, Package
+
+log = logging.getLogger(__name__)
 
 TILE_ROWS = 32
 PIECE_ROWS = 256  # rows of one pass through the kernel: the tiles stay in a core's cache
@@ -90,7 +93,9 @@ class TorchStepper:
         self._targets = torch.from_numpy(package.target_indices).to(self._device)
         self._threads = threads if device == "cpu" else 1
         self._pool = ThreadPoolExecutor(self._threads - 1, "tidegate-step") if self._threads > 1 else None
+        self._piece_rows = PIECE_ROWS
         self._row_seconds = 1e-6
+        self._try_out(package)
 
     def expected_seconds(self, rows: int) -> float:
         return self._row_seconds * max(rows, TILE_ROWS)
@@ -125,8 +130,8 @@ class TorchStepper:
     def _run(self, work: _Work, start: int, stop: int, state: torch.Tensor) -> None:
         """Steps rows [start, stop), piece by piece."""
         with torch.inference_mode():
-            for low in range(start, stop, PIECE_ROWS):
-                self._piece(work, slice(low, min(low + PIECE_ROWS, stop)), state)
+            for low in range(start, stop, self._piece_rows):
+                self._piece(work, slice(low, min(low + self._piece_rows, stop)), state)
 
     def _piece(self, work: _Work, rows: slice, state: torch.Tensor) -> None:
         slots = work.slots[rows]
@@ -143,6 +148,33 @@ class TorchStepper:
         real = max(0, min(work.rows, rows.stop) - rows.start)
         targets = torch.where(finite, slots, SPARE_SLOT)[:real]
         state.index_copy_(0, targets, after[:real])
+
+    def _try_out(self, package: Package) -> None:
+        """Steps rows of no session: measures a step, and makes sure that a row's bits do not depend on its batch.
+
+        Where they do (a matrix library that rounds by the number of rows), work goes by single tiles.
+        """
+        features, targets = len(package.manifest.features), len(package.manifest.targets)
+        random = np.random.default_rng(0)
+        inputs = random.standard_normal((PIECE_ROWS, features))
+        state = torch.from_numpy(random.standard_normal((PIECE_ROWS, package.state_width)).astype(np.float32))
+        state = state.to(self._device)
+        results = []
+        for order in (np.arange(PIECE_ROWS), random.permutation(PIECE_ROWS), np.arange(TILE_ROWS)):
+            batch = StepBatch(
+                slots=order,
+                inputs=inputs[order],
+                fresh=np.zeros(len(order), bool),
+                gaps=np.zeros(len(order), np.int64),
+                last_inputs=inputs[order],
+                last_replies=np.zeros((len(order), targets), np.float32),
+            )
+            values = np.empty((PIECE_ROWS, targets), np.float32)
+            values[order] = self.launch(batch, state.clone()).collect().values
+            results.append(values[:TILE_ROWS].tobytes())
+        if len(set(results)) > 1:
+            log.warning("%s: matrix products round by batch size here; stepping tile by tile", package.manifest.name)
+            self._piece_rows = TILE_ROWS
 
     def _bridge(self, work: _Work, rows: slice, state: torch.Tensor) -> torch.Tensor:
         """The states after each row's missing steps, the model's predictions fed back as its observations."""
@@ -261,7 +293,7 @@ def memory_bytes(device: str) -> int:
     """Memory that sessions may share: what is free on a CUDA device, what the machine has on CPU."""
     if device == "cuda":
         return int(torch.cuda.mem_get_info()[0])
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return machine_bytes()
 
 
 def device_memory_used() -> float:

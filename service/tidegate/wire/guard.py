@@ -69,5 +69,5 @@ class Guard:
 
     async def end(self, context: Context, status: Status) -> None:
         """Ends the call with the status. Raises, as `context.abort` does."""
-        self._metrics.streams_refused[reason_of(status)] += 1
+        self._metrics.calls_failed[reason_of(status)] += 1
         await context.abort(_CODES[status.code], status.message, ((DETAILS_KEY, status.SerializeToString()),))
