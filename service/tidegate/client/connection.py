@@ -20,6 +20,7 @@ from tidegate.client.failures import from_call
 from tidegate.errors import Reason, TidegateError
 from tidegate.wire.stubs import model_pb2_grpc, prediction_pb2_grpc, session_pb2_grpc
 
+CALLS_MAX = 128  # unary calls at once; gRPC servers turn away bursts of a thousand
 RECEIVE_BYTES_MAX = 64 * 1024 * 1024
 KEEPALIVE_MILLISECONDS = 10_000
 KEEPALIVE_TIMEOUT_MILLISECONDS = 5_000
@@ -67,6 +68,7 @@ class Connection:
         self.timeout_seconds = timeout_seconds
         self.routing_key = new_routing_key()
         self.closed = False
+        self._room = asyncio.Semaphore(CALLS_MAX)
 
     @cached_property
     def channel(self) -> Any:
@@ -94,7 +96,8 @@ class Connection:
         """One unary call; raises TidegateError."""
         self.check_open()
         try:
-            return await method(request, timeout=self.timeout_seconds, metadata=key or self.routing_key)
+            async with self._room:
+                return await method(request, timeout=self.timeout_seconds, metadata=key or self.routing_key)
         except grpc.RpcError as error:
             raise from_call(error) from None
 

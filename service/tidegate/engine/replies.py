@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntFlag
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +50,31 @@ class Replies:
 
     def __len__(self) -> int:
         return len(self.request)
+
+    @cached_property
+    def plain(self) -> PlainRows:
+        """The columns as lists, made once: for answers that are built row by row."""
+        return PlainRows(
+            self.outcome.tolist(),
+            self.values.tolist(),
+            self.step.tolist(),
+            self.expected.tolist(),
+            self.steps_seen.tolist(),
+            self.flags.tolist(),
+            self.valid_time.tolist(),
+        )
+
+
+class PlainRows(NamedTuple):
+    """Columns of Replies as Python lists."""
+
+    outcome: list[int]
+    values: list[list[float]]
+    step: list[int]
+    expected: list[int]
+    steps_seen: list[int]
+    flags: list[int]
+    valid_time: list[int]
 
 
 def refusals(request: NDArray[np.int64], row: NDArray[np.int32], outcome: NDArray[np.uint8], targets: int) -> Replies:

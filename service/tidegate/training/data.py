@@ -100,4 +100,4 @@ def _check_times(source: str, times: Times, frequency: str) -> None:
 
 
 def _nanoseconds(moment: datetime) -> int:
-    return pd.Timestamp(moment).as_unit("ns").value
+    return int(pd.Timestamp(moment).as_unit("ns").value)

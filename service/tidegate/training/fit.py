@@ -110,7 +110,7 @@ class _Updater:
     def run(self, x: Tensor, y: Tensor) -> None:
         """Trains on a stretch from zero state, an update for every `truncation` steps."""
         state: State = None
-        pieces = (part.split(self._settings.truncation) for part in (x, y))
+        pieces = (torch.split(part, self._settings.truncation) for part in (x, y))
         for inputs, targets in zip(*pieces, strict=True):
             predictions, state = self._network(inputs, state, self._settings.dropout)
             self._update(self._loss(predictions, targets))

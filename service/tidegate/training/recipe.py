@@ -7,10 +7,11 @@ begins: training, then validation, then test. The test part is only ever measure
 from __future__ import annotations
 
 import hashlib
+import itertools
 import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
@@ -43,7 +44,7 @@ class Data(_Strict):
     @model_validator(mode="after")
     def _parts_follow_each_other(self) -> Data:
         moments = [moment for moment in (self.start, self.validation, self.test, self.end) if moment]
-        if any(later <= earlier for earlier, later in zip(moments, moments[1:], strict=False)):
+        if any(later <= earlier for earlier, later in itertools.pairwise(moments)):
             raise ValueError("start, validation, test and end must follow each other")
         return self
 
@@ -102,6 +103,10 @@ class Recipe(_Strict):
     _folder: Path = PrivateAttr(default=Path())
     _sha256: str = PrivateAttr(default="")
 
+    def model_post_init(self, context: Any) -> None:
+        if context:
+            self._folder, self._sha256 = context["folder"], context["sha256"]
+
     @property
     def folder(self) -> Path:
         """Where the file lies; relative paths in it start there."""
@@ -117,7 +122,8 @@ def load_recipe(path: Path) -> Recipe:
     """Reads and checks a recipe; raises ConfigError with the path of the wrong option."""
     try:
         content = path.read_bytes()
-        recipe = Recipe.model_validate(tomllib.loads(content.decode()))
+        origin = {"folder": path.parent, "sha256": hashlib.sha256(content).hexdigest()}
+        return Recipe.model_validate(tomllib.loads(content.decode()), context=origin)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
     except ValidationError as error:
@@ -126,5 +132,3 @@ def load_recipe(path: Path) -> Recipe:
         raise ConfigError(f"{path}: {field}: {first['msg'].removeprefix('Value error, ')}") from None
     except ValueError as error:
         raise ConfigError(f"{path}: is not TOML ({error})") from None
-    recipe._folder, recipe._sha256 = path.parent, hashlib.sha256(content).hexdigest()
-    return recipe

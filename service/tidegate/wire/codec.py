@@ -135,26 +135,33 @@ def _bad(problem: str) -> TidegateError:
     return TidegateError(Reason.BAD_BATCH, problem)
 
 
-def prediction(replies: Replies, row: int, session_id: str) -> types.Prediction:
-    """One successful row as a message."""
-    flags = int(replies.flags[row])
-    message = types.Prediction(
-        session_id=session_id,
-        step=int(replies.step[row]),
-        values=replies.values[row].tolist(),
-        steps_seen=int(replies.steps_seen[row]),
-    )
-    if flags:
-        message.created = bool(flags & RowFlag.CREATED)
-        message.duplicate = bool(flags & RowFlag.DUPLICATE)
-        message.stale = bool(flags & RowFlag.STALE)
-        message.imputed_steps = int(replies.gap[row])
-        if flags & RowFlag.IMPUTED:
-            bits = np.unpackbits(replies.imputed[row], bitorder="little")
-            message.imputed_features.extend(np.flatnonzero(bits).tolist())
-    if replies.valid_time[row] != NO_TIME:
-        message.valid_time.CopyFrom(timestamp(int(replies.valid_time[row])))
-    return message
+def single(sequence: int, replies: Replies, row: int, session_id: str) -> pb.StreamPredictResponse:
+    """The answer to a single observation."""
+    rows = replies.plain
+    if rows.outcome[row]:
+        return stream_error(sequence, row_error(Reason(rows.outcome[row]), rows.expected[row]))
+    response = pb.StreamPredictResponse(sequence=sequence)
+    message = response.prediction
+    message.session_id = session_id
+    message.step = rows.step[row]
+    message.values.extend(rows.values[row])
+    message.steps_seen = rows.steps_seen[row]
+    if rows.flags[row]:
+        _flags(message, replies, row)
+    if rows.valid_time[row] != NO_TIME:
+        message.valid_time.CopyFrom(timestamp(rows.valid_time[row]))
+    return response
+
+
+def _flags(message: types.Prediction, replies: Replies, row: int) -> None:
+    flags = replies.plain.flags[row]
+    message.created = bool(flags & RowFlag.CREATED)
+    message.duplicate = bool(flags & RowFlag.DUPLICATE)
+    message.stale = bool(flags & RowFlag.STALE)
+    message.imputed_steps = int(replies.gap[row])
+    if flags & RowFlag.IMPUTED:
+        bits = np.unpackbits(replies.imputed[row], bitorder="little")
+        message.imputed_features.extend(np.flatnonzero(bits).tolist())
 
 
 class BatchReply:

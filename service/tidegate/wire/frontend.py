@@ -22,7 +22,6 @@ from tidegate.engine.replies import STREAM_SHIFT, Replies
 from tidegate.errors import Reason, TidegateError
 from tidegate.model.frequency import NO_TIME
 from tidegate.wire import codec
-from tidegate.wire.status import row_error
 from tidegate.wire.stubs import prediction_pb2 as pb
 from tidegate.wire.stubs import types_pb2 as types
 
@@ -120,7 +119,7 @@ class Call:
         message = int(replies.request[start]) & MESSAGE_MASK
         waiting = self._waiting[message]
         if waiting.batch is None:
-            self._done(message, waiting, self._single(waiting, replies, start))
+            self._done(message, waiting, codec.single(waiting.sequence, replies, start, waiting.session_id))
         elif waiting.batch.add(replies, slice(start, stop)):
             self._done(message, waiting, self._batch(waiting, waiting.batch))
 
@@ -164,13 +163,6 @@ class Call:
         self.answers.append((answer, rows))
         if self._answered is not None and not self._answered.done():
             self._answered.set_result(None)
-
-    def _single(self, waiting: Waiting, replies: Replies, row: int) -> pb.StreamPredictResponse:
-        outcome = int(replies.outcome[row])
-        if outcome:
-            return codec.stream_error(waiting.sequence, row_error(Reason(outcome), int(replies.expected[row])))
-        prediction = codec.prediction(replies, row, waiting.session_id)
-        return pb.StreamPredictResponse(sequence=waiting.sequence, prediction=prediction)
 
     def _batch(self, waiting: Waiting, batch: codec.BatchReply) -> pb.StreamPredictResponse:
         return pb.StreamPredictResponse(sequence=waiting.sequence, batch=batch.message(self.targets))

@@ -1,0 +1,106 @@
+"""Recipes and data: what is right is read, what is wrong is one line that names it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tidegate.errors import ConfigError
+from tidegate.training.data import load_table
+from tidegate.training.recipe import load_recipe
+
+RECIPE = """
+name = "pond"
+[data]
+source = "pond.csv"
+time = "day"
+frequency = "D"
+validation = 2024-01-05
+test = 2024-01-08
+[[features]]
+name = "level"
+unit = "m"
+[[features]]
+name = "rain"
+role = "past"
+transform = "log1p"
+"""
+ROWS = [f"2024-01-{day:02},{day / 10},{day % 3}" for day in range(1, 11)]
+
+
+def write(folder: Path, recipe: str = RECIPE, rows: list[str] = ROWS) -> Path:
+    (folder / "pond.csv").write_text("\n".join(["day,level,rain", *rows]) + "\n")
+    path = folder / "recipe.toml"
+    path.write_text(recipe)
+    return path
+
+
+def test_parts_are_split_by_date(tmp_path: Path) -> None:
+    """Training ends where validation begins, validation where the test begins; columns come in the recipe's order."""
+    table = load_table(load_recipe(write(tmp_path)))
+    assert [len(part) for part in (table.training_part, table.validation_part, table.test_part)] == [4, 3, 3]
+    np.testing.assert_array_equal(table.values[:2], [[0.1, 1.0], [0.2, 2.0]])
+    assert table.times[0] == np.datetime64("2024-01-01", "ns").astype(np.int64)
+
+
+def test_start_and_end(tmp_path: Path) -> None:
+    """Rows before `start`, and from `end` on, are left out."""
+    dates = "start = 2024-01-02\nend = 2024-01-10\nvalidation"
+    table = load_table(load_recipe(write(tmp_path, RECIPE.replace("validation", dates))))
+    assert [len(part) for part in (table.training_part, table.validation_part, table.test_part)] == [3, 3, 2]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('frequency = "D"', "", "data.frequency: Field required"),
+        ("unit", "units", "features.0.units: Extra inputs"),
+        ("2024-01-08", "2024-01-04", "data: start, validation, test and end must follow each other"),
+        ("[data]", "[network]\nhidden_size = 0\n[data]", "network.hidden_size: "),
+        ("[data]", "[training]\nloss = 'mse'\n[data]", "training.loss: "),
+        ("[data]", "[data", "is not TOML"),
+    ],
+)
+def test_wrong_options_are_named(tmp_path: Path, old: str, new: str, message: str) -> None:
+    """An option that is missing, unknown or out of range is refused by its path in the file."""
+    path = write(tmp_path, RECIPE.replace(old, new))
+    with pytest.raises(ConfigError) as refused:
+        load_recipe(path)
+    assert str(refused.value).startswith(f"{path}: {message}")
+
+
+def test_no_recipe(tmp_path: Path) -> None:
+    """A recipe that is not there is one clear line."""
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_recipe(tmp_path / "recipe.toml")
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([*ROWS[:3], *ROWS[4:]], r"row 4 \(2024-01-05.*\) is not one interval \(D\) after the row before"),
+        ([*ROWS[:3], "2024-01-04,,1", *ROWS[4:]], "row 4: level is missing or not finite"),
+        (ROWS[3:], "training and validation need two rows each"),
+    ],
+    ids=["a gap", "a missing value", "too little"],
+)
+def test_wrong_data_is_named(tmp_path: Path, rows: list[str], message: str) -> None:
+    """A gap in time, a missing value or too few rows is refused with its place."""
+    with pytest.raises(ConfigError, match=message):
+        load_table(load_recipe(write(tmp_path, rows=rows)))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('time = "day"', 'time = "date"', "has no column 'date', but day, level, rain"),
+        ("pond.csv", "lake.csv", "cannot be read"),
+        ("pond.csv", "vega:no-such-data", "vega_datasets holds no such data"),
+    ],
+)
+def test_wrong_source_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
+    """A source or a column that is not there is named."""
+    with pytest.raises(ConfigError, match=message):
+        load_table(load_recipe(write(tmp_path, RECIPE.replace(old, new))))
