@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
@@ -32,11 +33,14 @@ class Ours(RunningServer):
     """`tidegate serve` with one LSTM, 5 features in and 5 targets out, one thread a step."""
 
     def __init__(self, folder: Path, core: int, hidden: int = 64, layers: int = 1) -> None:
-        models = folder / f"models-{hidden}x{layers}"
+        models = Path(tempfile.mkdtemp(dir=folder)) / "models"
         package = random_package(models, MODEL, hidden=hidden, layers=layers, features=5, targets=5)
         self.state_bytes = 4 * package.state_width
         with on_core(core):
             super().__init__(models, "--device", "cpu", "--threads", "1")
+
+    def __enter__(self) -> Self:
+        return self
 
     @property
     def port(self) -> int:
@@ -87,8 +91,7 @@ class Child:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            command = " ".join(str(part) for part in self.process.args if isinstance(self.process.args, list))
-            raise BenchmarkError(f"ended with exit code {self.process.wait()}: {command}")
+            raise BenchmarkError(f"ended with exit code {self.process.wait()}: {self.process.args!r}")
         return line
 
     def stop(self) -> None:
@@ -106,7 +109,9 @@ class Child:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
 
@@ -172,9 +177,7 @@ class Worker(Child):
 
 def write_peer_messages(folder: Path, python: str = sys.executable) -> None:
     """raw.<i> and, by the Python of an environment that has tritonclient, triton.<i>."""
-    made = subprocess.run(
-        [python, str(PEERS / "payload.py"), str(folder)], check=False, capture_output=True, text=True
-    )
+    made = subprocess.run([python, str(PEERS / "payload.py"), str(folder)], check=False, capture_output=True, text=True)
     if made.returncode:
         raise BenchmarkError(f"payload.py failed:\n{made.stderr}")
 

@@ -103,7 +103,7 @@ def bare_products(hidden: int, layers: int, rows: int) -> Callable[[], object]:
         x, weight, bias = torch.randn(rows, width), torch.randn(width, 4 * hidden), torch.randn(4 * hidden)
         products.append((bias, x, weight, torch.empty(rows, 4 * hidden)))
 
-    def call() -> object:
+    def call() -> None:
         with torch.inference_mode():
             for bias, x, weight, out in products:
                 torch.addmm(bias, x, weight, out=out)
@@ -114,7 +114,8 @@ def bare_products(hidden: int, layers: int, rows: int) -> Callable[[], object]:
 def main(kind: str, *sizes: str) -> None:
     """Answers each line of standard input."""
     torch.set_num_threads(1)
-    measure = {"slots": slots, "step": step}[kind](*map(int, sizes))
+    makers: dict[str, Callable[..., Measure]] = {"slots": slots, "step": step}
+    measure = makers[kind](*map(int, sizes))
     measure(0.2)
     print("ready", flush=True)
     for line in sys.stdin:

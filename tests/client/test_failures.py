@@ -8,7 +8,7 @@ from tidegate.client.failures import from_call, from_status
 from tidegate.errors import MEANINGS, Code, Reason, TidegateError
 
 
-class Ended(grpc.RpcError):
+class Ended(grpc.RpcError):  # type: ignore[misc]
     """A call's end, as gRPC gives it."""
 
     def __init__(self, code: grpc.StatusCode, details: str, trailing: tuple[tuple[str, bytes], ...] = ()) -> None:

@@ -15,6 +15,7 @@ from tests.packages import random_package
 from tests.servers import RunningServer
 from tidegate import AsyncClient, Client, Reason, TidegateError
 from tidegate.client import Session
+from tidegate.client.observations import Values
 from tidegate.wire.stubs import prediction_pb2, types_pb2
 
 MODEL = "random"
@@ -47,7 +48,7 @@ def test_steps_are_numbered_from_one(session: Session) -> None:
 def test_mapping_and_sequence_say_the_same(client: Client) -> None:
     """A mapping in any order, a list and an array give the same bytes."""
     named = dict(zip(("x3", "x1", "x0", "x2"), (ROW[3], ROW[1], ROW[0], ROW[2]), strict=True))
-    forms = [named, ROW, np.array(ROW)]
+    forms: list[Values] = [named, ROW, np.array(ROW)]
     answers = [client.session(MODEL, uuid.uuid4().hex).step(form).values.tobytes() for form in forms]
     assert len(set(answers)) == 1
 

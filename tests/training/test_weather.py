@@ -54,7 +54,7 @@ def test_2015_was_never_trained_on(recipe: Recipe) -> None:
     assert len(table.test_part) == 365
 
 
-@pytest.mark.parametrize(("target", "at_most"), zip(ORDER, [0.80, 0.95, 0.92, 0.85], strict=True))
+@pytest.mark.parametrize(("target", "at_most"), list(zip(ORDER, [0.80, 0.95, 0.92, 0.85], strict=True)))
 def test_2015_beats_persistence(recipe: Recipe, package: Package, target: str, at_most: float) -> None:
     """Streamed from zero state through 2015, each feature's MAE is well below that of "tomorrow is as today"."""
     error = evaluate(package, load_table(recipe).test_part)[target]

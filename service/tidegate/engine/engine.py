@@ -147,8 +147,10 @@ class Engine:
         others = any(len(other.queue) for other in self.catalog.lanes.values() if other is not lane)
         if not others:
             return limits.batch_rows_max
-        affordable = int(TILE_ROWS * limits.batch_seconds_max / lane.stepper.expected_seconds(TILE_ROWS))
-        return max(TILE_ROWS, min(limits.batch_rows_max, affordable))
+        affordable = limits.batch_rows_max
+        while affordable > TILE_ROWS and lane.stepper.expected_seconds(affordable) > limits.batch_seconds_max:
+            affordable //= 2
+        return affordable
 
     def _flight(self, lane: Lane, rows: Queued) -> Flight:
         """Judges the rows against their sessions and gathers what the step needs."""

@@ -36,8 +36,8 @@ class AliasTable:
     def bind(self, aliases: NDArray[np.int64], ids: Sequence[bytes]) -> None:
         """Names sessions; a reference is found when the alias is first used."""
         size = int(aliases.max(initial=-1)) + 1
-        if size > len(self.ids):
-            self.ids.extend([None] * (size - len(self.ids)))
+        self.ids.extend([None] * (size - len(self.ids)))
+        if size > len(self.refs):
             grown = np.zeros(max(size, 2 * len(self.refs)), np.int64)
             grown[: len(self.refs)] = self.refs
             self.refs = grown

@@ -19,6 +19,7 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_INTERVALS_MAX = 2.0**62  # more than any gap, and int64 holds it
 ADVANCE, DUPLICATE = 0, 255  # what `Verdicts.ruling` holds beside the numbers of reasons
 
 
@@ -103,7 +104,7 @@ def _intervals(time: Ints, last: Ints, timed: Bools, policy: Policy) -> tuple[In
     earlier = np.where(timed, last, 0)
     exact = np.where(timed, policy.frequency.intervals(earlier, later), 1.0)
     whole = np.maximum(np.rint(exact), 1.0)
-    return whole.astype(np.int64), np.abs(exact - whole) > policy.time_tolerance
+    return np.minimum(whole, _INTERVALS_MAX).astype(np.int64), np.abs(exact - whole) > policy.time_tolerance
 
 
 def digest(values: NDArray[np.float64], times: Ints, resets: Bools) -> NDArray[np.uint64]:
@@ -116,7 +117,7 @@ def digest(values: NDArray[np.float64], times: Ints, resets: Bools) -> NDArray[n
     words = np.ascontiguousarray(clean).view(np.uint64)
     keys = np.arange(1, words.shape[1] + 1, dtype=np.uint64) * _GOLDEN
     total = _mix(words ^ keys).sum(axis=1, dtype=np.uint64)
-    return _mix(total ^ _mix(times.astype(np.uint64) * np.uint64(2) + resets))
+    return _mix(total ^ (_mix(times.astype(np.uint64)) + resets))
 
 
 def _mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:

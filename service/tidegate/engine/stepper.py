@@ -94,11 +94,11 @@ class TorchStepper:
         self._threads = threads if device == "cpu" else 1
         self._pool = ThreadPoolExecutor(self._threads - 1, "tidegate-step") if self._threads > 1 else None
         self._piece_rows = PIECE_ROWS
-        self._row_seconds = 1e-6
+        self._pace = Pace()
         self._try_out(package)
 
     def expected_seconds(self, rows: int) -> float:
-        return self._row_seconds * max(rows, TILE_ROWS)
+        return self._pace.expected(rows)
 
     def launch(self, batch: StepBatch, state: torch.Tensor) -> Ticket:
         started = time.perf_counter()
@@ -117,8 +117,8 @@ class TorchStepper:
         return _Done(work, started, self)
 
     def measured(self, rows: int, seconds: float) -> None:
-        """Learns what a row costs."""
-        self._row_seconds += 0.1 * (seconds / max(rows, TILE_ROWS) - self._row_seconds)
+        """Learns what a step of so many rows takes."""
+        self._pace.measured(rows, seconds)
 
     def _split(self, padded: int) -> list[int]:
         """Row bounds of each thread's part: whole tiles."""
@@ -187,6 +187,27 @@ class TorchStepper:
             state = torch.where(gaps > done, after, state)
             reply = torch.where(gaps > done, stepped, reply)
         return state
+
+
+class Pace:
+    """What steps take, learned by size: sizes between two powers of two share a running mean of their seconds a row."""
+
+    def __init__(self) -> None:
+        self._row_seconds: dict[int, float] = {}  # by bit length of the row count
+
+    def measured(self, rows: int, seconds: float) -> None:
+        """Learns from a step."""
+        size = rows.bit_length()
+        before = self._row_seconds.get(size, seconds / rows)
+        self._row_seconds[size] = before + 0.1 * (min(seconds / rows, 10 * before) - before)
+
+    def expected(self, rows: int) -> float:
+        """Seconds; from the nearest size that was seen, at that size's cost a row."""
+        if not self._row_seconds:
+            return 0.0
+        size = rows.bit_length()
+        nearest = min(self._row_seconds, key=lambda seen: (abs(seen - size), -seen))
+        return self._row_seconds[nearest] * rows
 
 
 class _Work:

@@ -22,12 +22,14 @@ from tidegate.model.package import Package
 
 WIDTH = 16  # columns of a product are a multiple of this
 ROWS = 32  # rows of a tile are a multiple of this
+_split = torch.unsafe_split  # split at half its cost; what is unsafe about it is autograd, which has no part in this
 
 
 class Kernel:
     """One step of a package's layers and head for M rows. Holds nothing that changes: any thread may call it.
 
-    Call it in inference mode, or under no_grad; on CPU with one intra-op thread.
+    Call it in inference mode, or under no_grad; on CPU with one intra-op thread (three were seen to change bits). An
+    infinite input may give a finite state by way of a saturated gate: whoever quarantines looks at the inputs too.
     """
 
     def __init__(self, package: Package, device: torch.device) -> None:
@@ -45,7 +47,7 @@ class Kernel:
         x [M, features] in training units, state and new_state [M, state_width]: float32, contiguous, M a multiple of
         ROWS. A row of state is h_l0 | c_l0 | h_l1 | c_l1 … (h alone for GRU and RNN). `state` is only read.
         """
-        before, after = torch.split(state, self._hidden, 1), torch.split(new_state, self._hidden, 1)
+        before, after = _split(state, self._hidden, 1), _split(new_state, self._hidden, 1)
         parts = len(before) // len(self._layers)
         for index, cell in enumerate(self._layers):
             at = index * parts
@@ -119,7 +121,7 @@ class _Lstm:
     def step(self, x: Tensor, state: tuple[Tensor, ...], new_state: tuple[Tensor, ...]) -> None:
         (h, c), (new_h, new_c) = state, new_state
         gates = self._recurrent.add_to(self._input(x), h)
-        i, f, s, o = torch.split(gates, self._hidden, 1)[:4]
+        i, f, s, o = _split(gates, self._hidden, 1)[:4]
         if self._peepholes:
             see_i, see_f, see_o = self._peepholes
             i.add_(c * see_i)
@@ -172,7 +174,7 @@ class _Gru:
     def step(self, x: Tensor, state: tuple[Tensor, ...], new_state: tuple[Tensor, ...]) -> None:
         (h,), (new_h,) = state, new_state
         gates = self._gates_recurrent.add_to(self._gates_input(x), h).sigmoid_()
-        r, z = torch.split(gates, self._hidden, 1)[:2]
+        r, z = _split(gates, self._hidden, 1)[:2]
         product = self._input(x)
         n = product[:, : self._hidden]
         if self._reset_after:

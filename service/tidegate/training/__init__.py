@@ -1,1 +1,1 @@
-"""Training: recipes, data, the fit, evaluation. Writes versions into the model repository; the server imports none."""
+"""Training: recipes, data, the fit, evaluation. Writes versions into the model repository; the server does not need it."""

@@ -1,0 +1,66 @@
+"""Missing values: stand-ins feature by feature, as the design says it for one session."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tidegate.engine.imputation import RUN_MAX, Memory, impute
+
+FEATURES, TARGETS = 3, [2, 0]  # features 2 and 0 are predicted, in this order; 1 is not
+VALUES = st.floats(-1e6, 1e6) | st.just(np.nan)
+MEANS = np.array([0.5, -1.5, 2.5])
+KNOWN = st.floats(-1e6, 1e6, width=32)
+
+
+@st.composite
+def rows(draw: st.DrawFn) -> list[tuple[list[float], list[float], list[float], list[int], bool]]:
+    """values, reply, last_input, missing_run and blank of some sessions."""
+    row = st.tuples(
+        st.lists(VALUES, min_size=FEATURES, max_size=FEATURES),
+        st.lists(KNOWN, min_size=len(TARGETS), max_size=len(TARGETS)),
+        st.lists(KNOWN, min_size=FEATURES, max_size=FEATURES),
+        st.lists(st.sampled_from([0, 1, 24, RUN_MAX - 1, RUN_MAX]), min_size=FEATURES, max_size=FEATURES),
+        st.booleans(),
+    )
+    return draw(st.lists(row, min_size=1, max_size=12))
+
+
+@given(rows=rows())
+def test_stand_ins(rows: list[tuple[list[float], list[float], list[float], list[int], bool]]) -> None:
+    """A missing target is the session's last prediction of it, another feature its last value, and in a session
+    without memory the mean; runs of missing values are counted and stop at what the column holds."""
+    values, reply, last_input, runs, blank = (list(part) for part in zip(*rows, strict=True))
+    memory = Memory(
+        reply=np.array(reply, np.float32),
+        last_input=np.array(last_input),
+        missing_run=np.array(runs, np.uint16),
+        blank=np.array(blank),
+    )
+    imputed = impute(np.array(values), memory, np.array(TARGETS, np.intp), MEANS)
+    assert imputed.missing_run.dtype == np.uint16
+    for place, row in enumerate(rows):
+        for feature, value in enumerate(row[0]):
+            assert imputed.missing[place, feature] == np.isnan(value)
+            if not np.isnan(value):
+                wanted, run = value, 0
+            elif row[4]:
+                wanted, run = float(MEANS[feature]), 1
+            else:
+                wanted = row[1][TARGETS.index(feature)] if feature in TARGETS else row[2][feature]
+                run = min(row[3][feature] + 1, RUN_MAX)
+            assert imputed.values[place, feature] == wanted
+            assert imputed.missing_run[place, feature] == run
+
+
+def test_what_is_there_is_not_copied() -> None:
+    """Rows without missing values pass through as they are, and every run of missing values ends."""
+    values = np.ones((2, FEATURES))
+    memory = Memory(
+        np.zeros((2, 2), np.float32), np.zeros((2, FEATURES)), np.full((2, FEATURES), 7, np.uint16), np.zeros(2, bool)
+    )
+    imputed = impute(values, memory, np.array(TARGETS, np.intp), MEANS)
+    assert imputed.values is values
+    assert not imputed.missing.any()
+    assert not imputed.missing_run.any()
