@@ -41,7 +41,7 @@ def code_of(number: int) -> grpc.StatusCode:
 
 
 def refusal_of(status: Status) -> Refusal:
-    """Reads a status; it must hold one ErrorInfo of ours, its reason's code, and say what to do and nothing internal."""
+    """Reads a status; it must hold one ErrorInfo of ours and its reason's code, and say what to do."""
     info = ErrorInfo()
     (detail,) = status.details
     assert detail.Unpack(info)
@@ -217,8 +217,8 @@ async def until(condition: Callable[[], bool], what: str) -> None:
     """Returns when the condition holds; a server in another process can only be asked again and again."""
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while not condition():
-                await asyncio.sleep(0.01)  # noqa: ASYNC110
+            while not condition():  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
     except TimeoutError:
         pytest.fail(f"this never came: {what}")
 

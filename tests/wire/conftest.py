@@ -16,7 +16,7 @@ from tidegate.model.package import Package, load_package
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """Models: `random` (versions 1 and 2, pinned to 1, alias canary for 2) and `station` (units, days, gaps imputed)."""
+    """Models: `random` (versions 1 and 2, pinned to 1, alias canary for 2) and `station` (units, daily)."""
     models: Path = tmp_path_factory.mktemp("repository") / "models"
     random_package(models, version="1")
     random_package(models, version="2", seed=2)

@@ -12,7 +12,7 @@ FEATURES = ("temperature", "wind", "rain")
 
 
 def station_package(folder: Path, **fields: Any) -> Package:
-    """`station/1`: temperature in degC and wind in m/s are predicted, rain in mm is not; daily; gaps of 3 are imputed."""
+    """`station/1`: predicts temperature in degC and wind in m/s, takes rain in mm too; daily; gaps of 3 are imputed."""
     units = ("degC", "m/s", "mm")
     manifest = {
         "name": "station",

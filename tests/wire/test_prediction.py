@@ -71,7 +71,7 @@ class TestUnary:
         assert answer.flags == bytes([RowFlag.CREATED, 0, 0, 0])
 
     async def test_a_retry_gets_the_same_answer(self, client: Client) -> None:
-        """The last step again, with the same input, is answered from the last reply and leaves the session as it was."""
+        """The last step again, with the same input, is answered from the last reply and takes no step."""
         (name,), x = new_ids(), feed(2)
         await client.predict(observation(name, x[0], 1))
         once = (await client.predict(observation(name, x[1], 2))).prediction
@@ -157,7 +157,7 @@ class TestStream:
 
 class TestConfig:
     async def test_values_come_in_the_order_of_the_named_features(self, client: Client, station: Package) -> None:
-        """With features named in another order, the same observation gives the same prediction, in the package's order."""
+        """With features named in another order, the same observation gives the same prediction."""
         ids, x = new_ids(2), np.array([[12.5, 4.0, 0.5], [14.0, 3.0, 0.0]])
         plain, turned = client.stream("station"), client.stream("station", features=["rain", "temperature", "wind"])
         for row in x:
@@ -193,9 +193,7 @@ class TestConfig:
             assert error.reason == "SESSION_NOT_FOUND"
         answer = await stream.predict_batch(batch([name], [x]))
         assert [error.reason for error in answer.errors] == ["SESSION_NOT_FOUND"]
-        missing = await refused(
-            client.sessions.GetSession(session.GetSessionRequest(model="random", session_id=name))
-        )
+        missing = await refused(client.sessions.GetSession(session.GetSessionRequest(model="random", session_id=name)))
         assert missing.reason == "SESSION_NOT_FOUND"
         await client.sessions.OpenSession(session.OpenSessionRequest(model="random", session_id=name))
         assert (await stream.predict(observation(name, x))).step == 1
@@ -230,7 +228,7 @@ class TestTimes:
         assert not untimed.HasField("valid_time")
 
     async def test_times_must_increase(self, client: Client) -> None:
-        """An observation that is not later than the last one is refused, in messages and in batches, and costs nothing."""
+        """An observation that is not later than the last one is refused, in messages and in batches."""
         (name,) = new_ids()
         stream = client.stream("station")
         await stream.predict(observation(name, [1, 2, 3], 1, event_time=Timestamp(seconds=86_400 * 10)))
@@ -326,4 +324,3 @@ async def test_row_errors_stay_with_their_rows(client: Client) -> None:
     assert values_of(answer)[[0, 3]].tolist() == values_of(whole)[[0, 3]].tolist()
     assert list(answer.steps) == [1, 0, 0, 1]
     assert answer.flags == bytes([RowFlag.CREATED, 0, 0, RowFlag.CREATED])
-
