@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +19,27 @@ def random_package(
     cell: str = "lstm",
     layers: int = 1,
     hidden: int = 32,
-    features: int = 4,
-    targets: int = 4,
+    features: int | Sequence[dict[str, Any]] = 4,
+    targets: int | Sequence[str] = 4,
     seed: int = 0,
     **manifest_fields: Any,
 ) -> Package:
     """Writes `folder/name/version` through save_package and returns it as a server would load it.
 
-    Features are x0, x1, …; the first `targets` of them are the targets, the others past covariates. The same arguments
-    give the same weights. `manifest_fields` (frequency, gaps, hidden_activation, gru_reset, features, …) win over all
-    of these.
+    Features are x0, x1, …; the first `targets` of them are the targets, the others past covariates; or both are as the
+    manifest has them. The same arguments give the same weights. `manifest_fields` (frequency, gaps, hidden_activation,
+    gru_reset, …) are added as they are.
     """
-    names = [f"x{index}" for index in range(features)]
+    if isinstance(targets, int):
+        targets = [f"x{index}" for index in range(targets)]
+    if isinstance(features, int):
+        names = [f"x{index}" for index in range(features)]
+        features = [{"name": x, "role": "target" if x in targets else "past"} for x in names]
     manifest: dict[str, Any] = {
         "name": name,
         "version": version,
-        "features": [{"name": x, "role": "target" if i < targets else "past"} for i, x in enumerate(names)],
-        "targets": names[:targets],
+        "features": list(features),
+        "targets": list(targets),
         "cell": cell,
         "layers": layers,
         "hidden_size": hidden,

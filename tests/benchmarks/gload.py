@@ -10,7 +10,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).with_name("gload.c")
 BINARY = Path(__file__).with_name("gload")  # git ignores it
-WARM_SECONDS = 0.5
+WARM_SECONDS = 1.0  # streams are accepted one after another while earlier ones are served already
 GRACE_SECONDS = 60
 PRINTED = re.compile(
     r": (?P<rate>\d+)/s p50=(?P<p50>[\d.]+)ms p99=(?P<p99>[\d.]+)ms max=(?P<max>[\d.]+)ms "

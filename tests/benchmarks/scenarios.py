@@ -21,6 +21,7 @@ LOAD_FIGURES = {
     "messages a second": "messages_per_second",
     "server's CPU, us a message": "cpu_microseconds",
     "server's cores": "cpu",
+    "load's cores": "client_cpu",
     "p50, ms": "p50",
     "p99, ms": "p99",
     "longest, ms": "longest",
@@ -180,6 +181,9 @@ def compared(name: str, what: str, pairs: list[tuple[Load, Load]], reference: st
     for label, field in LOAD_FIGURES.items():
         raw[label] = [getattr(mine, field) for mine, _ in pairs]
         raw[f"{reference}: {label}"] = [getattr(theirs, field) for _, theirs in pairs]
+    raw["by the servers' CPU a message alone, times"] = [
+        theirs.cpu_microseconds / mine.cpu_microseconds for mine, theirs in pairs
+    ]
     ratios = [mine.messages_per_second / theirs.messages_per_second for mine, theirs in pairs]
     return Finding(name, f"{what}, {STREAMS} streams", ratios, raw=raw)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import signal
 import threading
@@ -15,6 +16,7 @@ import pytest
 from tests.packages import random_package
 from tests.servers import RunningServer
 from tidegate import AsyncClient, Client, Code, Reason, TidegateError
+from tidegate.client import Prediction, Session
 
 MODEL = "random"
 ROW = [0.0, 1.0, 2.0, 3.0]
@@ -116,7 +118,15 @@ def test_a_frozen_server_runs_into_the_deadline(tmp_path: Path) -> None:
                 call()
             assert late.value.reason is Reason.DEADLINE_EXCEEDED
         server.process.send_signal(signal.SIGCONT)
-    # (What follows a thaw depends on how far the message came; both outcomes are of the contract.)
+        assert until_answered(session).step == 2
+
+
+def until_answered(session: Session) -> Prediction:
+    """The same step again until its answer comes within the deadline."""
+    for _ in range(1000):
+        with contextlib.suppress(TidegateError):
+            return session.step([1.0] * 4)
+    raise AssertionError("the server never answered")
 
 
 def test_a_drained_server_says_so(tmp_path: Path) -> None:
@@ -185,7 +195,7 @@ def test_close_ends_what_waits(tmp_path: Path) -> None:
         begun.wait()
         client.close()
         thread.join()
-        server.process.send_signal(signal.SIGCONT)
+        server.stop(signal.SIGKILL)
     assert reasons == [Reason.CANCELLED]
 
 

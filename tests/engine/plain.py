@@ -166,7 +166,8 @@ class PlainModel:
         """One observation of a session that lives."""
         session = self.sessions[row.session]
         expected = session.step + 1
-        if len(row.values) != len(self.package.feature_names) or any(x is not None and math.isinf(x) for x in row.values):
+        infinite = any(x is not None and math.isinf(x) for x in row.values)
+        if infinite or len(row.values) != len(self.package.feature_names):
             return Expected("BAD_OBSERVATION", expected=expected)
         same = row.same_input(session.last)
         ruling, missing = decide(row.step, row.time, same, row.reset, session, self.rules)

@@ -35,9 +35,7 @@ class Case:
 def cases(tick: int) -> st.SearchStrategy[list[Case]]:
     """Rows whose steps and times are close enough to meet every rule. Times are whole ticks."""
     times = st.none() | st.integers(0, 60).map(lambda ticks: ticks * tick)
-    known = st.builds(
-        Known, step=st.integers(0, 6), steps_seen=st.integers(0, 2), time=times, diverged=st.booleans()
-    )
+    known = st.builds(Known, step=st.integers(0, 6), steps_seen=st.integers(0, 2), time=times, diverged=st.booleans())
     case = st.builds(
         Case,
         session=known,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -79,7 +79,7 @@ def config(model: str = "random", **fields: Any) -> pb.StreamConfig:
     return pb.StreamConfig(model=model, **fields)
 
 
-def observation(session_id: str, values: Sequence[float], step: int = 0, **fields: Any) -> types.Observation:
+def observation(session_id: str, values: Iterable[float], step: int = 0, **fields: Any) -> types.Observation:
     return types.Observation(session_id=session_id, step=step, values=values, **fields)
 
 

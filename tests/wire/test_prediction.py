@@ -270,13 +270,13 @@ class TestTimes:
 class TestMissingValues:
     async def test_missing_values_are_named_and_turn_stale(self, client: Client) -> None:
         """NaN is imputed; the reply names the features, and is stale after more than the package's limit in a row."""
-        (name,), nan = new_ids(), float("nan")
+        (name,), nan = new_ids(), np.nan
         stream = client.stream("station")
         answers = [await stream.predict(observation(name, [nan, 2, nan])) for _ in range(2)]
         assert [list(answer.imputed_features) for answer in answers] == [[0, 2], [0, 2]]
         assert [answer.stale for answer in answers] == [False, True]
         assert np.isfinite([answer.values for answer in answers]).all()
-        rows = await stream.predict_batch(batch([name, name], [[nan, 2, 3], [1, 2, 3]]))
+        rows = await stream.predict_batch(batch([name, name], [[nan, 2.0, 3.0], [1.0, 2.0, 3.0]]))
         assert rows.flags == bytes([RowFlag.IMPUTED | RowFlag.STALE, 0])
 
     async def test_named_features_keep_their_places(self, client: Client) -> None:

@@ -17,10 +17,10 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from tidegate.cli.accuracy import Accuracy, score_rows
 from tidegate.cli.options import address, print_table
 from tidegate.cli.table import Layout, Row, count_rows, read_rows
 from tidegate.client import Batches, Client, Description, RowFlag
+from tidegate.client.accuracy import Accuracy, score_rows
 from tidegate.errors import TidegateError
 
 ROWS_PER_MESSAGE = 1024

@@ -60,6 +60,7 @@ class Server:
     async def stop(self) -> int | None:
         """SIGTERM, then its exit status; None when it had to be killed or never ran."""
         process = self._process
+        self._log.close()
         if process is None:
             return None
         if process.returncode is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,13 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from tidegate.cli.accuracy import Score, score_rows
+from tidegate.client.accuracy import Score, score_rows
 from tidegate.demo.year import Year
 
 DAYS_SHOWN = 12
 DAYS_BETWEEN_LINES = 30
 SVG_WIDTH = 100
+FONTS_FETCHED = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)  # from afar; a picture should need nobody
 Vector = NDArray[np.float64]
 
 
@@ -65,7 +67,7 @@ class Screen:
         """One day: what was observed, and what had been predicted for it the day before."""
         self._targets = targets
         pairs = zip(observed, expected, strict=True)
-        cells = [f"{seen:.1f} / {'–' if np.isnan(said) else f'{said:.1f}'}" for seen, said in pairs]
+        cells = [f"{seen:.1f} / {'–' if np.isnan(said) else f'{round(said, 1) + 0.0:.1f}'}" for seen, said in pairs]
         self._rows.append((str(self._year.days[day]), *cells))
         if not self._console.is_terminal and (day + 1) % DAYS_BETWEEN_LINES == 0:
             named = zip(targets, cells, strict=True)
@@ -85,7 +87,8 @@ class Screen:
         if svg is not None:
             picture = Console(record=True, width=SVG_WIDTH, file=io.StringIO(), force_terminal=True)
             picture.print(Group(self._days(), results(summary)))
-            picture.save_svg(str(svg), title="tidegate demo")
+            drawn = FONTS_FETCHED.sub("", picture.export_svg(title="tidegate demo"))
+            svg.write_text(drawn, encoding="utf-8")
 
 
 def results(summary: Summary) -> Group:

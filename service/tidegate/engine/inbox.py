@@ -130,8 +130,10 @@ class Inbox:
         """One observation."""
         width = len(values)
         singles = self._singles.get(scope)
-        if singles is None or singles.width != width:
+        if singles is not None and singles.width != width:
             self._seal()
+            singles = None
+        if singles is None:
             singles = self._singles[scope] = _Singles(scope, width)
         singles.request.append(request)
         singles.ids.append(session_id)

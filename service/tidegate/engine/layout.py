@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -12,6 +14,9 @@ from numpy.typing import NDArray
 from tidegate.engine.inbox import Scope
 from tidegate.errors import Reason, TidegateError
 from tidegate.model.package import Package
+
+UNIT_LENGTH_MAX = 64
+_UNIT_POWER = re.compile(r"(?<=[^\W\d])(?:\s*(?:\*\*|\^)\s*-?[0-9](?![0-9])|[²³])")
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,8 @@ class Layout:
         """Values [n, features] in the package's order and units."""
         if self.plain:
             return values
-        arranged: NDArray[np.float64] = values[:, self.order] * self.factor + self.offset
+        with np.errstate(over="ignore"):  # what overflows here is not finite in the step either
+            arranged: NDArray[np.float64] = values[:, self.order] * self.factor + self.offset
         return arranged
 
 
@@ -59,7 +65,10 @@ def conversion(unit: str, wanted: str, feature: str) -> tuple[float, float]:
     if unit in ("", wanted):
         return 1.0, 0.0
     try:
-        zero, one = _convert(0.0, unit, wanted), _convert(1.0, unit, wanted)
+        _check_harmless(unit)
+        zero, one, two = (_convert(value, unit, wanted) for value in (0.0, 1.0, 2.0))
+        if not math.isclose(two - one, one - zero, rel_tol=1e-9):  # decibels and the like; infinite ones are not close
+            raise ValueError(unit)
     except Exception as error:  # pint has a dozen kinds; all of them mean "does not convert"
         raise TidegateError(
             Reason.UNIT_MISMATCH, f"{feature} is in {wanted or 'no unit'}, and {unit!r} does not convert to it"
@@ -67,9 +76,17 @@ def conversion(unit: str, wanted: str, feature: str) -> tuple[float, float]:
     return one - zero, zero
 
 
+def _check_harmless(unit: str) -> None:
+    """Raises ValueError for what pint might compute for ever (10**10**10): only units have powers, of one digit."""
+    rest = _UNIT_POWER.sub("", unit)
+    if len(unit) > UNIT_LENGTH_MAX or any(sign in rest for sign in ("**", "^", *"⁰¹²³⁴⁵⁶⁷⁸⁹")):
+        raise ValueError(unit)
+
+
 @lru_cache(maxsize=256)
 def _convert(value: float, unit: str, wanted: str) -> float:
-    return float(_registry().Quantity(value, unit).to(wanted).magnitude)
+    with np.errstate(all="ignore"):
+        return float(_registry().Quantity(value, unit).to(wanted).magnitude)
 
 
 @lru_cache(maxsize=1)

@@ -17,7 +17,7 @@ from tidegate.engine.slots import Slots, slabs_of, slots_of
 from tidegate.errors import Reason, TidegateError
 
 SESSION_ID_BYTES_MAX = 256
-SCAN_ROWS = 65_536  # slots looked at for one page of a filtered listing
+SCAN_ROWS = 65_536  # slots looked at for one page of a listing, or in one sweep
 Names = dict[bytes, int]
 
 
@@ -29,6 +29,7 @@ class Sessions:
         self._limits = limits
         self._names: dict[tuple[str, str], Names] = {}
         self._tenants: list[str] = []
+        self._swept = (0, 1)  # slab and slot at which the next sweep begins
         self.opened: Counter[str] = Counter()  # by model
         self.closed: Counter[tuple[str, ...]] = Counter()  # by model and reason
 
@@ -124,13 +125,19 @@ class Sessions:
         return self._info(*self._place(self.find(tenant, model, session_id)))
 
     def sweep(self, now: float) -> int:
-        """Closes sessions idle for too long."""
-        count = 0
-        for slab in self._catalog.slabs:
-            taken = slab.slots.taken_from(1, slab.slots.in_use)
+        """Closes sessions idle for too long; looks at no more than SCAN_ROWS, and goes on there next time."""
+        scanned = count = 0
+        for _ in self._catalog.slabs:
+            number, slot = self._swept
+            slab = self._catalog.slabs[number]
+            taken = slab.slots.taken_from(slot, SCAN_ROWS - scanned)
             idle = taken[now - slab.host["active_at"][taken] > self._limits.idle_seconds_max]
-            count += len(idle)
             self._close(slab, idle, "idle")
+            scanned, count = scanned + len(taken), count + len(idle)
+            if scanned == SCAN_ROWS:
+                self._swept = number, int(taken[-1]) + 1
+                break
+            self._swept = (number + 1) % len(self._catalog.slabs), 1
         return count
 
     def list(self, tenant: str, wanted: SessionFilter, cursor: tuple[int, int], size: int) -> Page:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import secrets
 import struct
 from collections.abc import Iterable, Sequence
 from typing import cast
@@ -19,7 +20,7 @@ from tidegate.wire.stubs import types_pb2 as types
 
 PAGE_SIZE, PAGE_SIZE_MAX = 100, 1000
 TENANT = ""
-_CURSOR = struct.Struct("<IQI")  # slab, slot, hash of the query
+_CURSOR = struct.Struct("<IQI")  # slab, slot, hash of the query and the process
 Ids = list[bytes]
 
 
@@ -30,6 +31,7 @@ class SessionService:
         self._front = front
         self._host = front.host
         self._guard = guard
+        self._salt = secrets.token_hex(8)  # a token of another process means other slots
 
     def handlers(self) -> Handlers:
         """By method name, for grpc's generic handler."""
@@ -70,7 +72,7 @@ class SessionService:
     async def list(self, message: bytes, _: Context) -> bytes:
         request = codec.parse(pb.ListSessionsRequest, message)
         wanted = _filter(request.model, request.filter)
-        mark = binascii.crc32(f"{request.model}\n{request.filter}".encode())
+        mark = binascii.crc32(f"{self._salt}\n{request.model}\n{request.filter}".encode())
         size = min(request.page_size or PAGE_SIZE, PAGE_SIZE_MAX)
         command = commands.ListSessions(TENANT, wanted, _cursor(request.page_token, mark), size)
         page = cast(commands.Page, await self._host.call(command))

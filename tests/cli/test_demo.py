@@ -1,0 +1,86 @@
+"""The demo: its parts, and the whole once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+
+from tidegate.client.accuracy import Score
+from tidegate.config import default_models
+from tidegate.demo import good
+from tidegate.demo.child import parse_metrics
+from tidegate.demo.year import FEATURES, jittered, read_year
+
+METRICS = """\
+# TYPE tidegate_batch_rows histogram
+tidegate_batch_rows_bucket{model="weather",le="1.0"} 2.0
+tidegate_batch_rows_bucket{model="weather",le="64.0"} 9.0
+tidegate_batch_rows_bucket{model="weather",le="256.0"} 10.0
+tidegate_batch_rows_bucket{model="weather",le="+Inf"} 10.0
+tidegate_batch_rows_count{model="weather"} 10.0
+tidegate_batch_rows_sum{model="weather"} 420.0
+tidegate_steps_total{model="weather",outcome="OK"} 419.0
+tidegate_steps_total{model="weather",outcome="DUPLICATE"} 1.0
+"""
+
+
+def test_the_year_is_whole() -> None:
+    """2015 has its 365 days in order, without gaps or missing values."""
+    year = read_year(2015)
+    assert len(year.days) == 365
+    assert set(np.diff(year.days)) == {np.timedelta64(1, "D")}
+    assert np.isfinite(year.values).all()
+    assert str(year.days[0]) == "2015-01-01"
+
+
+def test_the_year_in_another_order() -> None:
+    """Columns follow the names; another set of names is refused."""
+    year = read_year(2015)
+    turned = year.ordered(FEATURES[::-1])
+    assert np.array_equal(turned.values[:, ::-1], year.values)
+    with pytest.raises(click.ClickException, match="must take precipitation"):
+        year.ordered(("a", "b"))
+
+
+def test_neighbours_are_near_but_not_the_same() -> None:
+    """Each neighbour's values are its own, and dry days stay dry."""
+    year = read_year(2015)
+    copies = jittered(year.values, 3)
+    assert copies.shape == (365, 3, 4)
+    dry = year.values[:, 0] == 0
+    assert (copies[dry, :, 0] == 0).all()
+    assert (copies[~dry, :, 0] > 0).all()
+    assert not np.array_equal(copies[:, 0], copies[:, 1])
+    np.testing.assert_allclose(copies.mean(axis=1), year.values, rtol=0.2)
+
+
+def test_metrics_are_read() -> None:
+    """Steps of all outcomes, the mean batch and the bucket of the largest one."""
+    batching = parse_metrics(METRICS)
+    assert (batching.steps, batching.mean, batching.largest) == (420.0, 42.0, 256.0)
+    assert parse_metrics("").mean == 0.0
+
+
+def test_every_target_must_be_better() -> None:
+    """One target that is no better than persistence is a failure."""
+    assert good([Score("a", 1.0, 2.0, 9), Score("b", 1.0, 1.1, 9)])
+    assert not good([Score("a", 1.0, 2.0, 9), Score("b", 1.0, 1.0, 9)])
+
+
+@pytest.mark.skipif(not list(default_models().glob("weather/*/model.json")), reason="the weather model is not trained")
+def test_the_whole_demo(tmp_path: Path) -> None:
+    """The demo ends with 0: each feature better than persistence, the server drained; and its picture is there."""
+    picture = tmp_path / "demo.svg"
+    command = [sys.executable, "-m", "tidegate.cli", "demo", "--svg", str(picture)]
+    environment = {**os.environ, "COLUMNS": "120"}
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "drained and exited cleanly" in ran.stdout
+    assert "2015-12-26" in ran.stdout
+    assert picture.read_text().startswith("<svg")

@@ -1,0 +1,171 @@
+"""`tidegate replay`: a file through a server gives what its rows give one by one."""
+
+from __future__ import annotations
+
+import csv
+import json
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from tests.packages import random_package
+from tests.servers import RunningServer
+from tidegate import Client
+from tidegate.cli import main
+from tidegate.cli.table import to_time
+
+COLUMNS = ("x0", "x1", "x2", "x3")
+
+
+def run(server: RunningServer, file: Path, *words: str, model: str = "random") -> Result:
+    """The command's result."""
+    return CliRunner().invoke(main, ["replay", str(file), "--model", model, "--address", server.grpc, *words])
+
+
+def write_table(file: Path, header: list[str], rows: list[list[object]]) -> Path:
+    """A CSV file."""
+    with file.open("w", newline="", encoding="utf-8") as text:
+        csv.writer(text).writerows([header, *rows])
+    return file
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """Twelve days, columns in another order than the model's, one not of it, one cell empty."""
+    values = np.random.default_rng(0).standard_normal((12, 4)).round(3)
+    rows: list[list[object]] = [
+        [f"2024/01/{day + 1:02}", row[3], "sunny", row[0], row[1], "" if day == 5 else row[2]]
+        for day, row in enumerate(values.tolist())
+    ]
+    return write_table(tmp_path / "days.csv", ["date", "x3", "mood", "x0", "x1", "x2"], rows)
+
+
+def expected_of(server: RunningServer, file: Path) -> list[dict[str, Any]]:
+    """The same steps taken one by one by the client."""
+    records = []
+    with Client(server.grpc) as client, file.open(newline="") as text:
+        session = client.session("random", uuid.uuid4().hex)
+        predicted: Any = [None] * 4
+        for step, cells in enumerate(csv.DictReader(text), 1):
+            values = {name: float(cells[name]) if cells[name] else None for name in COLUMNS}
+            record = {"time": cells["date"], "step": step, **values}
+            records.append(record | {f"{name}_predicted": said for name, said in zip(COLUMNS, predicted, strict=True)})
+            predicted = [round(value, 6) for value in session.step(values).values.tolist()]
+        session.close()
+    return records
+
+
+def test_jsonl_holds_what_was_predicted_for_each_row(server: RunningServer, table: Path, tmp_path: Path) -> None:
+    """Each row has what the client, stepping one by one, was told after the row before; null where nothing was."""
+    output = tmp_path / "out.jsonl"
+    result = run(server, table, "--time-column", "date", "--output", str(output))
+    assert result.exit_code == 0, result.output
+    records = [json.loads(line) for line in output.read_text().splitlines()]
+    assert len({record.pop("session") for record in records}) == 1
+    assert records == expected_of(server, table)
+    with Client(server.grpc) as client:
+        assert not list(client.sessions(filter="id=days-*"))
+
+
+def test_csv_and_errors(server: RunningServer, table: Path, tmp_path: Path) -> None:
+    """The CSV says the same, and the errors printed at the end are those of its columns."""
+    output = tmp_path / "out.csv"
+    result = run(server, table, "--output", str(output), "--session", "named")
+    with output.open(newline="") as text:
+        rows = list(csv.DictReader(text))
+    assert [row["session"] for row in rows] == ["named"] * 12
+    assert rows[5]["x2"] == rows[0]["x2_predicted"] == ""
+    for name in COLUMNS:
+        pairs = [(float(r[name]), float(r[f"{name}_predicted"])) for r in rows[1:] if r[name]]
+        seen = [float(row[name]) for row in rows if row[name]]
+        # Persistence is the last value that was there: over the empty cell it reaches back.
+        model = np.mean([abs(observed - predicted) for observed, predicted in pairs])
+        last = np.mean(np.abs(np.diff(seen)))
+        (line,) = [line for line in result.stdout.splitlines() if f" {name} " in line]
+        assert f"{model:.3f}" in line
+        assert f"{last:.3f}" in line
+    with Client(server.grpc) as client:
+        assert client.session("random", "named").info().step == 12
+        client.session("random", "named").close()
+
+
+def test_a_named_session_goes_on(server: RunningServer, table: Path, tmp_path: Path) -> None:
+    """Replaying in two runs into one session numbers on, and a limit stops where it says."""
+    output = tmp_path / "out.jsonl"
+    for first in (1, 5):
+        assert run(server, table, "--session", "twice", "--limit", "4", "--output", str(output)).exit_code == 0
+        steps = [json.loads(line)["step"] for line in output.read_text().splitlines()]
+        assert steps == list(range(first, first + 4))
+
+
+def test_many_feeds_in_one_file(server: RunningServer, tmp_path: Path) -> None:
+    """With an id column each row steps its own session; predictions are never mixed up."""
+    values = np.random.default_rng(1).standard_normal((3000, 4)).round(3).tolist()
+    run_id = uuid.uuid4().hex
+    feeds = [f"{run_id}-{index % 7}" for index in range(3000)]
+    rows = [[feed, *row] for feed, row in zip(feeds, values, strict=True)]
+    file, output = write_table(tmp_path / "feeds.csv", ["feed", *COLUMNS], rows), tmp_path / "out.jsonl"
+    result = run(server, file, "--id-column", "feed", "--output", str(output))
+    assert result.exit_code == 0, result.output
+    records = [json.loads(line) for line in output.read_text().splitlines()]
+    with Client(server.grpc) as client:
+        alone = client.session("random", uuid.uuid4().hex)
+        mine = [record for record in records if record["session"] == feeds[3]]
+        for step, record in enumerate(mine[:50], 1):
+            assert record["step"] == step
+            prediction = alone.step([record[name] for name in COLUMNS])
+            told = [mine[step][f"{name}_predicted"] for name in COLUMNS]
+            assert told == [round(value, 6) for value in prediction.values.tolist()]
+
+
+def test_a_bridged_gap_is_not_scored(server: RunningServer, tmp_path: Path) -> None:
+    """A prediction for a time that never came is not put beside the observation after it."""
+    gaps = {"policy": "impute", "gap_steps_max": 5}
+    random_package(server.models, "daily", frequency="D", gaps=gaps)
+    with Client(server.grpc) as client:
+        client.reload_models()
+    rows: list[list[object]] = [[f"2024-01-0{day}", 0.1, 0.2, 0.3, 0.4] for day in (1, 2, 5, 6)]
+    file, output = write_table(tmp_path / "gap.csv", ["t", *COLUMNS], rows), tmp_path / "out.jsonl"
+    result = run(server, file, "--time-column", "t", "--output", str(output), model="daily")
+    assert result.exit_code == 0, result.output
+    records = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [record["x0_predicted"] is None for record in records] == [True, False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("header", "cells", "named"),
+    [
+        (["x0", "x1", "x2"], ["1", "2", "3"], "no column x3"),
+        (["x0", "x1", "x2", "x3"], ["1", "2", "3", "much"], "line 2: "),
+        (["x0", "x1", "x2", "x3"], ["1", "2", "3", "inf"], "line 2, session "),
+    ],
+)
+def test_a_wrong_file(
+    server: RunningServer, tmp_path: Path, header: list[str], cells: list[object], named: str
+) -> None:
+    """What is wrong in the file is named by its column or line, with exit code 1."""
+    result = run(server, write_table(tmp_path / "wrong.csv", header, [cells]))
+    assert result.exit_code == 1
+    assert named in result.stderr
+
+
+def test_wrong_usage(server: RunningServer, table: Path) -> None:
+    """Options that contradict each other, or an output of an unknown kind, are wrong usage."""
+    assert run(server, table, "--session", "a", "--id-column", "date").exit_code == 2
+    assert run(server, table, "--output", "out.xlsx").exit_code == 2
+
+
+def test_a_rate_is_kept_by_small_messages(server: RunningServer, table: Path) -> None:
+    """With a rate the rows arrive as before."""
+    assert run(server, table, "--rate", "1000").exit_code == 0
+
+
+@pytest.mark.parametrize("cell", ["2024/01/02", "2024-01-02", "2024-01-02T00:00Z", "2024-01-02 01:00+01:00"])
+def test_times_are_read(cell: str) -> None:
+    """Dates and times of ISO 8601, with dashes or slashes, are UTC unless they name a zone."""
+    assert to_time(cell) == datetime(2024, 1, 2, tzinfo=UTC)

@@ -1,0 +1,119 @@
+"""The inbox: order within a stream, blocks gathered by scope, and the alias table."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tidegate.engine.inbox import AliasTable, Block, Inbox, Scope
+from tidegate.model.frequency import NO_TIME
+
+SCOPES = [Scope("", "a"), Scope("", "b"), Scope("", "b", must_exist=True)]
+
+
+def add_row(inbox: Inbox, scope: Scope, request: int, width: int = 2) -> None:
+    values = [float(request)] * width
+    inbox.add_row(scope, request, b"s%d" % request, request, NO_TIME, values, request % 2 == 0, 1.0, 2.0)
+
+
+def add_block(inbox: Inbox, scope: Scope, request: int, rows: int) -> None:
+    inbox.add_block(
+        Block(
+            scope=scope,
+            request=np.full(rows, request, np.int64),
+            row=np.arange(rows, dtype=np.int32),
+            ids=[b"s%d" % request] * rows,
+            step=np.full(rows, request, np.int64),
+            time=np.full(rows, NO_TIME, np.int64),
+            values=np.full((rows, 2), float(request)),
+            reset=np.full(rows, request % 2 == 0),
+            deadline=np.full(rows, 1.0),
+            arrived=np.full(rows, 2.0),
+        )
+    )
+
+
+@given(
+    messages=st.lists(
+        st.tuples(st.sampled_from(SCOPES), st.sampled_from(["row", "row", "wide row", "block"]), st.integers(1, 4)),
+        max_size=30,
+    )
+)
+def test_all_rows_in_order(messages: list[tuple[Scope, str, int]]) -> None:
+    """Every row comes out once with its own columns, and those of one scope in the order in which they came."""
+    inbox, sent = Inbox(1000), dict[Scope, list[tuple[int, int]]]()
+    for request, (scope, kind, rows) in enumerate(messages):
+        if kind == "block":
+            add_block(inbox, scope, request, rows)
+        else:
+            add_row(inbox, scope, request, width=2 if kind == "row" else 3)
+        sent.setdefault(scope, []).extend((request, row) for row in range(rows if kind == "block" else 1))
+    total = sum(map(len, sent.values()))
+    assert inbox.rows == total
+    assert bool(inbox) == bool(total)
+    got = dict[Scope, list[tuple[int, int]]]()
+    for block in inbox.take():
+        assert block.values.shape[0] == len(block) == len(block.ids)
+        got.setdefault(block.scope, []).extend(zip(block.request.tolist(), block.row.tolist(), strict=True))
+        for place, request in enumerate(block.request.tolist()):
+            assert block.ids[place] == b"s%d" % request
+            assert block.step[place] == request
+            assert (block.values[place] == request).all()
+            assert block.reset[place] == (request % 2 == 0)
+    assert got == sent
+    assert not inbox
+    assert inbox.take() == []
+    assert inbox.rows == total
+    inbox.done(total)
+    assert inbox.rows == 0
+
+
+def test_single_observations_share_a_block() -> None:
+    """Observations of many streams that arrive between two iterations are one block for each scope."""
+    inbox = Inbox(1000)
+    for request in range(64):
+        add_row(inbox, SCOPES[request % 2], request)
+    assert [len(block) for block in inbox.take()] == [32, 32]
+
+
+def test_full() -> None:
+    """The inbox is full until enough of what it took has been answered."""
+    inbox = Inbox(3)
+    add_block(inbox, SCOPES[0], 1, 2)
+    was_full = [inbox.full]
+    for act in (lambda: add_row(inbox, SCOPES[0], 2), inbox.take, lambda: inbox.done(1)):
+        act()
+        was_full.append(inbox.full)
+    assert was_full == [False, True, True, False]
+
+
+class TestAliasTable:
+    """A stream's numbers for its sessions."""
+
+    @given(
+        binds=st.lists(
+            st.lists(st.tuples(st.integers(0, 40), st.binary(min_size=1, max_size=2)), min_size=1, max_size=6),
+            max_size=10,
+        )
+    )
+    def test_last_binding_wins(self, binds: list[list[tuple[int, bytes]]]) -> None:
+        """An alias names what it was bound to last; a new binding forgets the reference of the old one."""
+        table, wanted = AliasTable(), dict[int, bytes]()
+        for pairs in binds:
+            table.refs[:] = 99
+            aliases, ids = [alias for alias, _ in pairs], [session for _, session in pairs]
+            table.bind(np.array(aliases, np.int64), ids)
+            wanted.update(pairs)
+            assert not table.refs[aliases].any()
+        for alias in range(41):
+            bound = table.ids[alias] if alias < len(table.ids) else None
+            assert bound == wanted.get(alias)
+
+    def test_size_follows_the_largest_alias(self) -> None:
+        """Naming sessions one at a time takes room for them, not for powers of their number."""
+        table = AliasTable()
+        for alias in range(2000):
+            table.bind(np.array([alias]), [b"s"])
+        assert len(table.ids) == 2000
+        assert 2000 <= len(table.refs) <= 4096
