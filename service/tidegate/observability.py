@@ -6,9 +6,9 @@ import platform
 from collections.abc import Callable
 
 from tidegate.engine.catalog import Catalog
+from tidegate.engine.device import device_memory_used, torch_version
 from tidegate.engine.loop import EngineHost
 from tidegate.engine.sessions import Sessions
-from tidegate.engine.stepper import device_memory_used, torch_version
 from tidegate.metrics import Metrics
 from tidegate.wire.frontend import FrontEnd
 

@@ -21,11 +21,11 @@ from typing import Any
 from tidegate import logs, observability
 from tidegate.config import Settings
 from tidegate.engine.catalog import Catalog, Changes
+from tidegate.engine.device import choose_device, memory_bytes, use_one_thread
 from tidegate.engine.engine import Clock, Engine
 from tidegate.engine.inbox import Inbox
 from tidegate.engine.loop import EngineHost
 from tidegate.engine.sessions import Sessions
-from tidegate.engine.stepper import choose_device, memory_bytes, use_one_thread
 from tidegate.errors import ConfigError, TidegateError
 from tidegate.metrics import Metrics
 from tidegate.model import repository

@@ -17,7 +17,7 @@ from tidegate.engine.engine import Clock, Engine
 from tidegate.engine.inbox import AliasTable, Block, Inbox, Scope
 from tidegate.engine.replies import STREAM_SHIFT, Replies, RowFlag
 from tidegate.engine.sessions import Sessions
-from tidegate.engine.stepper import use_one_thread
+from tidegate.engine.device import use_one_thread
 from tidegate.errors import Reason
 from tidegate.metrics import Metrics
 from tidegate.model import repository

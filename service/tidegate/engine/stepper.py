@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,11 +20,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tidegate.engine.memory import machine_bytes
+from tidegate.engine.pace import Pace
 from tidegate.engine.slots import SPARE_SLOT
-from tidegate.errors import ConfigError
 from tidegate.model.cells import Kernel
-from tidegate.model.package import Feature, Package
+from tidegate.model.device_scaling import DeviceScaler
+from tidegate.model.package import Package
 
 log = logging.getLogger(__name__)
 
@@ -189,27 +188,6 @@ class TorchStepper:
         return state
 
 
-class Pace:
-    """What steps take, learned by size: sizes between two powers of two share a running mean of their seconds a row."""
-
-    def __init__(self) -> None:
-        self._row_seconds: dict[int, float] = {}  # by bit length of the row count
-
-    def measured(self, rows: int, seconds: float) -> None:
-        """Learns from a step."""
-        size = rows.bit_length()
-        before = self._row_seconds.get(size, seconds / rows)
-        self._row_seconds[size] = before + 0.1 * (min(seconds / rows, 10 * before) - before)
-
-    def expected(self, rows: int) -> float:
-        """Seconds; from the nearest size that was seen, at that size's cost a row."""
-        if not self._row_seconds:
-            return 0.0
-        size = rows.bit_length()
-        nearest = min(self._row_seconds, key=lambda seen: (abs(seen - size), -seen))
-        return self._row_seconds[nearest] * rows
-
-
 class _Work:
     """A batch on the device, padded to whole tiles with rows of the spare slot, and room for its results."""
 
@@ -262,67 +240,3 @@ class _OnDevice:
         seconds = time.perf_counter() - self._started
         self._stepper.measured(self._rows, seconds)
         return StepResult(self._values.numpy()[: self._rows], self._finite.numpy()[: self._rows], seconds)
-
-
-class DeviceScaler:
-    """Raw float64 to scaled float32 and back, in float64 on the device, by column (see model/scaling.py)."""
-
-    def __init__(self, package: Package, device: torch.device) -> None:
-        features = package.manifest.features
-        self._inputs = _columns(features, device)
-        self._outputs = _columns([features[index] for index in package.target_indices], device)
-
-    def scale(self, raw: torch.Tensor) -> torch.Tensor:
-        """[rows, features] float64 to float32."""
-        center, scale, log = self._inputs
-        if log is not None:
-            raw = torch.where(log, torch.copysign(torch.log1p(raw.abs()), raw), raw)
-        return ((raw - center) / scale).float()
-
-    def unscale(self, scaled: torch.Tensor) -> torch.Tensor:
-        """[rows, targets] float32 to float32."""
-        center, scale, log = self._outputs
-        raw = scaled.double() * scale + center
-        if log is not None:
-            raw = torch.where(log, torch.copysign(torch.expm1(raw.abs()), raw), raw)
-        return raw.float()
-
-
-def _columns(
-    features: Sequence[Feature], device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    log = torch.tensor([feature.scaling.transform == "log1p" for feature in features], device=device)
-    center = torch.tensor([feature.scaling.center for feature in features], dtype=torch.float64, device=device)
-    scale = torch.tensor([feature.scaling.scale for feature in features], dtype=torch.float64, device=device)
-    return center, scale, log if bool(log.any()) else None
-
-
-def choose_device(wanted: str) -> str:
-    """ "auto", "cpu" or "cuda" to the device to use; raises ConfigError for a device that is not there."""
-    available = torch.cuda.is_available()
-    if wanted == "cuda" and not available:
-        raise ConfigError("device: cuda is asked for, but torch finds no CUDA device")
-    return "cuda" if wanted != "cpu" and available else "cpu"
-
-
-def use_one_thread() -> None:
-    """Keeps torch from splitting an operation between threads; the stepper splits work itself, at whole tiles."""
-    torch.set_num_threads(1)
-
-
-def memory_bytes(device: str) -> int:
-    """Memory that sessions may share: what is free on a CUDA device, what the machine has on CPU."""
-    if device == "cuda":
-        return int(torch.cuda.mem_get_info()[0])
-    return machine_bytes()
-
-
-def device_memory_used() -> float:
-    """Bytes in use on the CUDA device, by everyone."""
-    free, total = torch.cuda.mem_get_info()
-    return float(total - free)
-
-
-def torch_version() -> str:
-    """Which torch runs."""
-    return str(torch.__version__)

@@ -1,0 +1,24 @@
+"""How long steps take: learned as they run, used to bound a turn and to choose where a step runs; never which kernel."""
+
+from __future__ import annotations
+
+
+class Pace:
+    """What steps take, learned by size: sizes between two powers of two share a running mean of their seconds a row."""
+
+    def __init__(self) -> None:
+        self._row_seconds: dict[int, float] = {}  # by bit length of the row count
+
+    def measured(self, rows: int, seconds: float) -> None:
+        """Learns from a step."""
+        size = rows.bit_length()
+        before = self._row_seconds.get(size, seconds / rows)
+        self._row_seconds[size] = before + 0.1 * (min(seconds / rows, 10 * before) - before)
+
+    def expected(self, rows: int) -> float:
+        """Seconds; from the nearest size that was seen, at that size's cost a row."""
+        if not self._row_seconds:
+            return 0.0
+        size = rows.bit_length()
+        nearest = min(self._row_seconds, key=lambda seen: (abs(seen - size), -seen))
+        return self._row_seconds[nearest] * rows
