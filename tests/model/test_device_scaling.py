@@ -23,7 +23,7 @@ FEATURES = [
 @pytest.mark.parametrize("device", DEVICES)
 def test_same_as_numpy(tmp_path: Path, device: str) -> None:
     """Both ways agree to one unit in the last place of float32, for every transform and for values out of range."""
-    package = random_package(tmp_path, features=FEATURES, targets=["rain", "meter"])  # type: ignore[arg-type]
+    package = random_package(tmp_path, features=FEATURES, targets=["rain", "meter"])
     random = np.random.default_rng(0)
     raw = random.normal([2.0, 12_345_678.0, 3.0], [3.0, 1.0, 2.0], (64, 3))
     raw[0] = [1e300, -1e300, 0.0]

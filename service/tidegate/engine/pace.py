@@ -1,4 +1,4 @@
-"""How long steps take: learned as they run, used to bound a turn and to choose where a step runs; never which kernel."""
+"""How long steps take: learned as they run; bounds a turn and chooses where a step runs, never which kernel."""
 
 from __future__ import annotations
 
