@@ -32,6 +32,7 @@ class Admission:
         refused = np.zeros(len(block), np.uint8)
         bad = np.isinf(block.values).any(1)
         refused[bad] = Reason.BAD_OBSERVATION
+        refused[block.deadline == -np.inf] = Reason.CANCELLED
         created = np.zeros(len(block), bool)
         refs = self._resolve(block, refused)
         unknown = np.flatnonzero(refs == 0)
@@ -114,14 +115,15 @@ class Admission:
                 refused[row] = Reason.BAD_OBSERVATION
             else:
                 fresh[session_id] = row
-        try:
-            opened = dict(zip(fresh, self._sessions.open(scope.tenant, lane, list(fresh), now).tolist(), strict=True))
-        except TidegateError as error:
-            refused[list(fresh.values())] = error.reason
-            return
-        created[list(fresh.values())] = True
-        rows = [row for row in unknown.tolist() if block.ids[row] in opened and row >= fresh[block.ids[row]]]
-        refs[rows] = [opened[block.ids[row]] for row in rows]
+        ids = list(fresh)[: self._sessions.room(lane)]
+        opened = dict(zip(ids, self._sessions.open(scope.tenant, lane, ids, now).tolist(), strict=True))
+        created[[fresh[session_id] for session_id in ids]] = True
+        for row in unknown.tolist():
+            session_id = block.ids[row]
+            if row >= fresh.get(session_id, len(block)):
+                refs[row] = opened.get(session_id, 0)
+                if not refs[row] and not refused[row]:
+                    refused[row] = Reason.SESSION_LIMIT
 
     def _queue(
         self, block: Block, rows: NDArray[np.int64], refs: Refs, refused: Outcomes, created: NDArray[np.bool_]

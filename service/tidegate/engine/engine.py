@@ -191,6 +191,7 @@ class Engine:
             gaps=verdicts.missing[advancing],
             last_inputs=memory.last_input,
             last_replies=memory.reply,
+            missing=imputed.missing[:, lane.package.target_indices],
         )
         self._metrics.queue_wait.observe(now - rows.arrived)
         return Flight(lane, rows, slots, verdicts, marks, imputed, advancing, batch)
@@ -210,7 +211,7 @@ class Engine:
         imputed = flight.imputed
         host["step"][slots] = flight.verdicts.step[rows]
         host["steps_seen"][slots] = np.where(fresh, 0, host["steps_seen"][slots]) + gaps + 1
-        host["event_time"][slots] = self._event_times(flight, rows, slots, fresh)
+        host["event_time"][slots] = self._event_times(flight, rows, slots, taken)
         host["digest"][slots] = flight.digest[rows]
         host["active_at"][slots] = self._clock.wall()
         host["last_input"][slots] = imputed.values[taken]
@@ -223,13 +224,15 @@ class Engine:
 
     @staticmethod
     def _event_times(
-        flight: Flight, rows: NDArray[np.int64], slots: Slots, fresh: NDArray[np.bool_]
+        flight: Flight, rows: NDArray[np.int64], slots: Slots, taken: slice | NDArray[np.int64]
     ) -> NDArray[np.int64]:
-        """The observations' times; an untimed step counts as one interval after the last time."""
-        given = flight.rows.time[rows]
-        last = np.where(fresh, NO_TIME, flight.lane.slab.host["event_time"][slots])
+        """The observations' times; an untimed step, and each step bridged before it, counts as one interval."""
+        given, fresh, gaps = flight.rows.time[rows], flight.batch.fresh[taken], flight.batch.gaps[taken]
+        assumed = np.where(fresh, NO_TIME, flight.lane.slab.host["event_time"][slots])
         frequency = flight.lane.package.frequency
-        assumed = frequency.add(last) if frequency else last
+        if frequency:
+            for missing in np.unique(gaps).tolist():
+                assumed[gaps == missing] = frequency.add(assumed[gaps == missing], missing + 1)
         return np.where(given == NO_TIME, assumed, given)
 
     @staticmethod
@@ -279,5 +282,6 @@ class Engine:
             self._metrics.steps[model, "OK"] -= again
 
     def _cancel(self, stream: int) -> None:
+        self.inbox.expire(stream, STREAM_SHIFT)
         for lane in self.catalog.lanes.values():
             lane.queue.expire(stream, STREAM_SHIFT)

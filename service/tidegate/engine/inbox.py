@@ -158,6 +158,12 @@ class Inbox:
         self._blocks.clear()
         return blocks
 
+    def expire(self, stream: int, shift: int) -> None:
+        """Marks the rows of a stream that went away, so that they are dropped unstepped."""
+        self._seal()
+        for block in self._blocks:
+            block.deadline[block.request >> shift == stream] = -np.inf
+
     def done(self, rows: int) -> None:
         """So many rows have been answered."""
         self.rows -= rows

@@ -45,16 +45,13 @@ class Sessions:
         """References by id of one tenant's sessions of a model."""
         return self._names.setdefault((tenant, model), {})
 
+    def room(self, lane: Lane) -> int:
+        """How many more sessions of that version may be opened."""
+        bytes_left = self._catalog.state_bytes_max - self.bytes_used
+        return max(0, min(self._limits.sessions_max - len(self), bytes_left // lane.slab.row_bytes, lane.slab.slots.free))
+
     def open(self, tenant: str, lane: Lane, ids: list[bytes], now: float) -> NDArray[np.int64]:
-        """Opens new sessions (distinct ids, none resident) and returns their references; raises SESSION_LIMIT."""
-        limit = self._limits.sessions_max
-        bytes_after = self.bytes_used + len(ids) * lane.slab.row_bytes
-        if (
-            len(self) + len(ids) > limit
-            or bytes_after > self._catalog.state_bytes_max
-            or lane.slab.slots.free < len(ids)
-        ):
-            raise TidegateError(Reason.SESSION_LIMIT, f"the server holds {len(self)} sessions and may hold no more")
+        """Opens new sessions (distinct ids, none resident, no more than there is room) and returns their references."""
         refs = lane.slab.open(ids, lane.number, self._tenant(tenant), now)
         self.names(tenant, lane.model).update(zip(ids, refs.tolist(), strict=True))
         lane.sessions += len(ids)
@@ -62,7 +59,7 @@ class Sessions:
         return refs
 
     def open_many(self, tenant: str, lane: Lane, ids: Sequence[bytes], now: float) -> BulkResult:
-        """Opens those that are not resident; `done` marks them."""
+        """Opens those that are not resident, in order, while there is room; `done` marks them."""
         names = self.names(tenant, lane.model)
         result = BulkResult(np.zeros(len(ids), bool), np.zeros(len(ids), np.int64))
         fresh: dict[bytes, int] = {}
@@ -73,11 +70,11 @@ class Sessions:
                 result.errors.append((row, Reason.BAD_SESSION_ID))
             else:
                 fresh.setdefault(session_id, row)
-        try:
-            self.open(tenant, lane, list(fresh), now)
-            result.done[list(fresh.values())] = True
-        except TidegateError as error:
-            result.errors += [(row, error.reason) for row in fresh.values()]
+        opened = list(fresh)[: self.room(lane)]
+        self.open(tenant, lane, opened, now)
+        result.done[[fresh[session_id] for session_id in opened]] = True
+        refused = fresh.keys() - set(opened)
+        result.errors += [(row, Reason.SESSION_LIMIT) for row, session_id in enumerate(ids) if session_id in refused]
         return result
 
     def reset_many(self, tenant: str, model: str, ids: Sequence[bytes]) -> BulkResult:
@@ -103,10 +100,10 @@ class Sessions:
         if new_id in names:
             raise TidegateError(Reason.SESSION_EXISTS, f"session {_text(new_id)} lives already")
         slab, slot = self._place(ref)
-        if len(self) >= self._limits.sessions_max or not slab.slots.free:
+        lane = self._catalog.lanes[int(slab.host["version"][slot])]
+        if not self.room(lane):
             raise TidegateError(Reason.SESSION_LIMIT)
         (names[new_id],) = (copy,) = slab.fork(slot, new_id, now).tolist()
-        lane = self._catalog.lanes[int(slab.host["version"][slot])]
         lane.sessions += 1
         self.opened[model] += 1
         return self._info(*self._place(copy))

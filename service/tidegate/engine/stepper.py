@@ -39,7 +39,8 @@ class StepBatch:
     bool [n] (start from zero state), gaps int64 [n] (steps to bridge first, the model's own predictions fed back).
 
     A bridge starts from last_replies float32 [n, targets]; features that are not predicted hold last_inputs float64
-    [n, features]. Both are raw and read only where gaps is not 0.
+    [n, features]. Where missing bool [n, targets], its last prediction stands in for the observation's own target. The
+    first two are raw, and all are read only where gaps is not 0.
     """
 
     slots: NDArray[np.int64]
@@ -48,6 +49,7 @@ class StepBatch:
     gaps: NDArray[np.int64]
     last_inputs: NDArray[np.float64]
     last_replies: NDArray[np.float32]
+    missing: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.slots)
@@ -134,13 +136,13 @@ class TorchStepper:
 
     def _piece(self, work: _Work, rows: slice, state: torch.Tensor) -> None:
         slots = work.slots[rows]
-        before = state.index_select(0, slots)
+        before, inputs = state.index_select(0, slots), work.inputs[rows]
         if work.fresh is not None:
             before.masked_fill_(work.fresh[rows, None], 0.0)
         if work.gaps is not None:
-            before = self._bridge(work, rows, before)
+            before, inputs = self._bridge(work, rows, before, inputs)
         after = torch.empty_like(before)
-        scaled = self._kernel(self._scaler.scale(work.inputs[rows]), before, after)
+        scaled = self._kernel(self._scaler.scale(inputs), before, after)
         raw = self._scaler.unscale(scaled)
         finite = torch.isfinite(after.sum(1) + raw.sum(1))
         work.values[rows], work.finite[rows] = raw, finite
@@ -167,6 +169,7 @@ class TorchStepper:
                 gaps=np.zeros(len(order), np.int64),
                 last_inputs=inputs[order],
                 last_replies=np.zeros((len(order), targets), np.float32),
+                missing=np.zeros((len(order), targets), bool),
             )
             values = np.empty((PIECE_ROWS, targets), np.float32)
             values[order] = self.launch(batch, state.clone()).collect().values
@@ -175,17 +178,22 @@ class TorchStepper:
             log.warning("%s: matrix products round by batch size here; stepping tile by tile", package.manifest.name)
             self._piece_rows = TILE_ROWS
 
-    def _bridge(self, work: _Work, rows: slice, state: torch.Tensor) -> torch.Tensor:
-        """The states after each row's missing steps, the model's predictions fed back as its observations."""
+    def _bridge(
+        self, work: _Work, rows: slice, state: torch.Tensor, inputs: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The states after each row's missing steps, the model's predictions fed back as its observations; and the
+        inputs of the step that follows."""
         assert work.gaps is not None
-        gaps, inputs, reply = work.gaps[rows, None], work.last_inputs[rows].clone(), work.last_replies[rows]
+        gaps, fed, reply = work.gaps[rows, None], work.last_inputs[rows].clone(), work.last_replies[rows]
         for done in range(int(gaps.max())):
-            inputs.index_copy_(1, self._targets, reply.double())
+            fed.index_copy_(1, self._targets, reply.double())
             after = torch.empty_like(state)
-            stepped = self._scaler.unscale(self._kernel(self._scaler.scale(inputs), state, after))
+            stepped = self._scaler.unscale(self._kernel(self._scaler.scale(fed), state, after))
             state = torch.where(gaps > done, after, state)
             reply = torch.where(gaps > done, stepped, reply)
-        return state
+        stands_in = work.missing[rows] & (gaps > 0)
+        targets = torch.where(stands_in, reply.double(), inputs.index_select(1, self._targets))
+        return state, inputs.index_copy(1, self._targets, targets)
 
 
 class _Work:
@@ -203,6 +211,7 @@ class _Work:
             self.gaps = self._put(batch.gaps, 0)
             self.last_inputs = self._put(batch.last_inputs, 0.0)
             self.last_replies = self._put(batch.last_replies, 0.0)
+            self.missing = self._put(batch.missing, False)
         self.values = torch.empty((self.padded, batch.last_replies.shape[1]), device=device)
         self.finite = torch.empty(self.padded, dtype=torch.bool, device=device)
 

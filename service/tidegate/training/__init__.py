@@ -1,1 +1,1 @@
-"""Training: recipes, data, the fit, evaluation. Writes versions into the model repository; the server needs none of it."""
+"""Training: recipes, data, the fit, evaluation. Writes versions into the model repository; no server needs it."""
