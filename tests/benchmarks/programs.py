@@ -26,6 +26,7 @@ METHOD = "/tidegate.v1.PredictionService/StreamPredict"
 ECHO_METHOD = "/peer.P/Stream"
 TRITON_METHOD = "/inference.GRPCInferenceService/ModelStreamInfer"
 START_SECONDS_MAX = 60
+SAID_SHOWN = 2000  # characters of what a failed child wrote
 TRITON_STARTS_MAX = 6  # it sometimes dies while it starts
 
 
@@ -75,12 +76,13 @@ class Child:
     """A peer's process, stopped when the block ends."""
 
     def __init__(self, command: list[str], core: int, environment: dict[str, str] | None = None) -> None:
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115  # closed by `stop`
         with on_core(core):
             self.process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
+                stderr=self._said,
                 text=True,
                 cwd=REPOSITORY,
                 env={**os.environ, **(environment or {})},
@@ -91,7 +93,10 @@ class Child:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            raise BenchmarkError(f"ended with exit code {self.process.wait()}: {self.process.args!r}")
+            code = self.process.wait()
+            self._said.seek(0)
+            last = self._said.read().decode(errors="replace")[-SAID_SHOWN:]
+            raise BenchmarkError(f"ended with exit code {code}: {self.process.args!r}\n{last}")
         return line
 
     def stop(self) -> None:
@@ -105,6 +110,7 @@ class Child:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        self._said.close()
 
     def __enter__(self) -> Self:
         return self

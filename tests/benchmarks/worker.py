@@ -82,6 +82,7 @@ def our_step(package: Package, rows: int) -> Callable[[], object]:
             gaps=np.zeros(rows, np.int64),
             last_inputs=np.zeros((rows, FEATURES)),
             last_replies=np.zeros((rows, FEATURES), np.float32),
+            missing=np.zeros((rows, FEATURES), bool),
         )
         for slots_of_batch in order
     ]

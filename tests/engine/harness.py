@@ -13,11 +13,11 @@ from numpy.typing import ArrayLike, NDArray
 from tidegate.config import Limits
 from tidegate.engine.catalog import Catalog, Changes, Steppers
 from tidegate.engine.commands import Command
+from tidegate.engine.device import use_one_thread
 from tidegate.engine.engine import Clock, Engine
 from tidegate.engine.inbox import AliasTable, Block, Inbox, Scope
 from tidegate.engine.replies import STREAM_SHIFT, Replies, RowFlag
 from tidegate.engine.sessions import Sessions
-from tidegate.engine.device import use_one_thread
 from tidegate.errors import Reason
 from tidegate.metrics import Metrics
 from tidegate.model import repository

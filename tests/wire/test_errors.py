@@ -231,6 +231,18 @@ async def test_a_wrong_config_ends_the_stream(
     assert text in unary.message
 
 
+async def test_a_text_that_quotes_the_client_is_cut_short(client: Client) -> None:
+    """However long the name that is wrong, the error still fits into what HTTP/2 carries of a status."""
+    for wrong in (config("m" * 100_000), config(version="v" * 100_000), config(features=["f" * 1000] * 1000)):
+        error = await refused(
+            client.predictions.Predict(pb.PredictRequest(config=wrong, observation=observation("x", X)))
+        )
+        assert error.reason in ("MODEL_NOT_FOUND", "VERSION_NOT_FOUND", "BAD_CONFIG")
+        assert len(error.message) < 2000
+    filtered = session_pb2.ListSessionsRequest(filter="f" * 100_000)
+    assert (await refused(client.sessions.ListSessions(filtered))).reason == "BAD_FILTER"
+
+
 @pytest.mark.usefixtures("neighbours")
 async def test_a_stream_needs_a_config_first(client: Client, name: str) -> None:
     """A first message without a config ends the stream with BAD_CONFIG, with a payload or without."""
@@ -244,7 +256,7 @@ async def test_a_stream_needs_a_config_first(client: Client, name: str) -> None:
 
 @pytest.mark.usefixtures("neighbours")
 async def test_a_second_config_ends_the_stream_after_its_answers(client: Client, name: str) -> None:
-    """A config on a later message is BAD_CONFIG; what was sent before it is answered, what came with it is not taken."""
+    """A config on a later message is BAD_CONFIG; what came before it is answered, what came with it is not taken."""
     stream = client.stream()
     for step in (1, 2):
         await stream.send(observation(name, X, step))
@@ -306,8 +318,8 @@ async def test_a_message_of_64_mib_is_refused(server: RunningServer, client: Cli
             await sender.predict(huge)
         stream = sender.stream()
         assert (await stream.predict(observation(name, X))).step == 1
+        await stream.call.write(pb.StreamPredictRequest(batch=huge))
         with pytest.raises(grpc.aio.AioRpcError) as streamed:
-            await stream.send(huge)
             await stream.rest()
         for caught in (unary.value, streamed.value):
             assert caught.code() == grpc.StatusCode.RESOURCE_EXHAUSTED

@@ -41,10 +41,8 @@ def settings_options() -> list[click.Option]:
     """One option for each setting."""
     try:
         from tidegate.config import Settings  # noqa: PLC0415
-    except ImportError as error:
-        raise click.ClickException(
-            f"{error.name} is missing: install the server, pip install 'tidegate[server]'"
-        ) from None
+    except ModuleNotFoundError as error:
+        raise missing(error) from None
     return list(options_of(Settings, ""))
 
 
@@ -88,6 +86,13 @@ def nested(flags: dict[str, Any]) -> dict[str, Any]:
     return tree
 
 
+def missing(error: ModuleNotFoundError) -> Exception:
+    """What to do about a package that the server needs; a module of our own that is missing is a defect."""
+    if error.name is None or error.name.partition(".")[0] == "tidegate":
+        return error
+    return click.ClickException(f"{error.name} is missing: install the server, pip install 'tidegate[server]'")
+
+
 @click.command(cls=ServeCommand)
 @click.option("--config", type=click.Path(path_type=Path), help="A TOML file with the same settings as keys.")
 @click.pass_context
@@ -102,8 +107,6 @@ def serve(ctx: click.Context, /, config: Path | None, **flags: Any) -> None:
     settings = load_settings(config, **nested(flags))
     try:
         from tidegate.server import serve as serve_settings  # noqa: PLC0415
-    except ImportError as error:
-        raise click.ClickException(
-            f"{error.name} is missing: install the server, pip install 'tidegate[server]'"
-        ) from None
+    except ModuleNotFoundError as error:
+        raise missing(error) from None
     ctx.exit(serve_settings(settings))

@@ -191,7 +191,7 @@ class Engine:
             gaps=verdicts.missing[advancing],
             last_inputs=memory.last_input,
             last_replies=memory.reply,
-            missing=imputed.missing[:, lane.package.target_indices],
+            missing=imputed.missing,
         )
         self._metrics.queue_wait.observe(now - rows.arrived)
         return Flight(lane, rows, slots, verdicts, marks, imputed, advancing, batch)

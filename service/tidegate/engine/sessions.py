@@ -47,8 +47,8 @@ class Sessions:
 
     def room(self, lane: Lane) -> int:
         """How many more sessions of that version may be opened."""
-        bytes_left = self._catalog.state_bytes_max - self.bytes_used
-        return max(0, min(self._limits.sessions_max - len(self), bytes_left // lane.slab.row_bytes, lane.slab.slots.free))
+        in_bytes = (self._catalog.state_bytes_max - self.bytes_used) // lane.slab.row_bytes
+        return max(0, min(self._limits.sessions_max - len(self), in_bytes, lane.slab.slots.free))
 
     def open(self, tenant: str, lane: Lane, ids: list[bytes], now: float) -> NDArray[np.int64]:
         """Opens new sessions (distinct ids, none resident, no more than there is room) and returns their references."""

@@ -39,7 +39,7 @@ class StepBatch:
     bool [n] (start from zero state), gaps int64 [n] (steps to bridge first, the model's own predictions fed back).
 
     A bridge starts from last_replies float32 [n, targets]; features that are not predicted hold last_inputs float64
-    [n, features]. Where missing bool [n, targets], its last prediction stands in for the observation's own target. The
+    [n, features]. Where missing bool [n, features], its last prediction stands in for the observation's own target. The
     first two are raw, and all are read only where gaps is not 0.
     """
 
@@ -169,7 +169,7 @@ class TorchStepper:
                 gaps=np.zeros(len(order), np.int64),
                 last_inputs=inputs[order],
                 last_replies=np.zeros((len(order), targets), np.float32),
-                missing=np.zeros((len(order), targets), bool),
+                missing=np.zeros((len(order), features), bool),
             )
             values = np.empty((PIECE_ROWS, targets), np.float32)
             values[order] = self.launch(batch, state.clone()).collect().values
@@ -191,7 +191,7 @@ class TorchStepper:
             stepped = self._scaler.unscale(self._kernel(self._scaler.scale(fed), state, after))
             state = torch.where(gaps > done, after, state)
             reply = torch.where(gaps > done, stepped, reply)
-        stands_in = work.missing[rows] & (gaps > 0)
+        stands_in = work.missing[rows].index_select(1, self._targets) & (gaps > 0)
         targets = torch.where(stands_in, reply.double(), inputs.index_select(1, self._targets))
         return state, inputs.index_copy(1, self._targets, targets)
 

@@ -1,0 +1,415 @@
+"""Sessions under every kind of event, against one plain session each.
+
+Messages queue in the inbox and commands come in between, as from many clients; then the engine runs to quiet and every
+reply is compared: its reason, numbers and flags with the plain rules, its values with the float64 reference. In the end
+each session's observations are taken once more, alone, by a second engine: every reply must come out to the bit.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from tests.engine.harness import Answer, InProcess, in_order
+from tests.engine.plain import HOUR, HUGE, Expected, PlainModel, PlainSession, Row, Values
+from tests.packages import random_package
+from tidegate.config import Limits
+from tidegate.engine import commands
+from tidegate.engine.catalog import Catalog, Steppers
+from tidegate.engine.device import use_one_thread
+from tidegate.engine.inbox import AliasTable, Scope
+from tidegate.errors import Reason, TidegateError
+from tidegate.model import reference, repository
+from tidegate.model.frequency import NO_TIME
+
+NAMES = ["a", "b", "c", "d"]
+LIMITS = Limits(sessions_max=7, idle_seconds_max=100.0)
+IDLE = LIMITS.idle_seconds_max
+TOLERANCE = 1e-5  # in training units
+UNBOUND = 9  # an alias that no message binds
+
+
+def _features(*marks: tuple[str, str, float, float]) -> list[dict[str, Any]]:
+    return [
+        {"name": f"x{place}", "role": role, "scaling": {"transform": transform, "center": center, "scale": scale}}
+        for place, (role, transform, center, scale) in enumerate(marks)
+    ]
+
+
+@dataclass(frozen=True)
+class Repository:
+    """What all examples share: the packages, and steppers built once."""
+
+    snapshot: repository.Snapshot
+    steppers: Steppers
+
+
+@lru_cache
+def shared(device: str) -> Repository:
+    """Three models: one refuses gaps, one imputes them on an hourly grid, one has nothing that saturates."""
+    use_one_thread()
+    with tempfile.TemporaryDirectory() as folder:
+        models = Path(folder)
+        marks = [("target", "none", 0.25, 2.0), ("past", "none", 0.0, 1.0), ("target", "none", -1.0, 0.5)]
+        random_package(models, "plain", hidden=8, features=_features(*marks), targets=["x2", "x0"])
+        marks = [("past", "none", 1.0, 1.0), ("target", "log1p", 0.5, 1.5), ("target", "none", 0.0, 3.0)]
+        random_package(
+            models,
+            "grid",
+            cell="lstm_peephole",
+            layers=2,
+            hidden=8,
+            features=_features(*marks),
+            targets=["x1", "x2"],
+            frequency="h",
+            gaps={"policy": "impute", "gap_steps_max": 3, "missing_steps_max": 2, "time_tolerance": 0.25},
+        )
+        linear = [{"name": "x0", "role": "target"}]
+        random_package(
+            models, "linear", cell="rnn_tanh", hidden=8, features=linear, targets=["x0"], hidden_activation="identity"
+        )
+        snapshot = repository.scan(models)
+        return Repository(snapshot, Catalog(LIMITS, 1 << 30, device).prepare(snapshot))
+
+
+MODELS = ["plain", "grid", "linear"]
+WIDTHS = {"plain": 3, "grid": 3, "linear": 1}
+
+
+@dataclass
+class Message:
+    """What waits in the engine's inbox: its rows as the plain model sees them."""
+
+    request: int
+    model: str
+    rows: list[Row]
+    aliases: list[int] | None = None
+    bind: bool = False
+    must_exist: bool = False
+    single: bool = False
+
+
+@dataclass
+class Sketch:
+    """A row before it is known what its session has seen: `step` and `hours` are relative to the session."""
+
+    name: str
+    step: int | None  # None: 0, the next one
+    hours: float | None
+    values: list[float]
+    reset: bool
+    again: bool  # the last row again
+    spoil: str
+
+
+NUMBERS = st.sampled_from([0.0, -0.0, 1.0, -2.5, 3.0]) | st.floats(-4, 4, width=32)
+SKETCHES = st.builds(
+    Sketch,
+    name=st.sampled_from(NAMES),
+    step=st.sampled_from([None, 1, 1, 1, 1, 1, 1, 2, 3, 4, 5, 0, -1]),
+    hours=st.sampled_from([None, None, 1, 1, 1, 2, 3, 4, 5, 0, -1, 1.125, 0.75, 1.5, 2.375]),
+    values=st.lists(NUMBERS | st.just(math.nan), min_size=3, max_size=3),
+    reset=st.sampled_from([False] * 7 + [True]),
+    again=st.sampled_from([False] * 4 + [True]),
+    spoil=st.sampled_from([""] * 12 + ["huge", "huge", "infinite", "conflict"]),
+)
+
+
+class SessionsMachine(RuleBasedStateMachine):
+    """Clients, operators and time against one engine."""
+
+    device = "cpu"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.packages = shared(self.device)
+        self.engine = InProcess(self.packages.snapshot, self.device, LIMITS, steppers=self.packages.steppers)
+        self.plain = {
+            name: PlainModel(listing.versions["1"]) for name, listing in self.packages.snapshot.models.items()
+        }
+        self.waiting: list[Message] = []
+        self.tables = {model: AliasTable() for model in MODELS}
+        self.bound: dict[str, dict[int, str]] = {model: {} for model in MODELS}
+        self.bits: dict[tuple[int, int], bytes] = {}
+        self.replayed = InProcess(self.packages.snapshot, self.device, LIMITS, steppers=self.packages.steppers)
+
+    # What clients send.
+
+    @rule(model=st.sampled_from(MODELS), sketch=SKETCHES, must_exist=st.sampled_from([False, False, False, True]))
+    def observation(self, model: str, sketch: Sketch, must_exist: bool) -> None:
+        row = self._row(model, sketch)
+        scope = Scope("", model, must_exist=must_exist)
+        values = [math.nan if x is None else x for x in row.values]
+        time = NO_TIME if row.time is None else row.time
+        request = self.engine.send(row.session, values, row.step, time, row.reset, scope)
+        self.waiting.append(Message(request, model, [row], must_exist=must_exist, single=True))
+
+    @rule(
+        model=st.sampled_from(MODELS),
+        sketches=st.lists(SKETCHES, min_size=1, max_size=6),
+        naming=st.sampled_from(["ids", "aliases", "both"]),
+        unbound=st.booleans(),
+        wrong_width=st.sampled_from([False] * 9 + [True]),
+    )
+    def batch(self, model: str, sketches: list[Sketch], naming: str, unbound: bool, wrong_width: bool) -> None:
+        rows = [self._row(model, sketch) for sketch in sketches]
+        if wrong_width:
+            rows = [Row(row.session, (*row.values, 0.0), row.step, row.time, row.reset) for row in rows]
+        aliases = [NAMES.index(row.session) for row in rows]
+        if unbound and naming == "aliases":
+            aliases[-1] = UNBOUND
+        request = self.engine.send_batch(
+            [] if naming == "aliases" else [row.session for row in rows],
+            [[math.nan if x is None else x for x in row.values] for row in rows],
+            steps=[row.step for row in rows],
+            times=[NO_TIME if row.time is None else row.time for row in rows],
+            resets=[row.reset for row in rows],
+            scope=model,
+            aliases=None if naming == "ids" else aliases,
+            table=self.tables[model],
+        )
+        numbered = None if naming == "ids" else aliases
+        self.waiting.append(Message(request, model, rows, numbered, bind=naming == "both"))
+
+    @rule()
+    def run(self) -> None:
+        """Everything that waits is admitted, then stepped; each reply is what the plain model says."""
+        messages, self.waiting = self._as_blocks(self.waiting), []
+        answers = self.engine.run()
+        assert len(answers) == len(messages)
+        opened = [self._admit(message) for message in messages]
+        for message, created in zip(messages, opened, strict=True):
+            replies = in_order(answers[message.request])
+            assert len(replies) == len(message.rows)
+            for place, row in enumerate(message.rows):
+                expected = self._expect(message, place, row, created)
+                self._compare(message.model, expected, replies[place])
+                if expected.reason == "OK" and "DUPLICATE" not in expected.flags:
+                    self.bits[id(self.plain[message.model].sessions[row.session].history[-1]), 0] = replies[place].bits
+
+    # What operators ask.
+
+    @rule(model=st.sampled_from(MODELS), names=st.lists(st.sampled_from([*NAMES, ""]), max_size=4))
+    def open_sessions(self, model: str, names: list[str]) -> None:
+        result = self._bulk(commands.OpenSessions("", model, "", [name.encode() for name in names]))
+        plain, room = self.plain[model], self._room()
+        lived = [name in plain.sessions for name in names]
+        opened = plain.open([name for name in names if name], self.engine.clock.seconds, room)
+        for place, name in enumerate(names):
+            created = name in opened and names.index(name) == place
+            assert result.done[place] == created
+            assert (place, Reason.BAD_SESSION_ID) in result.errors if not name else True
+            assert ((place, Reason.SESSION_LIMIT) in result.errors) == (bool(name) and name not in plain.sessions)
+            assert result.steps[place] == (plain.sessions[name].step if lived[place] else 0)
+
+    @rule(model=st.sampled_from(MODELS), names=st.lists(st.sampled_from(NAMES), min_size=1, max_size=2))
+    def reset_sessions(self, model: str, names: list[str]) -> None:
+        result = self._bulk(commands.ResetSessions("", model, [name.encode() for name in names]))
+        for session in self._found(model, names, result):
+            session.to_zero()
+
+    @rule(model=st.sampled_from(MODELS), names=st.lists(st.sampled_from(NAMES), min_size=1, max_size=2))
+    def close_sessions(self, model: str, names: list[str]) -> None:
+        result = self._bulk(commands.CloseSessions("", model, [name.encode() for name in names]))
+        self._found(model, names, result)
+        for name in names:
+            self.plain[model].sessions.pop(name, None)
+
+    @rule(model=st.sampled_from(MODELS), name=st.sampled_from(NAMES), new_name=st.sampled_from([*NAMES, ""]))
+    def fork(self, model: str, name: str, new_name: str) -> None:
+        sessions = self.plain[model].sessions
+        wanted = None
+        if name not in sessions:
+            wanted = Reason.SESSION_NOT_FOUND
+        elif not new_name:
+            wanted = Reason.BAD_SESSION_ID
+        elif new_name in sessions:
+            wanted = Reason.SESSION_EXISTS
+        elif not self._room():
+            wanted = Reason.SESSION_LIMIT
+        command = commands.ForkSession("", model, name.encode(), new_name.encode())
+        if wanted is not None:
+            with pytest.raises(TidegateError) as error:
+                self.engine.execute(command)
+            assert error.value.reason is wanted
+            return
+        self.engine.execute(command)
+        self.plain[model].fork(name, new_name, self.engine.clock.seconds)
+
+    @rule(seconds=st.sampled_from([1.0, 40.0, 60.0, 101.0]))
+    def wait(self, seconds: float) -> None:
+        self.engine.clock.seconds += seconds
+
+    @rule()
+    def sweep(self) -> None:
+        closed = sum(plain.sweep(self.engine.clock.seconds, IDLE) for plain in self.plain.values())
+        assert self.engine.execute(commands.Sweep()) == closed
+
+    # What always holds.
+
+    @invariant()
+    def sessions_are_those_of_the_plain_model(self) -> None:
+        """Every session is as its plain twin; nothing else is resident."""
+        if self.waiting:
+            return
+        for model, plain in self.plain.items():
+            for name in NAMES:
+                session = plain.sessions.get(name)
+                try:
+                    info = self.engine.execute(commands.GetSession("", model, name.encode()))
+                except TidegateError as error:
+                    assert error.reason is Reason.SESSION_NOT_FOUND
+                    assert session is None
+                    continue
+                assert isinstance(info, commands.SessionInfo)
+                assert session is not None
+                assert info.step == session.step
+                assert info.steps_seen == session.steps_seen
+                assert info.diverged == session.diverged
+                assert info.active_at == session.active_at
+                assert info.event_time == (NO_TIME if session.time is None else session.time)
+        assert len(self.engine.sessions) == sum(len(plain.sessions) for plain in self.plain.values())
+        assert self.engine.inbox.rows == 0
+
+    def teardown(self) -> None:
+        """Each session's rows since its state was zero, alone, one session after another: the same bytes."""
+        self.run()
+        for model, plain in self.plain.items():
+            for session in plain.sessions.values():
+                self._replay(model, session)
+
+    def _replay(self, model: str, session: PlainSession) -> None:
+        for place, row in enumerate(session.history):
+            answer = self.replayed.ask(
+                "replayed",
+                [math.nan if x is None else x for x in row.values],
+                row.step,
+                NO_TIME if row.time is None else row.time,
+                reset=place == 0,
+                scope=model,
+            )
+            assert answer.bits == self.bits[id(row), 0]
+
+    # How it is told.
+
+    def _row(self, model: str, sketch: Sketch) -> Row:
+        """A row near to what its session has seen; rows that wait count as taken."""
+        session = self.plain[model].sessions.get(sketch.name, PlainSession())
+        if sketch.again and session.last is not None:
+            row = session.last
+            values = tuple(1.25 if x is None else x + 1.0 for x in row.values) if sketch.spoil else row.values
+            return Row(row.session, values, row.step, row.time, row.reset)
+        ahead = sum(row.session == sketch.name for message in self.waiting for row in message.rows)
+        step = 0 if sketch.step is None else max(0, session.step + ahead + sketch.step)
+        time = None
+        if sketch.hours is not None:
+            base = 1000 * HOUR if session.time is None else session.time
+            time = base + int((ahead + sketch.hours) * HOUR)
+        values: Values = tuple(None if math.isnan(x) else x for x in sketch.values[: WIDTHS[model]])
+        if sketch.spoil == "huge":
+            values = (HUGE,) * len(values)
+        elif sketch.spoil == "infinite":
+            values = (*values[:-1], -math.inf)
+        return Row(sketch.name, values, step, time, sketch.reset)
+
+    def _room(self) -> int:
+        return LIMITS.sessions_max - sum(len(plain.sessions) for plain in self.plain.values())
+
+    def _bulk(self, command: commands.Command) -> commands.BulkResult:
+        result = self.engine.execute(command)
+        assert isinstance(result, commands.BulkResult)
+        return result
+
+    def _found(self, model: str, names: list[str], result: commands.BulkResult) -> list[PlainSession]:
+        """The sessions that live; the result must say so, and their steps."""
+        sessions = self.plain[model].sessions
+        for place, name in enumerate(names):
+            assert result.done[place] == (name in sessions)
+            assert ((place, Reason.SESSION_NOT_FOUND) in result.errors) == (name not in sessions)
+            assert result.steps[place] == (sessions[name].step if name in sessions else 0)
+        return [sessions[name] for name in names if name in sessions]
+
+    def _as_blocks(self, messages: list[Message]) -> list[Message]:
+        """Messages in the order in which their rows are admitted: singles of one kind go together, ahead of a batch."""
+        ordered: list[Message] = []
+        singles: dict[tuple[str, bool], list[Message]] = {}
+        for message in messages:
+            if message.single:
+                singles.setdefault((message.model, message.must_exist), []).append(message)
+            else:
+                ordered += [single for group in singles.values() for single in group]
+                singles.clear()
+                ordered.append(message)
+        return ordered + [single for group in singles.values() for single in group]
+
+    def _admit(self, message: Message) -> dict[int, str]:
+        """Opens the sessions that the message's rows begin; what is refused before it meets a session, by row."""
+        plain, refused = self.plain[message.model], dict[int, str]()
+        names = self._names(message)
+        for place, row in enumerate(message.rows):
+            name = names[place]
+            if name is not None and name in plain.sessions:
+                continue
+            if any(x is not None and math.isinf(x) for x in row.values):
+                refused[place] = "BAD_OBSERVATION"
+            elif name is None:
+                refused[place] = "UNKNOWN_ALIAS"
+            elif message.must_exist or not (row.step <= 1 or row.reset):
+                refused[place] = "SESSION_NOT_FOUND"
+            elif len(row.values) != WIDTHS[message.model]:
+                refused[place] = "BAD_OBSERVATION"
+            elif plain.open([name], self.engine.clock.seconds, self._room()):
+                refused[place] = "CREATED"
+            else:
+                refused[place] = "SESSION_LIMIT"
+        return refused
+
+    def _names(self, message: Message) -> list[str | None]:
+        bound = self.bound[message.model]
+        if message.aliases is None or message.bind:
+            if message.aliases is not None:
+                bound.update(zip(message.aliases, (row.session for row in message.rows), strict=True))
+            return [row.session for row in message.rows]
+        return [bound.get(alias) for alias in message.aliases]
+
+    def _expect(self, message: Message, place: int, row: Row, admitted: dict[int, str]) -> Expected:
+        verdict = admitted.get(place, "")
+        if verdict not in ("", "CREATED"):
+            return Expected(verdict)
+        return self.plain[message.model].step(row, verdict == "CREATED", self.engine.clock.seconds)
+
+    def _compare(self, model: str, expected: Expected, answer: Answer) -> None:
+        assert answer.reason.name == expected.reason
+        if expected.reason != "OK":
+            assert np.isnan(answer.values).all()
+            assert (answer.step, answer.expected) == (0, expected.expected)
+            return
+        assert expected.scaled is not None
+        assert np.abs(self._scaled(model, answer.values) - expected.scaled).max() < TOLERANCE
+        assert answer.step == expected.step
+        assert answer.steps_seen == expected.steps_seen
+        assert {flag.name for flag in answer.flags} == expected.flags
+        assert answer.imputed == expected.imputed
+        assert answer.gap == expected.gap
+        assert answer.valid_time == (NO_TIME if expected.valid_time is None else expected.valid_time)
+
+    def _scaled(self, model: str, raw: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """A prediction in training units."""
+        plain = self.plain[model]
+        row = np.zeros((1, WIDTHS[model]))
+        row[0, plain.targets] = raw
+        return reference.scale(plain.package, row)[0, plain.targets]
+
+
+SessionsMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=40)
+TestSessions = SessionsMachine.TestCase
