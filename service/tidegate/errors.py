@@ -11,6 +11,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 DOMAIN = "tidegate"
+PROBLEM_LENGTH_MAX = 400  # a status travels in HTTP/2 headers, and a peer takes no more than 8 KiB of them
 
 
 class Code(IntEnum):
@@ -186,7 +187,7 @@ class TidegateError(Exception):
         self.reason = reason
         self.code = meaning.code
         self.hint = meaning.hint
-        self.problem = problem or meaning.problem
+        self.problem = _clipped(problem or meaning.problem)
         self.variables = {name: str(value) for name, value in variables.items()}
         super().__init__(f"{reason.name}: {self.problem}. {self.hint}".strip())
 
@@ -194,6 +195,11 @@ class TidegateError(Exception):
     def message(self) -> str:
         """The text that travels in the status: what is wrong and what to do next, without the reason."""
         return f"{self.problem}. {self.hint}".strip()
+
+
+def _clipped(text: str) -> str:
+    """Texts may quote what a client sent, which may be long."""
+    return text if len(text) <= PROBLEM_LENGTH_MAX else f"{text[: PROBLEM_LENGTH_MAX - 2]} …"
 
 
 class ConfigError(Exception):

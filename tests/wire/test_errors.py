@@ -233,7 +233,7 @@ async def test_a_wrong_config_ends_the_stream(
 
 async def test_a_text_that_quotes_the_client_is_cut_short(client: Client) -> None:
     """However long the name that is wrong, the error still fits into what HTTP/2 carries of a status."""
-    for wrong in (config("m" * 100_000), config(version="v" * 100_000), config(features=["f" * 1000] * 1000)):
+    for wrong in (config("日" * 100_000), config(version="v" * 100_000), config(features=["f" * 1000] * 1000)):
         error = await refused(
             client.predictions.Predict(pb.PredictRequest(config=wrong, observation=observation("x", X)))
         )
@@ -418,6 +418,6 @@ async def test_refusals_are_counted_and_leave_nothing_behind(server: RunningServ
         await client.predict(observation("x", X), "none")
     assert read_error(caught.value).reason == "MODEL_NOT_FOUND"
     await at_rest(server)
-    assert server.metric('tidegate_streams_refused_total{reason="MODEL_NOT_FOUND"}') > 0
+    assert server.metric('tidegate_calls_failed_total{reason="MODEL_NOT_FOUND"}') > 0
     assert server.metric('tidegate_steps_total{model="random",outcome="BAD_OBSERVATION"}') > 0
     assert "Traceback" not in server.log

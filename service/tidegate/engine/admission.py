@@ -129,14 +129,14 @@ class Admission:
         self, block: Block, rows: NDArray[np.int64], refs: Refs, refused: Outcomes, created: NDArray[np.bool_]
     ) -> None:
         """Appends rows of living sessions to the queues of their versions."""
-        lanes = self._lane_numbers(refs[rows])
-        first = self._catalog.lanes[int(lanes[0])]
-        for number in [first.number] if (lanes == first.number).all() else np.unique(lanes).tolist():
-            lane = self._catalog.lanes[number]
-            mine = rows if lane is first and (lanes == number).all() else rows[lanes == number]
-            if lane.targets != first.targets and block.table is not None:
-                refused[mine] = Reason.TARGETS_DIFFER
-            values = self._values(block, lane, mine, refused)
+        numbers = self._lane_numbers(refs[rows])
+        parts: list[tuple[Lane, NDArray[np.int64], NDArray[np.float64]]] = []
+        for number in [int(numbers[0])] if (numbers == numbers[0]).all() else np.unique(numbers).tolist():
+            lane, mine = self._catalog.lanes[number], rows[numbers == number]
+            parts.append((lane, mine, self._values(block, lane, mine, refused)))
+        if block.table is not None and len({lane.targets for lane, _, _ in parts}) > 1:
+            _refuse_other_targets(parts, refused)
+        for lane, mine, values in parts:
             lane.queue.append(
                 Queued(
                     ref=refs[mine],
@@ -172,3 +172,12 @@ class Admission:
             rows = slabs == number
             numbers[rows] = self._catalog.slabs[number].host["version"][slots[rows]]
         return numbers
+
+
+def _refuse_other_targets(parts: list[tuple[Lane, NDArray[np.int64], NDArray[np.float64]]], refused: Outcomes) -> None:
+    """An answer has one width: that of the first row that is not refused already."""
+    good = [int(mine[refused[mine] == 0][0]) if (refused[mine] == 0).any() else len(refused) for _, mine, _ in parts]
+    width = parts[int(np.argmin(good))][0].targets
+    for lane, mine, _ in parts:
+        if lane.targets != width:
+            refused[mine] = np.where(refused[mine] == 0, Reason.TARGETS_DIFFER, refused[mine])

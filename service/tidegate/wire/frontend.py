@@ -50,6 +50,7 @@ class Call:
         self.targets = 0
         self.answers: deque[tuple[pb.StreamPredictResponse, int]] = deque()  # each with its rows
         self.messages = self.rows = 0
+        self.gone = False  # nobody is there to read the answers
         self.reader: asyncio.Task[object] | None = None  # what drain interrupts
         self._front = front
         self._waiting: dict[int, Waiting] = {}
@@ -135,6 +136,12 @@ class Call:
         if self._written is not None and not self._written.done():
             self._written.set_result(None)
 
+    def give_up(self) -> None:
+        """The peer is gone: nothing that is unwritten will be written."""
+        self.gone = True
+        if self._written is not None and not self._written.done():
+            self._written.set_result(None)
+
     async def next_answer(self) -> tuple[pb.StreamPredictResponse, int]:
         """The next answer and its rows, when there is one. For one caller at a time."""
         while not self.answers:
@@ -143,8 +150,8 @@ class Call:
         return self.answers.popleft()
 
     async def below(self, messages: int, rows: int) -> None:
-        """Returns when less is unwritten than said. For one caller at a time."""
-        while self.messages >= messages or self.rows >= rows:
+        """Returns when less is unwritten than said, or the peer is gone. For one caller at a time."""
+        while (self.messages >= messages or self.rows >= rows) and not self.gone:
             self._written = asyncio.get_running_loop().create_future()
             await self._written
 

@@ -96,7 +96,7 @@ class PredictionService:
 
     async def _read(self, call: Call, context: Context) -> None:
         limits, host = self._front.limits, self._front.host
-        while (message := await context.read()) is not grpc.aio.EOF:
+        while not call.gone and (message := await context.read()) is not grpc.aio.EOF:
             self._accept(call, codec.parse(pb.StreamPredictRequest, message))
             if call.messages >= limits.stream_messages_max or call.rows >= limits.stream_rows_max:
                 await call.below(limits.stream_messages_max, limits.stream_rows_max)
@@ -119,11 +119,13 @@ class PredictionService:
 
     async def _write(self, call: Call, context: Context) -> None:
         """Writes answers as they come. A client that is gone ends it; the reader learns of that by itself."""
-        with contextlib.suppress(asyncio.InvalidStateError, grpc.aio.UsageError, grpc.aio.BaseError):
+        try:
             while True:
                 answer, rows = await call.next_answer()
                 await context.write(answer.SerializeToString())
                 call.wrote(rows)
+        except (asyncio.InvalidStateError, grpc.aio.UsageError, grpc.aio.BaseError):
+            call.give_up()
 
     def _ask(self, call: Call, request: pb.PredictRequest, remaining: float | None) -> None:
         """Queues a unary call's payload."""

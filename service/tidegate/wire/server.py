@@ -75,6 +75,9 @@ def _options(limits: Limits) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", limits.message_bytes_max),
         ("grpc.max_send_message_length", -1),
         ("grpc.max_concurrent_streams", limits.streams_max + limits.unary_calls_max),
+        # Calls that wait to be taken up; above grpc's own 1000 a burst would be cancelled without a reason.
+        ("grpc.server.max_pending_requests", limits.streams_max + limits.unary_calls_max),
+        ("grpc.server.max_pending_requests_hard_limit", 2 * (limits.streams_max + limits.unary_calls_max)),
         ("grpc.keepalive_time_ms", keepalive),
         ("grpc.keepalive_timeout_ms", patience),
         ("grpc.http2.ping_timeout_ms", patience),  # without it a frozen peer is noticed after a minute
