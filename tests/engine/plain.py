@@ -115,10 +115,11 @@ class PlainSession(Known):
     last: Row | None = None
     reply: Expected | None = None
     history: list[Row] = field(default_factory=list)
+    bits: list[bytes] = field(default_factory=list)  # what the server under test answered to `history`
 
     def to_zero(self) -> None:
         """What a reset does: the numbering, the last row and its reply stay."""
-        self.inputs, self.missing_run, self.history = [], [], []
+        self.inputs, self.missing_run, self.history, self.bits = [], [], [], []
         self.steps_seen, self.time, self.diverged = 0, None, False
 
 

@@ -134,13 +134,11 @@ class SessionsMachine(RuleBasedStateMachine):
         super().__init__()
         self.packages = shared(self.device)
         self.engine = InProcess(self.packages.snapshot, self.device, LIMITS, steppers=self.packages.steppers)
-        self.plain = {
-            name: PlainModel(listing.versions["1"]) for name, listing in self.packages.snapshot.models.items()
-        }
+        listings = self.packages.snapshot.models
+        self.plain = {model: PlainModel(listings[model].versions["1"]) for model in MODELS}
         self.waiting: list[Message] = []
         self.tables = {model: AliasTable() for model in MODELS}
         self.bound: dict[str, dict[int, str]] = {model: {} for model in MODELS}
-        self.bits: dict[tuple[int, int], bytes] = {}
         self.replayed = InProcess(self.packages.snapshot, self.device, LIMITS, steppers=self.packages.steppers)
 
     # What clients send.
@@ -195,7 +193,7 @@ class SessionsMachine(RuleBasedStateMachine):
                 expected = self._expect(message, place, row, created)
                 self._compare(message.model, expected, replies[place])
                 if expected.reason == "OK" and "DUPLICATE" not in expected.flags:
-                    self.bits[id(self.plain[message.model].sessions[row.session].history[-1]), 0] = replies[place].bits
+                    self.plain[message.model].sessions[row.session].bits.append(replies[place].bits)
 
     # What operators ask.
 
@@ -265,14 +263,13 @@ class SessionsMachine(RuleBasedStateMachine):
         for model, plain in self.plain.items():
             for name in NAMES:
                 session = plain.sessions.get(name)
-                try:
-                    info = self.engine.execute(commands.GetSession("", model, name.encode()))
-                except TidegateError as error:
-                    assert error.reason is Reason.SESSION_NOT_FOUND
-                    assert session is None
+                command = commands.GetSession("", model, name.encode())
+                if session is None:
+                    with pytest.raises(TidegateError, match="SESSION_NOT_FOUND"):
+                        self.engine.execute(command)
                     continue
+                info = self.engine.execute(command)
                 assert isinstance(info, commands.SessionInfo)
-                assert session is not None
                 assert info.step == session.step
                 assert info.steps_seen == session.steps_seen
                 assert info.diverged == session.diverged
@@ -289,7 +286,7 @@ class SessionsMachine(RuleBasedStateMachine):
                 self._replay(model, session)
 
     def _replay(self, model: str, session: PlainSession) -> None:
-        for place, row in enumerate(session.history):
+        for place, (row, bits) in enumerate(zip(session.history, session.bits, strict=True)):
             answer = self.replayed.ask(
                 "replayed",
                 [math.nan if x is None else x for x in row.values],
@@ -298,7 +295,7 @@ class SessionsMachine(RuleBasedStateMachine):
                 reset=place == 0,
                 scope=model,
             )
-            assert answer.bits == self.bits[id(row), 0]
+            assert answer.bits == bits
 
     # How it is told.
 
@@ -360,10 +357,10 @@ class SessionsMachine(RuleBasedStateMachine):
             name = names[place]
             if name is not None and name in plain.sessions:
                 continue
-            if any(x is not None and math.isinf(x) for x in row.values):
-                refused[place] = "BAD_OBSERVATION"
-            elif name is None:
+            if name is None:
                 refused[place] = "UNKNOWN_ALIAS"
+            elif any(x is not None and math.isinf(x) for x in row.values):
+                refused[place] = "BAD_OBSERVATION"
             elif message.must_exist or not (row.step <= 1 or row.reset):
                 refused[place] = "SESSION_NOT_FOUND"
             elif len(row.values) != WIDTHS[message.model]:

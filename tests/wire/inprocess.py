@@ -1,0 +1,102 @@
+"""A whole server on the test's own event loop, for tests that must look inside or hold a step in its flight."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import io
+import json
+import threading
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tests.wire.clients import PATIENCE_SECONDS, until
+from tidegate.config import Limits, Settings
+from tidegate.engine.lane import Lane
+from tidegate.engine.stepper import StepBatch, Stepper, Ticket
+from tidegate.server import Server
+
+
+class InProcess:
+    """A running server: `server` is what the command line would have made, `grpc` and `http` its addresses."""
+
+    def __init__(self, server: Server, grpc: str, http: str, running: asyncio.Task[None]) -> None:
+        self.server = server
+        self.grpc = grpc
+        self.http = http
+        self.running = running
+
+    @property
+    def at_rest(self) -> bool:
+        """No call, nothing queued, nothing to send."""
+        front, host = self.server.front, self.server.host
+        return not (front.streams or front.unary or front.answers_waiting or host.engine.inbox.rows or host._commands)
+
+    def lane(self, model: str = "random") -> Lane:
+        return self.server.catalog.resolve(model)
+
+
+@contextlib.asynccontextmanager
+async def in_process(models: Path, **limits: Any) -> AsyncIterator[InProcess]:
+    """Starts a server on free ports; stops it at the end, unless the test has done so."""
+    threads = torch.get_num_threads()
+    server = Server(Settings(models=models, port=0, http_port=0, device="cpu", limits=Limits(**limits)))
+    with contextlib.redirect_stdout(io.StringIO()) as line:
+        running = asyncio.create_task(server.run())
+        await until(lambda: running.done() or line.getvalue().endswith("\n"), "the ready line")
+    if running.done():
+        await running
+    try:
+        yield InProcess(server, **json.loads(line.getvalue()), running=running)
+    finally:
+        server.stop()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await running
+        gc.unfreeze()
+        torch.set_num_threads(threads)
+
+
+class Gate:
+    """Stands before a lane's stepper. While it is closed a step waits in the engine's thread, as a slow one would."""
+
+    def __init__(self, stepper: Stepper) -> None:
+        self._stepper = stepper
+        self._open = threading.Event()
+        self.flights = 0
+        self.rows: list[int] = []  # of each step
+
+    def expected_seconds(self, rows: int) -> float:
+        """More than what runs inline, so that every step takes the thread."""
+        return 1e-2 + self._stepper.expected_seconds(rows)
+
+    def launch(self, batch: StepBatch, state: torch.Tensor) -> Ticket:
+        self.flights += 1
+        assert self._open.wait(PATIENCE_SECONDS)
+        self.rows.append(len(batch))
+        return self._stepper.launch(batch, state)
+
+    def open(self) -> None:
+        self._open.set()
+
+    def close(self) -> None:
+        self._open.clear()
+
+    async def taken(self, flights: int = 1) -> None:
+        """Returns when so many steps have begun."""
+        await until(lambda: self.flights >= flights, f"{flights} steps begun")
+
+
+@contextlib.contextmanager
+def gate(lane: Lane) -> Iterator[Gate]:
+    """A closed gate before the lane's steps; gone (and open) afterwards."""
+    stepper = lane.stepper
+    lane.stepper = held = Gate(stepper)
+    try:
+        yield held
+    finally:
+        lane.stepper = stepper
+        held.open()
