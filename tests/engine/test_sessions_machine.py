@@ -296,6 +296,7 @@ class SessionsMachine(RuleBasedStateMachine):
                 scope=model,
             )
             assert answer.bits == bits
+        self.replayed.execute(commands.CloseSessions("", model, [b"replayed"]))
 
     # How it is told.
 

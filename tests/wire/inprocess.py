@@ -61,11 +61,13 @@ async def in_process(models: Path, **limits: Any) -> AsyncIterator[InProcess]:
 
 
 class Gate:
-    """Stands before a lane's stepper. While it is closed a step waits in the engine's thread, as a slow one would."""
+    """Stands before a lane's stepper: a step waits in the engine's thread, as a slow one would, until it is let go."""
 
     def __init__(self, stepper: Stepper) -> None:
         self._stepper = stepper
-        self._open = threading.Event()
+        self._change = threading.Condition()
+        self._permits = 0
+        self._free = False
         self.flights = 0
         self.rows: list[int] = []  # of each step
 
@@ -74,16 +76,24 @@ class Gate:
         return 1e-2 + self._stepper.expected_seconds(rows)
 
     def launch(self, batch: StepBatch, state: torch.Tensor) -> Ticket:
-        self.flights += 1
-        assert self._open.wait(PATIENCE_SECONDS)
+        with self._change:
+            self.flights += 1
+            assert self._change.wait_for(lambda: self._free or self._permits > 0, PATIENCE_SECONDS)
+            self._permits -= 1
         self.rows.append(len(batch))
         return self._stepper.launch(batch, state)
 
-    def open(self) -> None:
-        self._open.set()
+    def let(self, flights: int) -> None:
+        """Lets so many steps go."""
+        with self._change:
+            self._permits += flights
+            self._change.notify_all()
 
-    def close(self) -> None:
-        self._open.clear()
+    def open(self) -> None:
+        """Lets all steps go from now on."""
+        with self._change:
+            self._free = True
+            self._change.notify_all()
 
     async def taken(self, flights: int = 1) -> None:
         """Returns when so many steps have begun."""

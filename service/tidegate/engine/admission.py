@@ -27,11 +27,12 @@ class Admission:
         self._catalog = catalog
         self._sessions = sessions
 
-    def admit(self, block: Block, now: float) -> Replies | None:
-        """Queues the block's rows; returns replies to those that are refused at once."""
+    def admit(self, block: Block, now: float, monotonic: float) -> Replies | None:
+        """Queues the block's rows; returns replies to those that are refused at once. `now` is the wall clock's."""
         refused = np.zeros(len(block), np.uint8)
         bad = np.isinf(block.values).any(1)
         refused[bad] = Reason.BAD_OBSERVATION
+        refused[block.deadline < monotonic] = Reason.DEADLINE_EXCEEDED  # in time to open no session for it
         refused[block.deadline == -np.inf] = Reason.CANCELLED
         created = np.zeros(len(block), bool)
         refs = self._resolve(block, refused)
@@ -100,6 +101,7 @@ class Admission:
             lane = self._catalog.resolve(scope.model, scope.version)
             lane.layout(scope)
             wide = block.values.shape[1] != lane.features
+            room = self._sessions.room(lane)
         except TidegateError as error:
             refused[unknown] = np.where(refused[unknown] != 0, refused[unknown], error.reason)
             return
@@ -113,17 +115,14 @@ class Admission:
                 refused[row] = Reason.SESSION_NOT_FOUND
             elif wide:
                 refused[row] = Reason.BAD_OBSERVATION
+            elif len(fresh) == room:
+                refused[row] = Reason.SESSION_LIMIT
             else:
                 fresh[session_id] = row
-        ids = list(fresh)[: self._sessions.room(lane)]
-        opened = dict(zip(ids, self._sessions.open(scope.tenant, lane, ids, now).tolist(), strict=True))
-        created[[fresh[session_id] for session_id in ids]] = True
-        for row in unknown.tolist():
-            session_id = block.ids[row]
-            if row >= fresh.get(session_id, len(block)):
-                refs[row] = opened.get(session_id, 0)
-                if not refs[row] and not refused[row]:
-                    refused[row] = Reason.SESSION_LIMIT
+        opened = dict(zip(fresh, self._sessions.open(scope.tenant, lane, list(fresh), now).tolist(), strict=True))
+        created[list(fresh.values())] = True
+        rows = [row for row in unknown.tolist() if row >= fresh.get(block.ids[row], len(block))]
+        refs[rows] = [opened[block.ids[row]] for row in rows]
 
     def _queue(
         self, block: Block, rows: NDArray[np.int64], refs: Refs, refused: Outcomes, created: NDArray[np.bool_]

@@ -110,7 +110,7 @@ class Engine:
     def prepare(self) -> Flight | None:
         """Admits what is in the inbox and makes up the next batch; None when there is none."""
         for block in self.inbox.take():
-            refused = self._admission.admit(block, self._clock.wall())
+            refused = self._admission.admit(block, self._clock.wall(), self._clock.monotonic())
             if refused is not None:
                 self._send(refused, block.scope.model)
                 self.inbox.done(len(refused))

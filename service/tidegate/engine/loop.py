@@ -1,7 +1,7 @@
 """The engine's host: runs iterations on the event loop, as soon as there is work and the engine is free.
 
 There is no timer: rows that arrive while a step runs, or in the same pass of the event loop, are the next batch.
-A step that will take longer than a millisecond runs on the engine's own thread, so that the loop goes on reading.
+A step that will take longer than two milliseconds runs on the engine's own thread, so that the loop goes on reading.
 Commands are carried out between iterations. The only module of the engine that knows asyncio.
 """
 
@@ -19,7 +19,7 @@ from tidegate.engine.engine import Engine, Flight
 from tidegate.engine.replies import Replies
 from tidegate.errors import Reason, TidegateError
 
-INLINE_SECONDS_MAX = 1e-3  # a longer step would keep the loop from its reads
+INLINE_SECONDS_MAX = 2e-3  # a longer step would keep the loop from its reads; a thread costs more than a shorter one
 COMMANDS_MAX = 65_536  # commands queued; more are refused with INBOX_FULL
 
 log = logging.getLogger(__name__)

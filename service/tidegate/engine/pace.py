@@ -13,7 +13,7 @@ class Pace:
         """Learns from a step."""
         size = rows.bit_length()
         before = self._row_seconds.get(size, seconds / rows)
-        self._row_seconds[size] = before + 0.1 * (min(seconds / rows, 10 * before) - before)
+        self._row_seconds[size] = before + 0.1 * (min(seconds / rows, 2 * before) - before)
 
     def expected(self, rows: int) -> float:
         """Seconds; from the nearest size that was seen, at that size's cost a row."""
