@@ -81,7 +81,7 @@ class Settings(BaseSettings):
     http_port: int = Field(default=8002, ge=0, le=65_535, description="port of /metrics /livez /readyz; 0 picks one")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where states live and steps run")
     threads: int = Field(default=0, ge=0, le=256, description="threads of one step on CPU; 0: the number of cores")
-    store: Literal["memory"] = Field(default="memory", description="where checkpoints go")
+    store: Literal["memory"] = Field(default="memory", description="where sessions are kept: in memory alone, so far")
     insecure: bool = Field(default=False, description="listen beyond loopback without TLS and auth")
     log_format: Literal["plain", "json"] = Field(default="plain", description="how log lines look")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least level logged")

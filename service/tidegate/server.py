@@ -15,7 +15,6 @@ import signal
 import time
 from collections.abc import Coroutine
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from tidegate import logs, observability
@@ -95,8 +94,9 @@ class Server:
     async def reload(self) -> Changes:
         """Reads the model repository again. Broken packages are logged and named; the rest is served."""
         async with self._reloading:
-            snapshot = await asyncio.to_thread(self._scan)
-            steppers = await asyncio.to_thread(self.catalog.prepare, snapshot)
+            known = self.catalog.known()
+            snapshot = await asyncio.to_thread(repository.scan, self.settings.models, known)
+            steppers = await asyncio.to_thread(self.catalog.prepare, snapshot, set(known.values()))
             changes = await self.host.call(lambda: self.catalog.install(snapshot, steppers))
         assert isinstance(changes, Changes)
         for refused in changes.refused:
@@ -122,9 +122,6 @@ class Server:
         task = asyncio.get_running_loop().create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
-
-    def _scan(self) -> repository.Snapshot:
-        return repository.scan(Path(self.settings.models), self.catalog.known())
 
     async def _drain(self, grpc_server: GrpcServer) -> None:
         """Not ready first; then no new calls, queued rows are stepped and answered, streams end; then the listener."""

@@ -121,7 +121,7 @@ SKETCHES = st.builds(
     values=st.lists(NUMBERS | st.just(math.nan), min_size=3, max_size=3),
     reset=st.sampled_from([False] * 7 + [True]),
     again=st.sampled_from([False] * 4 + [True]),
-    spoil=st.sampled_from([""] * 12 + ["huge", "huge", "infinite", "conflict"]),
+    spoil=st.sampled_from([""] * 20 + ["huge", "infinite", "conflict"]),
 )
 
 
@@ -163,9 +163,11 @@ class SessionsMachine(RuleBasedStateMachine):
         rows = [self._row(model, sketch) for sketch in sketches]
         if wrong_width:
             rows = [Row(row.session, (*row.values, 0.0), row.step, row.time, row.reset) for row in rows]
-        aliases = [NAMES.index(row.session) for row in rows]
-        if unbound and naming == "aliases":
-            aliases[-1] = UNBOUND
+        self._send(model, rows, naming, rows[:-1] if unbound and naming == "aliases" else rows)
+
+    def _send(self, model: str, rows: list[Row], naming: str, bound: list[Row]) -> None:
+        """One message; rows beyond the bound ones come under an alias that nobody has named."""
+        aliases = [NAMES.index(row.session) for row in bound] + [UNBOUND] * (len(rows) - len(bound))
         request = self.engine.send_batch(
             [] if naming == "aliases" else [row.session for row in rows],
             [[math.nan if x is None else x for x in row.values] for row in rows],
@@ -178,6 +180,43 @@ class SessionsMachine(RuleBasedStateMachine):
         )
         numbered = None if naming == "ids" else aliases
         self.waiting.append(Message(request, model, rows, numbered, bind=naming == "both"))
+
+    @rule(
+        model=st.sampled_from(MODELS),
+        name=st.sampled_from(NAMES),
+        values=st.lists(st.lists(NUMBERS | st.just(math.nan), min_size=3, max_size=3), min_size=1, max_size=8),
+        timed=st.booleans(),
+        numbered=st.booleans(),
+        skipped=st.sampled_from([(0, 0), (0, 0), (0, 1), (1, 0), (3, 0), (0, 3), (1, 2), (4, 0)]),
+        at=st.integers(0, 7),
+    )
+    def stretch(
+        self,
+        model: str,
+        name: str,
+        values: list[list[float]],
+        timed: bool,
+        numbered: bool,
+        skipped: tuple[int, int],
+        at: int,
+    ) -> None:
+        """A healthy feed: steps in order, perhaps with some missing on the way, by number, by time or by both."""
+        session = self.plain[model].sessions.get(name, PlainSession())
+        ahead = self._ahead(name)
+        steps, hours = np.arange(1, len(values) + 1) + ahead, np.arange(1, len(values) + 1) + ahead
+        steps[at:] += skipped[0]
+        hours[at:] += skipped[1]
+        base = 1000 * HOUR if session.time is None else session.time
+        rows = [
+            Row(
+                name,
+                tuple(None if math.isnan(x) else x for x in line[: WIDTHS[model]]),
+                session.step + int(step) if numbered else 0,
+                base + int(hour) * HOUR if timed else None,
+            )
+            for line, step, hour in zip(values, steps, hours, strict=True)
+        ]
+        self._send(model, rows, "ids", rows)
 
     @rule()
     def run(self) -> None:
@@ -197,8 +236,30 @@ class SessionsMachine(RuleBasedStateMachine):
 
     # What operators ask.
 
-    @rule(model=st.sampled_from(MODELS), names=st.lists(st.sampled_from([*NAMES, ""]), max_size=4))
-    def open_sessions(self, model: str, names: list[str]) -> None:
+    @rule(
+        what=st.sampled_from(["open", "open", "reset", "close", "fork", "fork", "wait", "sweep"]),
+        model=st.sampled_from(MODELS),
+        names=st.lists(st.sampled_from(NAMES), min_size=1, max_size=3),
+        new_name=st.sampled_from([*NAMES, ""]),
+        seconds=st.sampled_from([1.0, 1.0, 40.0, 60.0, 101.0]),
+    )
+    def command(self, what: str, model: str, names: list[str], new_name: str, seconds: float) -> None:
+        """Commands overtake rows that are not admitted yet."""
+        match what:
+            case "open":
+                self._open_sessions(model, [*names, new_name])
+            case "reset":
+                self._reset_sessions(model, names)
+            case "close":
+                self._close_sessions(model, names[:1])
+            case "fork":
+                self._fork(model, names[0], new_name)
+            case "wait":
+                self.engine.clock.seconds += seconds
+            case _:
+                self._sweep()
+
+    def _open_sessions(self, model: str, names: list[str]) -> None:
         result = self._bulk(commands.OpenSessions("", model, "", [name.encode() for name in names]))
         plain, room = self.plain[model], self._room()
         lived = [name in plain.sessions for name in names]
@@ -210,21 +271,18 @@ class SessionsMachine(RuleBasedStateMachine):
             assert ((place, Reason.SESSION_LIMIT) in result.errors) == (bool(name) and name not in plain.sessions)
             assert result.steps[place] == (plain.sessions[name].step if lived[place] else 0)
 
-    @rule(model=st.sampled_from(MODELS), names=st.lists(st.sampled_from(NAMES), min_size=1, max_size=2))
-    def reset_sessions(self, model: str, names: list[str]) -> None:
+    def _reset_sessions(self, model: str, names: list[str]) -> None:
         result = self._bulk(commands.ResetSessions("", model, [name.encode() for name in names]))
         for session in self._found(model, names, result):
             session.to_zero()
 
-    @rule(model=st.sampled_from(MODELS), names=st.lists(st.sampled_from(NAMES), min_size=1, max_size=2))
-    def close_sessions(self, model: str, names: list[str]) -> None:
+    def _close_sessions(self, model: str, names: list[str]) -> None:
         result = self._bulk(commands.CloseSessions("", model, [name.encode() for name in names]))
         self._found(model, names, result)
         for name in names:
             self.plain[model].sessions.pop(name, None)
 
-    @rule(model=st.sampled_from(MODELS), name=st.sampled_from(NAMES), new_name=st.sampled_from([*NAMES, ""]))
-    def fork(self, model: str, name: str, new_name: str) -> None:
+    def _fork(self, model: str, name: str, new_name: str) -> None:
         sessions = self.plain[model].sessions
         wanted = None
         if name not in sessions:
@@ -244,12 +302,7 @@ class SessionsMachine(RuleBasedStateMachine):
         self.engine.execute(command)
         self.plain[model].fork(name, new_name, self.engine.clock.seconds)
 
-    @rule(seconds=st.sampled_from([1.0, 40.0, 60.0, 101.0]))
-    def wait(self, seconds: float) -> None:
-        self.engine.clock.seconds += seconds
-
-    @rule()
-    def sweep(self) -> None:
+    def _sweep(self) -> None:
         closed = sum(plain.sweep(self.engine.clock.seconds, IDLE) for plain in self.plain.values())
         assert self.engine.execute(commands.Sweep()) == closed
 
@@ -307,7 +360,7 @@ class SessionsMachine(RuleBasedStateMachine):
             row = session.last
             values = tuple(1.25 if x is None else x + 1.0 for x in row.values) if sketch.spoil else row.values
             return Row(row.session, values, row.step, row.time, row.reset)
-        ahead = sum(row.session == sketch.name for message in self.waiting for row in message.rows)
+        ahead = self._ahead(sketch.name)
         step = 0 if sketch.step is None else max(0, session.step + ahead + sketch.step)
         time = None
         if sketch.hours is not None:
@@ -319,6 +372,10 @@ class SessionsMachine(RuleBasedStateMachine):
         elif sketch.spoil == "infinite":
             values = (*values[:-1], -math.inf)
         return Row(sketch.name, values, step, time, sketch.reset)
+
+    def _ahead(self, name: str) -> int:
+        """How many rows of that name wait."""
+        return sum(row.session == name for message in self.waiting for row in message.rows)
 
     def _room(self) -> int:
         return LIMITS.sessions_max - sum(len(plain.sessions) for plain in self.plain.values())

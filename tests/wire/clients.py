@@ -112,6 +112,16 @@ def values_of(answer: types.PredictionBatch) -> NDArray[np.float32]:
     return np.frombuffer(answer.values, "<f4").reshape(answer.rows, -1)
 
 
+def unary(payload: Payload, model: str = "random", **fields: Any) -> pb.PredictRequest:
+    """A unary prediction's request."""
+    request = pb.PredictRequest(config=config(model, **fields))
+    if isinstance(payload, types.Observation):
+        request.observation.CopyFrom(payload)
+    else:
+        request.batch.CopyFrom(payload)
+    return request
+
+
 class Stream:
     """One StreamPredict, message by message. The config goes with the first."""
 
@@ -122,6 +132,12 @@ class Stream:
 
     async def send(self, payload: Payload | None = None, given: pb.StreamConfig | None = None) -> int:
         """Writes one message and returns its sequence."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await self.call.write(self.request(payload, given))
+        return self.sequence
+
+    def request(self, payload: Payload | None, given: pb.StreamConfig | None = None) -> pb.StreamPredictRequest:
+        """The stream's next message."""
         given = given or self._config
         self._config = None
         self.sequence += 1
@@ -130,9 +146,7 @@ class Stream:
             request.observation.CopyFrom(payload)
         elif payload is not None:
             request.batch.CopyFrom(payload)
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            await self.call.write(request)
-        return self.sequence
+        return request
 
     async def receive(self) -> pb.StreamPredictResponse:
         async with asyncio.timeout(PATIENCE_SECONDS):
@@ -203,12 +217,7 @@ class Client:
 
     async def predict(self, payload: Payload, model: str = "random", **fields: Any) -> pb.PredictResponse:
         """One unary prediction."""
-        request = pb.PredictRequest(config=config(model, **fields))
-        if isinstance(payload, types.Observation):
-            request.observation.CopyFrom(payload)
-        else:
-            request.batch.CopyFrom(payload)
-        answer = await self.predictions.Predict(request, timeout=PATIENCE_SECONDS)
+        answer = await self.predictions.Predict(unary(payload, model, **fields), timeout=PATIENCE_SECONDS)
         assert isinstance(answer, pb.PredictResponse)
         return answer
 

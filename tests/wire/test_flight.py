@@ -21,6 +21,7 @@ from tests.wire.clients import (
     observation,
     refusal_of,
     refused,
+    unary,
     until,
     values_of,
 )
@@ -29,7 +30,6 @@ from tidegate.model import reference
 from tidegate.model.package import Package, load_package
 from tidegate.wire.stubs import model_pb2, session_pb2
 from tidegate.wire.stubs import prediction_pb2 as pb
-from tidegate.wire.stubs import types_pb2 as types
 
 X = np.array([[1.0, 2.0, 3.0, 4.0], [2.0, 3.0, 4.0, 5.0], [0.0, -1.0, 0.5, 2.0]])
 
@@ -305,7 +305,3 @@ async def test_a_drain_finishes_what_was_read(running: InProcess, client: Client
 
 def get(name: str) -> session_pb2.GetSessionRequest:
     return session_pb2.GetSessionRequest(model="random", session_id=name)
-
-
-def unary(payload: types.Observation) -> pb.PredictRequest:
-    return pb.PredictRequest(config=pb.StreamConfig(model="random"), observation=payload)

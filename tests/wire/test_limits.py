@@ -22,10 +22,10 @@ SESSIONS, STREAMS, INBOX_ROWS = 8, 4, 64
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """Small in everything; `slow` takes many milliseconds a step."""
+    """Small in everything; `slow` takes some milliseconds a step."""
     models = tmp_path_factory.mktemp("repository") / "models"
     random_package(models)
-    random_package(models, "slow", layers=3, hidden=1024)
+    random_package(models, "slow", layers=3, hidden=512)
     flags = {
         "sessions": SESSIONS,
         "streams": STREAMS,
@@ -149,7 +149,7 @@ class TestInbox:
         (name,) = names(1)
         other = client.stream()
         await other.predict(observation(name, X, 1))
-        busy = await self.busy(server, client, 200)
+        busy = await self.busy(server, client, 300)
         error = await refused(client.predict(observation(name, X, 2)))
         assert (error.reason, error.code) == ("INBOX_FULL", FULL)
         assert server.metric("tidegate_inbox_rows") >= INBOX_ROWS
@@ -157,7 +157,7 @@ class TestInbox:
             await other.send(observation(name, X, step))
         request = pb.GetSessionRequest(model="slow", session_id="busy")
         assert (await client.sessions.GetSession(request)).session.steps_seen > 0
-        assert (await busy.receive()).batch.rows == 200
+        assert (await busy.receive()).batch.rows == 300
         assert [answer.prediction.step for answer in await other.finish()] == list(range(2, 12))
         assert await busy.finish() == []
         assert (await client.predict(observation(name, X, 12))).prediction.step == 12
@@ -165,7 +165,7 @@ class TestInbox:
 
     async def test_the_inbox_stays_near_its_limit(self, server: RunningServer, client: Client) -> None:
         """However much streams send, at most one message each is taken beyond the limit."""
-        rows, messages = 64, 6
+        rows, messages = 64, 4
         streams = [client.stream("slow") for _ in range(STREAMS)]
         sending = [
             asyncio.ensure_future(self.send_many(stream, f"busy-{number}", rows, messages))
@@ -193,12 +193,12 @@ class TestInbox:
     async def test_unary_calls_above_the_limit_are_refused(self, server: RunningServer, client: Client) -> None:
         """One unary prediction too many at once is INBOX_FULL; one that ends makes room."""
         busy = client.stream("slow")
-        await busy.send(batch(["busy"] * 60, np.ones((60, 4))))
+        await busy.send(batch(["busy"] * 63, np.ones((63, 4))))
         await until(lambda: server.metric("tidegate_inbox_rows") > 0, "the steps have begun")
         calls = [asyncio.ensure_future(client.predict(observation("busy", X), "slow")) for _ in range(2)]
         await until(lambda: server.metric("tidegate_unary_calls_open") == 2, "both calls are there")
         assert (await refused(client.predict(observation("busy", X), "slow"))).reason == "INBOX_FULL"
-        assert sorted([(await call).prediction.step for call in calls])[0] > 60
-        assert (await client.predict(observation("busy", X), "slow")).prediction.step > 62
+        assert min([(await call).prediction.step for call in calls]) > 63
+        assert (await client.predict(observation("busy", X), "slow")).prediction.step > 65
         await busy.finish()
         await at_rest(server)

@@ -5,7 +5,7 @@ A version that leaves the repository is retired: it takes no new session and goe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from tidegate.config import Limits
@@ -77,9 +77,9 @@ class Catalog:
             )
         return lane
 
-    def prepare(self, snapshot: Snapshot) -> Steppers:
-        """Builds the steppers of new versions. Slow, changes nothing: may run beside the loop."""
-        known = set(self.known().values())
+    def prepare(self, snapshot: Snapshot, known: Collection[str] = ()) -> Steppers:
+        """Builds the steppers of versions whose fingerprints are not known. Slow, and reads nothing that changes: runs
+        beside the loop."""
         packages = [package for _, package in _packages(snapshot) if package.fingerprint not in known]
         return {package.fingerprint: TorchStepper(package, self._device, self._threads) for package in packages}
 

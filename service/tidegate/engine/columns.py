@@ -1,8 +1,8 @@
 """The column schema: everything that the server remembers of a session, declared once.
 
 A session is a row across these columns. Opening, reset, fork, eviction and (later) checkpoint, rewind and export
-iterate over this list, so that a new kind of memory is one more entry here and nothing else. Pure: no torch, no grpc,
-no asyncio.
+iterate over this list, so that a new kind of memory is one more entry here, and a line where the engine writes it
+(`Engine._commit`). Pure: no torch, no grpc, no asyncio.
 """
 
 from __future__ import annotations

@@ -143,7 +143,7 @@ class EngineHost:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(self._sweep_seconds)
-            await self.call(Sweep())
+            self.post(Sweep())
 
 
 def _release(waiters: list[asyncio.Future[None]]) -> None:

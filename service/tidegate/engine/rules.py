@@ -1,8 +1,8 @@
 """The session rules: what one observation does to its session. The only place where that is decided.
 
-Whole columns at once: the first rule of `_RULES` that holds for a row decides it. Order matters: a retry of the last
-step is answered even in quarantine (its reply is known), and an old step is refused even with a reset (a client that
-sends a stretch again must not wipe what came after). Pure: no torch, no grpc, no asyncio.
+Whole columns at once: the first of the rules in `judge` that holds for a row decides it. Order matters: a retry of the
+last step is answered even in quarantine (its reply is known), and an old step is refused even with a reset (a client
+that sends a stretch again must not wipe what came after). Pure: no torch, no grpc, no asyncio.
 """
 
 from __future__ import annotations

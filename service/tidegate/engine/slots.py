@@ -2,7 +2,7 @@
 
 A reference packs generation, slab and slot in one int64. A slot's generation goes up when it is given back and starts
 at random in each process, so that a stale reference, even one from before a restart, matches nothing.
-Slot 0 is spare: padding rows read and write it. Pure: no torch, no grpc, no asyncio.
+Slot 0 is spare: padding rows read it, and rows that are not finite are written to it. Pure: no torch, grpc or asyncio.
 """
 
 from __future__ import annotations

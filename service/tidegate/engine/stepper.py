@@ -142,9 +142,9 @@ class TorchStepper:
         if work.gaps is not None:
             before, inputs = self._bridge(work, rows, before, inputs)
         after = torch.empty_like(before)
-        scaled = self._kernel(self._scaler.scale(inputs), before, after)
-        raw = self._scaler.unscale(scaled)
-        finite = torch.isfinite(after.sum(1) + raw.sum(1))
+        scaled = self._scaler.scale(inputs)  # an observation beyond float32 is infinite here
+        raw = self._scaler.unscale(self._kernel(scaled, before, after))
+        finite = torch.isfinite(scaled.sum(1) + after.sum(1) + raw.sum(1))
         work.values[rows], work.finite[rows] = raw, finite
         real = max(0, min(work.rows, rows.stop) - rows.start)
         targets = torch.where(finite, slots, SPARE_SLOT)[:real]

@@ -26,6 +26,7 @@ from tidegate.wire.stubs import prediction_pb2 as pb
 from tidegate.wire.stubs import types_pb2 as types
 
 MESSAGE_MASK = (1 << STREAM_SHIFT) - 1
+ALIASES_FREE, ALIAS_SPREAD = 4096, 16  # an alias is below ALIASES_FREE + ALIAS_SPREAD x aliases bound
 
 
 @dataclass
@@ -56,6 +57,7 @@ class Call:
         self._waiting: dict[int, Waiting] = {}
         self._next = 0
         self._aliases = AliasTable()
+        self._bound = 0  # aliases bound so far
         self._answered: asyncio.Future[None] | None = None
         self._written: asyncio.Future[None] | None = None
 
@@ -94,7 +96,9 @@ class Call:
     def observe_batch(self, sequence: int, batch: types.ObservationBatch, deadline: float = np.inf) -> None:
         """Queues a batch; raises BAD_BATCH."""
         limits = self._front.limits
-        columns = codec.batch_columns(batch, limits.batch_message_rows_max, limits.aliases_max)
+        self._bound += len(batch.aliases) if batch.session_ids else 0
+        dense = ALIASES_FREE + ALIAS_SPREAD * self._bound  # a table is as long as its largest alias
+        columns = codec.batch_columns(batch, limits.batch_message_rows_max, min(limits.aliases_max, dense))
         rows = len(columns.step)
         request = self._expect(Waiting(sequence, rows, batch=codec.BatchReply(rows)))
         self._front.host.engine.inbox.add_block(
@@ -209,7 +213,7 @@ class FrontEnd:
         return call
 
     def close(self, call: Call) -> None:
-        """Forgets a call; what it has queued is not stepped."""
+        """Forgets a call; what it has queued is not stepped, but for what is in flight."""
         del self._calls[call.number]
         if not self._calls and self._last is not None and not self._last.done():
             self._last.set_result(None)
