@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import tempfile
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,6 +17,26 @@ from tests.benchmarks.report import Finding, table
 from tests.benchmarks.scenarios import SCENARIOS, PeerMissingError, Settings
 
 
+@dataclass
+class Outcome:
+    """What was found, and why the other scenarios found nothing: their peer is missing, or something went wrong."""
+
+    findings: list[Finding] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def lines(self) -> list[str]:
+        """All of it, one line each."""
+        skipped = [f"{name:<28}skipped: {why}" for name, why in self.skipped.items()]
+        failed = [f"{name:<28}FAILED: {why}" for name, why in self.failed.items()]
+        return [*table(self.findings), *skipped, *failed]
+
+    def record(self) -> dict[str, object]:
+        """For the JSON file."""
+        findings = [finding.record() for finding in self.findings]
+        return {"findings": findings, "skipped": self.skipped, "failed": self.failed}
+
+
 def main() -> None:
     """The command."""
     asked = arguments()
@@ -23,15 +44,14 @@ def main() -> None:
     cores = Cores.of_this_machine()
     try:
         gload.build()
-        machine, versions = about_machine(), about_versions()
-        introduce(machine, versions, cores)
-        os.sched_setaffinity(0, {cores.load})  # ours, and what we start unless it says otherwise
-        with tempfile.TemporaryDirectory(prefix="tidegate-benchmarks-") as folder:
-            settings = Settings(asked.runs, asked.seconds, cores, Path(folder), asked.triton_venv)
-            findings, skipped = run_all(names, settings)
     except BenchmarkError as error:
-        raise SystemExit(f"benchmark failed: {error}") from None
-    print("\n".join(("", *table(findings), *(f"{name:<28}skipped: {why}" for name, why in skipped.items()))))
+        raise SystemExit(str(error)) from None
+    machine, versions = about_machine(), about_versions()
+    introduce(machine, versions, cores)
+    os.sched_setaffinity(0, {cores.load})  # ours, and what we start unless it says otherwise
+    with tempfile.TemporaryDirectory(prefix="tidegate-benchmarks-") as folder:
+        outcome = run_all(names, Settings(asked.runs, asked.seconds, cores, Path(folder), asked.triton_venv))
+    print("\n".join(("", *outcome.lines())))
     if asked.json is not None:
         record = {
             "taken": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -40,11 +60,12 @@ def main() -> None:
             "versions": versions,
             "runs": asked.runs,
             "seconds": asked.seconds,
-            "findings": [finding.record() for finding in findings],
-            "skipped": skipped,
+            **outcome.record(),
         }
         asked.json.parent.mkdir(parents=True, exist_ok=True)
         asked.json.write_text(json.dumps(record, indent=2) + "\n")
+    if outcome.failed:
+        raise SystemExit(1)
 
 
 def arguments() -> argparse.Namespace:
@@ -82,22 +103,23 @@ def introduce(machine: dict[str, object], versions: dict[str, str], cores: Cores
         print("The machine was busy in the last minute. If it still is, wait: figures will be noisy.")
 
 
-def run_all(names: list[str], settings: Settings) -> tuple[list[Finding], dict[str, str]]:
-    """Runs the scenarios and prints each as it comes; returns what was found, and what was skipped and why."""
-    findings: list[Finding] = []
-    skipped: dict[str, str] = {}
+def run_all(names: list[str], settings: Settings) -> Outcome:
+    """Runs the scenarios and prints each as it comes. One that fails does not keep the others from running."""
+    outcome = Outcome()
     for name in names:
         print(f"\n{name}", flush=True)
         try:
             found = SCENARIOS[name].run(settings)
         except PeerMissingError as why:
-            skipped[name] = str(why)
+            outcome.skipped[name] = str(why)
             print(f"  skipped: {why}")
-            continue
-        findings += found
-        for finding in found:
-            print("\n".join(finding.lines()), flush=True)
-    return findings, skipped
+        except (BenchmarkError, RuntimeError) as why:  # RuntimeError: our server did not start
+            outcome.failed[name] = str(why)
+            print(f"  FAILED: {why}")
+        else:
+            outcome.findings += found
+            print("\n".join(line for finding in found for line in finding.lines()), flush=True)
+    return outcome
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -98,6 +99,12 @@ class Child:
             last = self._said.read().decode(errors="replace")[-SAID_SHOWN:]
             raise BenchmarkError(f"ended with exit code {code}: {self.process.args!r}\n{last}")
         return line
+
+    def ended(self) -> bool:
+        """Whether it is gone by itself, or will be in a moment."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(2)
+        return self.process.poll() is not None
 
     def stop(self) -> None:
         """Ends it."""

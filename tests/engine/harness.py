@@ -90,7 +90,9 @@ class InProcess:
     def install(self, models: Path | repository.Snapshot, steppers: Steppers | None = None) -> Changes:
         """Takes over what the repository holds now. Steppers that are given are not built again."""
         snapshot = repository.scan(models, self.catalog.known()) if isinstance(models, Path) else models
-        return self.catalog.install(snapshot, self.catalog.prepare(snapshot) if steppers is None else steppers)
+        if steppers is None:
+            steppers = self.catalog.prepare(snapshot, self.catalog.known().values())
+        return self.catalog.install(snapshot, steppers)
 
     def execute(self, command: Command) -> object:
         return self.engine.execute(command)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import lru_cache
 
@@ -21,7 +21,7 @@ from tidegate.model.package import Package
 
 HOUR = 3_600_000_000_000
 INTERVALS = {"": 0, "8ns": 8, "h": HOUR}
-HUGE = 1e300  # a row of nothing else overflows float32, and its step is not finite
+HUGE = 1e300  # overflows float32: a step that takes it (but for a feature that is scaled by log1p) is not finite
 
 Values = tuple[float | None, ...]
 
@@ -206,7 +206,7 @@ class PlainModel:
             "RESET": row.reset,
         }
         session.last = row
-        session.history.append(row)
+        session.history.append(replace(row, step=session.step))
         session.reply = Expected(
             reason="OK",
             scaled=self._predict(tuple(session.inputs))[0],

@@ -368,7 +368,7 @@ class SessionsMachine(RuleBasedStateMachine):
             time = base + int((ahead + sketch.hours) * HOUR)
         values: Values = tuple(None if math.isnan(x) else x for x in sketch.values[: WIDTHS[model]])
         if sketch.spoil == "huge":
-            values = (HUGE,) * len(values)
+            values = (HUGE, *values[1:])
         elif sketch.spoil == "infinite":
             values = (*values[:-1], -math.inf)
         return Row(sketch.name, values, step, time, sketch.reset)
@@ -466,5 +466,14 @@ class SessionsMachine(RuleBasedStateMachine):
         return reference.scale(plain.package, row)[0, plain.targets]
 
 
-SessionsMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=40)
-TestSessions = SessionsMachine.TestCase
+class TestSessions(SessionsMachine.TestCase):  # type: ignore[misc,name-defined]
+    """What `make test` has time for."""
+
+    settings = settings(max_examples=200, stateful_step_count=40)
+
+
+@pytest.mark.soak
+class TestManySessions(SessionsMachine.TestCase):  # type: ignore[misc,name-defined]
+    """Two thousand examples."""
+
+    settings = settings(max_examples=2000, stateful_step_count=40)

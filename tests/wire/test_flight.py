@@ -172,6 +172,69 @@ async def test_a_session_forked_meanwhile(
     np.testing.assert_allclose(answer.values, reference.predict(package, X).raw[2], atol=1e-5)
 
 
+class TestInbox:
+    """A step is held; the inbox is full at 64 rows."""
+
+    @pytest.fixture
+    async def running(self, models: Path) -> AsyncIterator[InProcess]:
+        async with in_process(models, inbox_rows_max=64, unary_calls_max=2) as running:
+            yield running
+
+    async def test_a_full_inbox_refuses_unary_calls_alone(self, running: InProcess, client: Client, held: Gate) -> None:
+        """Unary predictions are INBOX_FULL; streams are held back, then answered; session calls are taken."""
+        streams, inbox = [client.stream() for _ in range(3)], running.server.host.engine.inbox
+        await streams[0].send(batch([f"feed-{row}" for row in range(63)], np.tile(X[0], (63, 1))))
+        await until(lambda: inbox.full, "a full inbox")
+        error = await refused(client.predict(observation("new", X[0])))
+        assert (error.reason, error.code) == ("INBOX_FULL", grpc.StatusCode.RESOURCE_EXHAUSTED)
+        for stream in streams[1:]:
+            for step in range(3):
+                await stream.send(observation(f"single-{id(stream)}", X[step], step + 1))
+        call = asyncio.ensure_future(client.sessions.GetSession(get("busy")))
+        await until(lambda: bool(running.server.host._commands), "the command is queued")
+        held.open()
+        assert (await call).session.step == 1
+        assert [answer.batch.rows for answer in await streams[0].finish()] == [63]
+        for stream in streams[1:]:
+            assert [answer.prediction.step for answer in await stream.finish()] == [1, 2, 3]
+        assert (await client.predict(observation("new", X[0]))).prediction.step == 1
+
+    async def test_the_inbox_stays_near_its_limit(self, running: InProcess, client: Client, held: Gate) -> None:
+        """However much streams send, each has at most one message beyond the limit taken, and all are answered."""
+        rows, messages, streams = 50, 10, [client.stream() for _ in range(4)]
+        deepest = 0
+
+        async def watch() -> None:
+            nonlocal deepest
+            while True:
+                deepest = max(deepest, running.server.host.engine.inbox.rows)
+                await asyncio.sleep(0)
+
+        async def feed(stream: Stream) -> int:
+            for _ in range(messages):
+                await stream.send(batch([f"feed-{id(stream)}-{row}" for row in range(rows)], np.tile(X[0], (rows, 1))))
+            return sum(len(answer.batch.errors) for answer in await stream.finish())
+
+        watching = asyncio.create_task(watch())
+        feeding = [asyncio.create_task(feed(stream)) for stream in streams]
+        await until(lambda: running.server.host.engine.inbox.full, "a full inbox")
+        held.open()
+        assert [await task for task in feeding] == [0] * len(streams)
+        watching.cancel()
+        assert 64 <= deepest < 64 + rows * len(streams)
+
+    async def test_unary_calls_above_the_limit_are_refused(
+        self, running: InProcess, client: Client, held: Gate
+    ) -> None:
+        """One unary prediction too many at once is INBOX_FULL; one that ends makes room."""
+        second = asyncio.ensure_future(client.predict(observation("other", X[0])))
+        await until(lambda: running.server.front.unary == 2, "both calls are there")
+        assert (await refused(client.predict(observation("third", X[0])))).reason == "INBOX_FULL"
+        held.open()
+        await second
+        assert (await client.predict(observation("third", X[0]))).prediction.step == 1
+
+
 class TestGone:
     """A caller that is gone: what it had queued is not stepped, opens no session and leaves nothing behind."""
 

@@ -111,47 +111,49 @@ async def test_clients_that_die_or_freeze_are_noticed(server: RunningServer, cli
             process.wait()
 
 
-async def open_and_abandon(address: str, how: str, streams: int = STREAMS) -> None:
-    """Opens streams that each have a session and an answer that is never read, and leaves them in one of three ways."""
+async def open_and_abandon(address: str, how: str) -> None:
+    """Opens streams that each have a session and an answer that is never read, and leaves them.
+
+    cancelled, half cancelled: call by call; closed: all at once with their channel; half read: that too, after answers.
+    """
     client = Client(address)
-    calls = [client.stream() for _ in range(streams)]
+    calls = [client.stream() for _ in range(STREAMS)]
     for number, stream in enumerate(calls):
         await stream.send(observation(f"abandoned-{number}", [1, 2, 3, 4]))
     if how == "half read":
         for stream in calls[::2]:
             await stream.receive()
-    if how == "cancelled":
-        for stream in calls:
+    if "cancelled" in how:
+        for stream in calls[:: 2 if how.startswith("half") else 1]:
             stream.call.cancel()
     await client.channel.close()
 
 
 async def test_abandoned_streams_leave_nothing_in_the_server(server: RunningServer) -> None:
-    """2,000 streams opened and abandoned, four times over: each time all gauges return to 0, the sessions are those
-    that were opened and no more, and after the first round memory grows by less than 8 MiB in all.
+    """2,000 streams opened and abandoned, five times over: each time all gauges return to 0, the sessions are those
+    that were opened and no more, and after two rounds memory grows by less than 4 KiB a stream.
     """
     await at_rest(server)
     sizes = []
     sessions = server.metric('tidegate_sessions_resident{model="random",version="1"}')
-    for how in ("cancelled", "closed", "half read", "cancelled"):
+    for how in ("cancelled", "closed", "half read", "cancelled", "closed"):
         await open_and_abandon(server.grpc, how)
         await at_rest(server)
         sizes.append(rss(server))
         assert server.metric('tidegate_sessions_resident{model="random",version="1"}') <= sessions + STREAMS
-    assert max(sizes[1:]) - sizes[0] < 8 * MIB
+    assert sizes[-1] - sizes[1] < 3 * STREAMS * 4096
 
 
 async def test_abandoned_streams_leave_no_task(models: Path) -> None:
     """2,000 streams opened and abandoned leave no asyncio task and no call in the front-end's books."""
     async with in_process(models) as running:
-        before = {id(task) for task in asyncio.all_tasks()}
-        for how in ("cancelled", "closed"):
-            await open_and_abandon(running.grpc, how)
-            await until(lambda: running.at_rest, "rest")
-            await until(lambda: {id(task) for task in asyncio.all_tasks()} <= before, "no task is left")
-            assert not running.server.front._calls
-            assert not running.server.host.engine.waiting
-            assert not running.server.host._room
+        before = len(asyncio.all_tasks())
+        await open_and_abandon(running.grpc, "half cancelled")
+        await until(lambda: running.at_rest, "rest")
+        await until(lambda: len(asyncio.all_tasks()) <= before, "no task is left")
+        assert not running.server.front._calls
+        assert not running.server.host.engine.waiting
+        assert not running.server.host._room
 
 
 async def test_unary_calls_that_fail_leave_nothing(server: RunningServer, client: Client) -> None:

@@ -12,25 +12,22 @@ import pytest
 
 from tests.packages import random_package
 from tests.servers import RunningServer
-from tests.wire.clients import Client, Stream, at_rest, batch, observation, refusal_of, refused, until
+from tests.wire.clients import Client, batch, observation, refusal_of, refused, until
 from tidegate.wire.stubs import session_pb2 as pb
 
 FULL = grpc.StatusCode.RESOURCE_EXHAUSTED
 X = [1.0, 2.0, 3.0, 4.0]
-SESSIONS, STREAMS, INBOX_ROWS = 8, 4, 64
+SESSIONS, STREAMS = 8, 4
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """Small in everything; `slow` takes some milliseconds a step."""
+    """Small in everything."""
     models = tmp_path_factory.mktemp("repository") / "models"
     random_package(models)
-    random_package(models, "slow", layers=3, hidden=512)
     flags = {
         "sessions": SESSIONS,
         "streams": STREAMS,
-        "inbox-rows": INBOX_ROWS,
-        "unary-calls": 2,
         "aliases": 16,
         "batch-message-rows": 512,
         "message-bytes": 65_536,
@@ -133,72 +130,3 @@ async def test_a_message_above_the_limit_ends_its_stream_alone(client: Client) -
     bulk = pb.BatchOpenSessionsRequest(model="random", session_ids=["x"] * 513)
     assert (await refused(client.sessions.BatchOpenSessions(bulk))).reason == "BAD_BATCH"
     await close(client, name)
-
-
-class TestInbox:
-    """While `slow` works through many steps of one session, the inbox is over its limit."""
-
-    async def busy(self, server: RunningServer, client: Client, steps: int) -> Stream:
-        stream = client.stream("slow")
-        await stream.send(batch(["busy"] * steps, np.ones((steps, 4)), resets=[1] + [0] * (steps - 1)))
-        await until(lambda: server.metric("tidegate_inbox_rows") >= INBOX_ROWS, "a full inbox")
-        return stream
-
-    async def test_a_full_inbox_refuses_unary_calls_alone(self, server: RunningServer, client: Client) -> None:
-        """Unary predictions are INBOX_FULL; a stream is only held back, and a session call is answered."""
-        (name,) = names(1)
-        other = client.stream()
-        await other.predict(observation(name, X, 1))
-        busy = await self.busy(server, client, 300)
-        error = await refused(client.predict(observation(name, X, 2)))
-        assert (error.reason, error.code) == ("INBOX_FULL", FULL)
-        assert server.metric("tidegate_inbox_rows") >= INBOX_ROWS
-        for step in range(2, 12):
-            await other.send(observation(name, X, step))
-        request = pb.GetSessionRequest(model="slow", session_id="busy")
-        assert (await client.sessions.GetSession(request)).session.steps_seen > 0
-        assert (await busy.receive()).batch.rows == 300
-        assert [answer.prediction.step for answer in await other.finish()] == list(range(2, 12))
-        assert await busy.finish() == []
-        assert (await client.predict(observation(name, X, 12))).prediction.step == 12
-        await close(client, name)
-
-    async def test_the_inbox_stays_near_its_limit(self, server: RunningServer, client: Client) -> None:
-        """However much streams send, at most one message each is taken beyond the limit."""
-        rows, messages = 64, 4
-        streams = [client.stream("slow") for _ in range(STREAMS)]
-        sending = [
-            asyncio.ensure_future(self.send_many(stream, f"busy-{number}", rows, messages))
-            for number, stream in enumerate(streams)
-        ]
-        depths: list[float] = []
-
-        def drained() -> bool:
-            depths.append(server.metric("tidegate_inbox_rows"))
-            return all(task.done() for task in sending)
-
-        await until(drained, "all is answered")
-        assert max(depths) <= INBOX_ROWS + rows * STREAMS
-        assert [await task for task in sending] == [messages * rows] * STREAMS
-        await client.sessions.BatchCloseSessions(
-            pb.BatchCloseSessionsRequest(model="slow", session_ids=[f"busy-{number}" for number in range(STREAMS)])
-        )
-
-    async def send_many(self, stream: Stream, name: str, rows: int, messages: int) -> int:
-        """Returns the session's last step."""
-        for _ in range(messages):
-            await stream.send(batch([name] * rows, np.ones((rows, 4))))
-        return int((await stream.finish())[-1].batch.steps[-1])
-
-    async def test_unary_calls_above_the_limit_are_refused(self, server: RunningServer, client: Client) -> None:
-        """One unary prediction too many at once is INBOX_FULL; one that ends makes room."""
-        busy = client.stream("slow")
-        await busy.send(batch(["busy"] * 63, np.ones((63, 4))))
-        await until(lambda: server.metric("tidegate_inbox_rows") > 0, "the steps have begun")
-        calls = [asyncio.ensure_future(client.predict(observation("busy", X), "slow")) for _ in range(2)]
-        await until(lambda: server.metric("tidegate_unary_calls_open") == 2, "both calls are there")
-        assert (await refused(client.predict(observation("busy", X), "slow"))).reason == "INBOX_FULL"
-        assert min([(await call).prediction.step for call in calls]) > 63
-        assert (await client.predict(observation("busy", X), "slow")).prediction.step > 65
-        await busy.finish()
-        await at_rest(server)

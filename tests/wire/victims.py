@@ -25,7 +25,7 @@ async def main(address: str, kind: str) -> None:
 
 
 async def live(stream: Stream, kind: str) -> None:
-    """idle: does nothing; deaf: writes without reading until flow control holds it; busy: writes and reads, for ever."""
+    """idle: does nothing; deaf: writes and never reads, until flow control holds it; busy: writes and reads."""
     ids = [f"victim-{row}" for row in range(ROWS)]
     while kind != "idle":
         await stream.call.write(stream.request(batch(ids, np.ones((ROWS, 4)))))
