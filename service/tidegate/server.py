@@ -21,7 +21,7 @@ from tidegate import logs, observability
 from tidegate.config import Settings
 from tidegate.engine.catalog import Catalog, Changes
 from tidegate.engine.device import choose_device, memory_bytes, use_one_thread
-from tidegate.engine.engine import Clock, Engine
+from tidegate.engine.engine import Engine
 from tidegate.engine.inbox import Inbox
 from tidegate.engine.loop import EngineHost
 from tidegate.engine.sessions import Sessions
@@ -47,8 +47,8 @@ class Server:
         self.metrics = Metrics()
         self.catalog = Catalog(limits, state_bytes_max, device, settings.threads or os.cpu_count() or 1)
         self.sessions = Sessions(self.catalog, limits)
-        clock = Clock(monotonic=time.monotonic, wall=time.time)
-        engine = Engine(self.catalog, self.sessions, Inbox(limits.inbox_rows_max), self.metrics, clock)
+        inbox = Inbox(limits.inbox_rows_max)
+        engine = Engine(self.catalog, self.sessions, inbox, self.metrics, clock=time.monotonic)
         self.host = EngineHost(engine, limits.sweep_seconds)
         self.front = FrontEnd(self.host, limits)
         self._ready = False

@@ -77,11 +77,14 @@ def rates(seen: Passes, sessions: int) -> dict[str, list[float]]:
 
 def step_all(ours: Ours, sessions: int) -> Passes:
     """Opens and steps the sessions, after others have brought up all that is made once: buffers, lazy imports."""
-    with grpc.insecure_channel(ours.grpc) as channel:
-        stream_passes(channel, WARM_SESSIONS, PASSES, "warm")
-        before = ours.resident_bytes
-        seconds = stream_passes(channel, sessions, PASSES, "feed")
-        after = ours.resident_bytes
+    try:
+        with grpc.insecure_channel(ours.grpc) as channel:
+            stream_passes(channel, WARM_SESSIONS, PASSES, "warm")
+            before = ours.resident_bytes
+            seconds = stream_passes(channel, sessions, PASSES, "feed")
+            after = ours.resident_bytes
+    except grpc.RpcError as error:
+        raise BenchmarkError(f"our server ended the stream: {error}") from None
     ours.check()
     return Passes(seconds, before, after)
 

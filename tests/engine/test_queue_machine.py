@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from tidegate.engine.lane import WINDOW_BATCHES, Queued, RowQueue
 from tidegate.engine.slots import SlotTable, slots_of
@@ -125,14 +132,12 @@ class QueueMachine(RuleBasedStateMachine):
         assert slots_of(refs[: len(self.open)]).tolist() == list(self.open.values())
 
 
-class TestQueue(QueueMachine.TestCase):  # type: ignore[misc,name-defined]
-    """What `make test` has time for."""
-
-    settings = settings(max_examples=200, stateful_step_count=40)
+def test_queues() -> None:
+    """No order of opening, closing, waiting and batches parts queue from deque, or lets a stale reference live."""
+    run_state_machine_as_test(QueueMachine, settings=settings(max_examples=200))
 
 
 @pytest.mark.soak
-class TestManyQueues(QueueMachine.TestCase):  # type: ignore[misc,name-defined]
-    """Two thousand examples."""
-
-    settings = settings(max_examples=2000, stateful_step_count=40)
+def test_many_queues() -> None:
+    """The same in two thousand examples."""
+    run_state_machine_as_test(QueueMachine, settings=settings(max_examples=2000))

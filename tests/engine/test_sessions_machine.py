@@ -8,82 +8,28 @@ each session's observations are taken once more, alone, by a second engine: ever
 from __future__ import annotations
 
 import math
-import tempfile
-from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from tests.engine.harness import Answer, InProcess, in_order
+from tests.engine.feeds import LIMITS, MODELS, NAMES, NUMBERS, SKETCHES, WIDTHS, Sketch, shared
+from tests.engine.harness import DEVICES, Answer, InProcess, in_order
 from tests.engine.plain import HOUR, HUGE, Expected, PlainModel, PlainSession, Row, Values
-from tests.packages import random_package
-from tidegate.config import Limits
 from tidegate.engine import commands
-from tidegate.engine.catalog import Catalog, Steppers
-from tidegate.engine.device import use_one_thread
 from tidegate.engine.inbox import AliasTable, Scope
 from tidegate.errors import Reason, TidegateError
-from tidegate.model import reference, repository
+from tidegate.model import reference
 from tidegate.model.frequency import NO_TIME
 
-NAMES = ["a", "b", "c", "d"]
-LIMITS = Limits(sessions_max=7, idle_seconds_max=100.0)
 IDLE = LIMITS.idle_seconds_max
 TOLERANCE = 1e-5  # in training units
 UNBOUND = 9  # an alias that no message binds
-
-
-def _features(*marks: tuple[str, str, float, float]) -> list[dict[str, Any]]:
-    return [
-        {"name": f"x{place}", "role": role, "scaling": {"transform": transform, "center": center, "scale": scale}}
-        for place, (role, transform, center, scale) in enumerate(marks)
-    ]
-
-
-@dataclass(frozen=True)
-class Repository:
-    """What all examples share: the packages, and steppers built once."""
-
-    snapshot: repository.Snapshot
-    steppers: Steppers
-
-
-@lru_cache
-def shared(device: str) -> Repository:
-    """Three models: one refuses gaps, one imputes them on an hourly grid, one has nothing that saturates."""
-    use_one_thread()
-    with tempfile.TemporaryDirectory() as folder:
-        models = Path(folder)
-        marks = [("target", "none", 0.25, 2.0), ("past", "none", 0.0, 1.0), ("target", "none", -1.0, 0.5)]
-        random_package(models, "plain", hidden=8, features=_features(*marks), targets=["x2", "x0"])
-        marks = [("past", "none", 1.0, 1.0), ("target", "log1p", 0.5, 1.5), ("target", "none", 0.0, 3.0)]
-        random_package(
-            models,
-            "grid",
-            cell="lstm_peephole",
-            layers=2,
-            hidden=8,
-            features=_features(*marks),
-            targets=["x1", "x2"],
-            frequency="h",
-            gaps={"policy": "impute", "gap_steps_max": 3, "missing_steps_max": 2, "time_tolerance": 0.25},
-        )
-        linear = [{"name": "x0", "role": "target"}]
-        random_package(
-            models, "linear", cell="rnn_tanh", hidden=8, features=linear, targets=["x0"], hidden_activation="identity"
-        )
-        snapshot = repository.scan(models)
-        return Repository(snapshot, Catalog(LIMITS, 1 << 30, device).prepare(snapshot))
-
-
-MODELS = ["plain", "grid", "linear"]
-WIDTHS = {"plain": 3, "grid": 3, "linear": 1}
 
 
 @dataclass
@@ -99,47 +45,19 @@ class Message:
     single: bool = False
 
 
-@dataclass
-class Sketch:
-    """A row before it is known what its session has seen: `step` and `hours` are relative to the session."""
-
-    name: str
-    step: int | None  # None: 0, the next one
-    hours: float | None
-    values: list[float]
-    reset: bool
-    again: bool  # the last row again
-    spoil: str
-
-
-NUMBERS = st.sampled_from([0.0, -0.0, 1.0, -2.5, 3.0]) | st.floats(-4, 4, width=32)
-SKETCHES = st.builds(
-    Sketch,
-    name=st.sampled_from(NAMES),
-    step=st.sampled_from([None, 1, 1, 1, 1, 1, 1, 2, 3, 4, 5, 0, -1]),
-    hours=st.sampled_from([None, None, 1, 1, 1, 2, 3, 4, 5, 0, -1, 1.125, 0.75, 1.5, 2.375]),
-    values=st.lists(NUMBERS | st.just(math.nan), min_size=3, max_size=3),
-    reset=st.sampled_from([False] * 7 + [True]),
-    again=st.sampled_from([False] * 4 + [True]),
-    spoil=st.sampled_from([""] * 20 + ["huge", "infinite", "conflict"]),
-)
-
-
 class SessionsMachine(RuleBasedStateMachine):
     """Clients, operators and time against one engine."""
 
-    device = "cpu"
-
-    def __init__(self) -> None:
+    def __init__(self, device: str) -> None:
         super().__init__()
-        self.packages = shared(self.device)
-        self.engine = InProcess(self.packages.snapshot, self.device, LIMITS, steppers=self.packages.steppers)
+        self.packages = shared(device)
+        self.engine = InProcess(self.packages.snapshot, device, LIMITS, steppers=self.packages.steppers)
         listings = self.packages.snapshot.models
         self.plain = {model: PlainModel(listings[model].versions["1"]) for model in MODELS}
         self.waiting: list[Message] = []
         self.tables = {model: AliasTable() for model in MODELS}
         self.bound: dict[str, dict[int, str]] = {model: {} for model in MODELS}
-        self.replayed = InProcess(self.packages.snapshot, self.device, LIMITS, steppers=self.packages.steppers)
+        self.replayed = InProcess(self.packages.snapshot, device, LIMITS, steppers=self.packages.steppers)
 
     # What clients send.
 
@@ -357,9 +275,9 @@ class SessionsMachine(RuleBasedStateMachine):
         """A row near to what its session has seen; rows that wait count as taken."""
         session = self.plain[model].sessions.get(sketch.name, PlainSession())
         if sketch.again and session.last is not None:
-            row = session.last
-            values = tuple(1.25 if x is None else x + 1.0 for x in row.values) if sketch.spoil else row.values
-            return Row(row.session, values, row.step, row.time, row.reset)
+            last = session.last
+            other = tuple(1.25 if x is None else x + 1.0 for x in last.values)
+            return replace(last, values=other) if sketch.spoil else last
         ahead = self._ahead(sketch.name)
         step = 0 if sketch.step is None else max(0, session.step + ahead + sketch.step)
         time = None
@@ -466,14 +384,19 @@ class SessionsMachine(RuleBasedStateMachine):
         return reference.scale(plain.package, row)[0, plain.targets]
 
 
-class TestSessions(SessionsMachine.TestCase):  # type: ignore[misc,name-defined]
-    """What `make test` has time for."""
+def run_sessions(device: str, examples: int) -> None:
+    machine = partial(SessionsMachine, device)  # whatever makes a machine will do
+    run_state_machine_as_test(machine, settings=settings(max_examples=examples))  # type: ignore[arg-type]
 
-    settings = settings(max_examples=200, stateful_step_count=40)
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_sessions(device: str) -> None:
+    """No history of events makes a session other than its plain twin."""
+    run_sessions(device, 200)
 
 
 @pytest.mark.soak
-class TestManySessions(SessionsMachine.TestCase):  # type: ignore[misc,name-defined]
-    """Two thousand examples."""
-
-    settings = settings(max_examples=2000, stateful_step_count=40)
+@pytest.mark.parametrize("device", DEVICES)
+def test_many_sessions(device: str) -> None:
+    """The same in two thousand examples."""
+    run_sessions(device, 2000)

@@ -27,12 +27,12 @@ class Admission:
         self._catalog = catalog
         self._sessions = sessions
 
-    def admit(self, block: Block, now: float, monotonic: float) -> Replies | None:
-        """Queues the block's rows; returns replies to those that are refused at once. `now` is the wall clock's."""
+    def admit(self, block: Block, now: float) -> Replies | None:
+        """Queues the block's rows; returns replies to those that are refused at once."""
         refused = np.zeros(len(block), np.uint8)
         bad = np.isinf(block.values).any(1)
         refused[bad] = Reason.BAD_OBSERVATION
-        refused[block.deadline < monotonic] = Reason.DEADLINE_EXCEEDED  # in time to open no session for it
+        refused[block.deadline < now] = Reason.DEADLINE_EXCEEDED  # in time to open no session for it
         refused[block.deadline == -np.inf] = Reason.CANCELLED
         created = np.zeros(len(block), bool)
         refs = self._resolve(block, refused)
@@ -149,7 +149,8 @@ class Admission:
                     deadline=block.deadline[mine],
                     arrived=block.arrived[mine],
                     values=values,
-                )
+                ),
+                lane.slab.next_turn,
             )
 
     def _values(self, block: Block, lane: Lane, rows: NDArray[np.int64], refused: Outcomes) -> NDArray[np.float64]:

@@ -5,6 +5,7 @@ A version that leaves the repository is retired: it takes no new session and goe
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
@@ -14,11 +15,13 @@ from tidegate.engine.lane import Lane
 from tidegate.engine.slab import Slab
 from tidegate.engine.slots import SLABS_MAX, SLOTS_MAX
 from tidegate.engine.stepper import Stepper, TorchStepper
-from tidegate.errors import PackageError, Reason, TidegateError
+from tidegate.errors import Reason, TidegateError
 from tidegate.model.package import Package
 from tidegate.model.repository import Snapshot
 
-Steppers = dict[str, Stepper]  # by the package's fingerprint
+Steppers = dict[str, Stepper | str]  # by the package's fingerprint; a string says why there is none
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -80,12 +83,21 @@ class Catalog:
     def prepare(self, snapshot: Snapshot, known: Collection[str] = ()) -> Steppers:
         """Builds the steppers of versions whose fingerprints are not known. Slow, and reads nothing that changes: runs
         beside the loop."""
-        packages = [package for _, package in _packages(snapshot) if package.fingerprint not in known]
-        return {package.fingerprint: TorchStepper(package, self._device, self._threads) for package in packages}
+        steppers: Steppers = {}
+        for _, package in _packages(snapshot):
+            if package.fingerprint not in known:
+                try:
+                    steppers[package.fingerprint] = TorchStepper(package, self._device, self._threads)
+                except Exception as error:  # a device without room, say: this version is refused, the rest is served
+                    log.exception("no stepper for %s/%s", package.manifest.name, package.manifest.version)
+                    steppers[package.fingerprint] = f"stepper: cannot be built ({type(error).__name__})"
+        return steppers
 
     def install(self, snapshot: Snapshot, steppers: Steppers) -> Changes:
         """Takes over what the repository holds now."""
         changes = Changes()
+        for name in self.models.keys() - snapshot.models.keys():
+            self.models[name].refused = {}
         for name, listing in snapshot.models.items():
             entry = self.models.setdefault(name, Entry())
             entry.refused = dict(listing.refused)
@@ -110,8 +122,10 @@ class Catalog:
                 entry = self.models[lane.model]
                 if entry.lanes.get(lane.version) is lane:
                     del entry.lanes[lane.version]
-                if not entry.lanes and not entry.refused:
-                    del self.models[lane.model]
+        served = {lane.model for lane in self.lanes.values()}
+        for name, entry in list(self.models.items()):
+            if name not in served and not entry.refused:
+                del self.models[name]
 
     def _load(self, entry: Entry, package: Package, steppers: Steppers, changes: Changes) -> None:
         version, name = package.manifest.version, package.manifest.name
@@ -121,13 +135,10 @@ class Catalog:
                 current.retired = False
                 changes.added.append(f"{name}/{version}")
             return
-        stepper = steppers.get(package.fingerprint)
-        if stepper is None:
-            return  # the repository changed since `prepare`; the next reload brings it
-        try:
-            slab = self._slab(package)
-        except PackageError as error:
-            entry.refused[version] = str(error)
+        stepper = steppers.get(package.fingerprint, "stepper: was not prepared; reload again")
+        slab = self._slab(package)
+        if isinstance(stepper, str) or isinstance(slab, str):
+            entry.refused[version] = stepper if isinstance(stepper, str) else str(slab)
             return
         lane = Lane(self._numbers, package, stepper, slab)
         self._numbers += 1
@@ -141,15 +152,18 @@ class Catalog:
         if entry.default_version == lane.version:
             entry.default_version = None
 
-    def _slab(self, package: Package) -> Slab:
-        """The slab for the package's state shape, made at first use."""
+    def _slab(self, package: Package) -> Slab | str:
+        """The slab for the package's state shape, made at first use; or why there is none."""
         manifest = package.manifest
         schema = session_schema(len(manifest.features), len(manifest.targets), package.state_width)
         slab = self._slab_of.get(schema)
         if slab is None:
             if len(self.slabs) == SLABS_MAX:
-                raise PackageError("model.json", f"its state shape is one too many; at most {SLABS_MAX} at once")
-            slab = Slab(len(self.slabs), schema, self._capacity(schema), self._device)
+                return f"model.json: its state shape is one too many; at most {SLABS_MAX} while a server runs"
+            try:
+                slab = Slab(len(self.slabs), schema, self._capacity(schema), self._device)
+            except (OSError, MemoryError, RuntimeError) as error:
+                return f"model.json: no memory for its sessions ({type(error).__name__})"
             self._slab_of[schema] = slab
             self.slabs.append(slab)
         return slab

@@ -70,7 +70,7 @@ def session_schema(features: int, targets: int, state_width: int) -> Schema:
             Column("event_time", "int64", initial=NO_TIME, cleared=True),  # of the last observation, ns since 1970 UTC
             Column("digest", "uint64"),  # hash of the last observation, to tell a retry from a conflict
             Column("diverged", "bool", cleared=True),  # quarantined until reset
-            Column("active_at", "float64"),  # when it was last stepped or opened, seconds since 1970
+            Column("active_at", "float64"),  # when it was last stepped or opened, seconds of the monotonic clock
             Column(
                 "last_input", "float64", (features,), np.nan, cleared=True
             ),  # raw units; stands in for missing values

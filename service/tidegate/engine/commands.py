@@ -16,7 +16,7 @@ from tidegate.errors import Reason
 
 @dataclass(frozen=True)
 class SessionInfo:
-    """A session as people see it. Times: event_time in ns since 1970 UTC (NO_TIME: none), active_at in seconds."""
+    """A session as people see it. `event_time` is in ns since 1970 UTC (NO_TIME: none)."""
 
     model: str
     version: str
@@ -24,7 +24,7 @@ class SessionInfo:
     step: int
     steps_seen: int
     event_time: int
-    active_at: float
+    idle_seconds: float
     diverged: bool
 
 

@@ -20,7 +20,7 @@ from tidegate.engine.catalog import Catalog
 from tidegate.engine.imputation import Imputed, Memory, impute
 from tidegate.engine.inbox import Inbox
 from tidegate.engine.lane import Lane, Queued
-from tidegate.engine.replies import STREAM_SHIFT, Replies, RowFlag
+from tidegate.engine.replies import STREAM_SHIFT, Replies, RowFlag, refusals
 from tidegate.engine.rules import ADVANCE, DUPLICATE, Observed, Remembered, Verdicts, digest, judge
 from tidegate.engine.sessions import Sessions
 from tidegate.engine.slots import SPARE_SLOT, Slots, slots_of
@@ -30,14 +30,6 @@ from tidegate.metrics import Metrics
 from tidegate.model.frequency import NO_TIME
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class Clock:
-    """Seconds: `monotonic` for waits and deadlines, `wall` (since 1970) for what people see."""
-
-    monotonic: Callable[[], float]
-    wall: Callable[[], float]
 
 
 @dataclass
@@ -56,7 +48,9 @@ class Flight:
 
     @property
     def expected_seconds(self) -> float:
-        return self.lane.stepper.expected_seconds(len(self.batch)) if len(self.batch) else 0.0
+        if not len(self.batch):
+            return 0.0
+        return self.lane.stepper.expected_seconds(len(self.batch)) * (1 + int(self.batch.gaps.max()))
 
     def run(self) -> None:
         """The step. Changes the slab's state and nothing else of the engine."""
@@ -70,7 +64,9 @@ class Flight:
 class Engine:
     """All sessions of this process. `inbox` takes rows; `outbox` holds replies until the host takes them."""
 
-    def __init__(self, catalog: Catalog, sessions: Sessions, inbox: Inbox, metrics: Metrics, clock: Clock) -> None:
+    def __init__(
+        self, catalog: Catalog, sessions: Sessions, inbox: Inbox, metrics: Metrics, clock: Callable[[], float]
+    ) -> None:
         self.catalog = catalog
         self.sessions = sessions
         self.inbox = inbox
@@ -87,7 +83,7 @@ class Engine:
 
     def execute(self, command: commands.Command) -> object:
         """Carries out a command; raises TidegateError. Not while a flight is in the air."""
-        sessions, now = self.sessions, self._clock.wall()
+        sessions, now = self.sessions, self._clock()
         match command:
             case commands.OpenSessions(tenant, model, version, ids):
                 return sessions.open_many(tenant, self.catalog.resolve(model, version), ids, now)
@@ -96,11 +92,11 @@ class Engine:
             case commands.CloseSessions(tenant, model, ids):
                 return sessions.close_many(tenant, model, ids)
             case commands.GetSession(tenant, model, session_id):
-                return sessions.info(tenant, model, session_id)
+                return sessions.info(tenant, model, session_id, now)
             case commands.ForkSession(tenant, model, session_id, new_id):
                 return sessions.fork(tenant, model, session_id, new_id, now)
             case commands.ListSessions(tenant, wanted, cursor, size):
-                return sessions.list(tenant, wanted, cursor, size)
+                return sessions.list(tenant, wanted, cursor, size, now)
             case commands.CancelStream(stream):
                 self._cancel(stream)
                 return None
@@ -110,26 +106,52 @@ class Engine:
     def prepare(self) -> Flight | None:
         """Admits what is in the inbox and makes up the next batch; None when there is none."""
         for block in self.inbox.take():
-            refused = self._admission.admit(block, self._clock.wall(), self._clock.monotonic())
+            try:
+                refused = self._admission.admit(block, self._clock())
+            except Exception:  # out of memory, say: these rows fail, the server goes on
+                log.exception("%d rows of %s could not be admitted", len(block), block.scope.model)
+                refused = self._failed(block.request, block.row)
             if refused is not None:
                 self._send(refused, block.scope.model)
                 self.inbox.done(len(refused))
         lane = self._next_lane()
         if lane is None:
             return None
-        return self._flight(lane, lane.queue.take(self._rows_max(lane), lane.slab.scratch))
+        rows = lane.queue.take(self._rows_max(lane))
+        try:
+            return self._flight(lane, rows)
+        except Exception:
+            log.exception("a batch of %d rows of %s could not be made up", len(rows), lane.model)
+            self._give_up(rows, lane)
+            return None
 
     def finish(self, flight: Flight) -> None:
         """Commits the columns of what advanced, and puts the replies to all rows into the outbox."""
+        try:
+            self._finish(flight)
+        except Exception:
+            log.exception("a batch of %d rows of %s could not be answered", len(flight.rows), flight.lane.model)
+            flight.lane.slab.host["diverged"][flight.batch.slots] = True
+            self._give_up(flight.rows, flight.lane)
+
+    def _finish(self, flight: Flight) -> None:
         duplicate = flight.verdicts.ruling == DUPLICATE
         outcome = np.where(duplicate, Reason.OK, flight.verdicts.ruling).astype(np.uint8)
         if len(flight.advancing):
             outcome[flight.advancing] = self._commit(flight)
         self._send(self._replies(flight, outcome, duplicate), flight.lane.model)
-        self._metrics.end_to_end.observe(self._clock.monotonic() - flight.rows.arrived)
+        self._metrics.end_to_end.observe(self._clock() - flight.rows.arrived)
         self.inbox.done(len(flight.rows))
         if flight.lane.retired:
             self.catalog.drop_unused()
+
+    def _give_up(self, rows: Queued, lane: Lane) -> None:
+        self._send(self._failed(rows.request, rows.row), lane.model)
+        self.inbox.done(len(rows))
+
+    @staticmethod
+    def _failed(request: NDArray[np.int64], row: NDArray[np.int32]) -> Replies:
+        return refusals(request, row, np.full(len(request), Reason.INTERNAL, np.uint8), targets=0)
 
     def _next_lane(self) -> Lane | None:
         """The lane whose turn it is: lanes with work take turns."""
@@ -154,7 +176,7 @@ class Engine:
 
     def _flight(self, lane: Lane, rows: Queued) -> Flight:
         """Judges the rows against their sessions and gathers what the step needs."""
-        now = self._clock.monotonic()
+        now = self._clock()
         alive = lane.slab.slots.alive(rows.ref)
         slots = np.where(alive, slots_of(rows.ref), SPARE_SLOT)
         refused = rows.refused
@@ -200,7 +222,8 @@ class Engine:
         """Writes the columns of rows whose step was taken; quarantines the others. Returns the outcomes."""
         result, host = flight.result, flight.lane.slab.host
         slots, rows = flight.batch.slots, flight.advancing
-        if result is None:
+        if result is None:  # some states may have moved and others not: none of them can be trusted
+            host["diverged"][slots] = True
             return np.full(len(rows), Reason.INTERNAL, np.uint8)
         self._metrics.batch_rows.observe(np.array([float(len(rows))]))
         self._metrics.step_seconds.observe(np.array([result.seconds]))
@@ -213,7 +236,7 @@ class Engine:
         host["steps_seen"][slots] = np.where(fresh, 0, host["steps_seen"][slots]) + gaps + 1
         host["event_time"][slots] = self._event_times(flight, rows, slots, taken)
         host["digest"][slots] = flight.digest[rows]
-        host["active_at"][slots] = self._clock.wall()
+        host["active_at"][slots] = self._clock()
         host["last_input"][slots] = imputed.values[taken]
         host["missing_run"][slots] = imputed.missing_run[taken]
         host["reply"][slots] = result.values[taken]

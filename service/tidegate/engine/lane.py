@@ -1,18 +1,19 @@
 """A lane: one loaded version, its stepper, its slab, and the rows that wait for it.
 
-The queue is a set of columns with a head and a tail. Rows that a batch leaves behind are moved up to the tail of the
-window that was looked at, so that taking a batch costs by the window and never by the queue.
+Rows wait as columns, in chunks as they came, listed by turn: taking a batch costs by the rows taken and the chunks that
+they lie in, never by the length of the queue.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tidegate.engine.choice import choose
+from tidegate.engine.choice import assign_turns
 from tidegate.engine.inbox import Scope
 from tidegate.engine.layout import Layout, layout_of
 from tidegate.engine.rules import Policy
@@ -21,8 +22,6 @@ from tidegate.engine.slots import slots_of
 from tidegate.engine.stepper import Stepper
 from tidegate.model.package import Package
 from tidegate.model.scaling import Scaler
-
-WINDOW_BATCHES = 4  # how many full batches of the queue are searched for rows of different sessions
 
 
 @dataclass
@@ -54,62 +53,89 @@ class Queued:
 _NAMES = [field.name for field in fields(Queued)]
 
 
-def _empty(rows: int, features: int) -> Queued:
-    dtypes = ("i8", "i8", "i4", "i8", "i8", "?", "?", "u1", "f8", "f8")
-    columns: list[NDArray[Any]] = [np.empty(rows, dtype) for dtype in dtypes]
-    columns.append(np.empty((rows, features)))
-    return Queued(*columns)
+class _Chunk:
+    """Rows that were queued together, in the order of their turns, and how many of them are gone."""
+
+    def __init__(self, rows: Queued, turns: NDArray[np.int64]) -> None:
+        self._rows, self._turns = rows, turns
+        self._start = 0
+
+    def __len__(self) -> int:
+        return len(self._turns) - self._start
+
+    @property
+    def turn(self) -> int:
+        """The turn of its next row."""
+        return int(self._turns[self._start])
+
+    def take(self, rows_max: int) -> Queued:
+        """Its rows of the next turn, at most so many."""
+        end = int(np.searchsorted(self._turns, self.turn, side="right"))
+        rows = slice(self._start, min(end, self._start + rows_max))
+        self._start = rows.stop
+        return self._rows.take(rows)
+
+    def expire(self, stream: int, shift: int) -> None:
+        """See RowQueue.expire."""
+        self._rows.deadline[self._rows.request >> shift == stream] = -np.inf
 
 
 class RowQueue:
-    """First in, first out, but for sessions that already have a row in the batch."""
+    """Rows by turn; see `choice`. A chunk is listed under the turn of its next row."""
 
-    def __init__(self, features: int) -> None:
-        self._features = features
-        self._columns = _empty(1024, features)
-        self._head = self._tail = 0
+    def __init__(self) -> None:
+        self._turns: dict[int, deque[_Chunk]] = {}
+        self._now = 0
+        self._rows = 0
 
     def __len__(self) -> int:
-        return self._tail - self._head
+        return self._rows
 
-    def append(self, rows: Queued) -> None:
-        """Adds rows at the end."""
-        if self._tail + len(rows) > len(self._columns):
-            self._make_room(len(rows))
-        for column, new in zip(self._columns.columns(), rows.columns(), strict=True):
-            column[self._tail : self._tail + len(rows)] = new
-        self._tail += len(rows)
+    def append(self, rows: Queued, next_turn: NDArray[np.int64]) -> None:
+        """Adds rows; `next_turn` is the slab's column for `assign_turns`."""
+        turns = assign_turns(slots_of(rows.ref), next_turn, self._now)
+        if (turns[1:] < turns[:-1]).any():
+            order = np.argsort(turns, kind="stable")
+            rows, turns = rows.take(order), turns[order]
+        self._list(_Chunk(rows, turns))
+        self._rows += len(rows)
 
-    def take(self, rows_max: int, scratch: NDArray[np.int32]) -> Queued:
-        """Removes and returns the next batch: the oldest row of each session, up to `rows_max`."""
-        window = slice(self._head, min(self._tail, self._head + WINDOW_BATCHES * rows_max))
-        chosen = choose(slots_of(self._columns.ref[window]), rows_max, scratch)
-        if len(chosen) == window.stop - window.start:
-            self._head = window.stop
-            return Queued(*(column[window].copy() for column in self._columns.columns()))
-        batch = self._columns.take(chosen + window.start)
-        left = np.ones(window.stop - window.start, bool)
-        left[chosen] = False
-        self._head = window.stop - int(left.sum())
-        if self._head < window.stop:
-            for column in self._columns.columns():
-                column[self._head : window.stop] = column[window][left]
-        return batch
+    def take(self, rows_max: int) -> Queued:
+        """Removes and returns the next batch: rows of different sessions, oldest first, at most so many."""
+        if self._now not in self._turns:
+            self._now = min(self._turns)
+        chunks = self._turns[self._now]
+        parts: list[Queued] = []
+        room = rows_max
+        while chunks and room:
+            chunk = chunks[0]
+            parts.append(chunk.take(room))
+            room -= len(parts[-1])
+            if not len(chunk) or chunk.turn > self._now:
+                chunks.popleft()
+                if len(chunk):
+                    self._list(chunk)
+        if not chunks:
+            del self._turns[self._now]
+            self._now += 1
+        self._rows -= rows_max - room
+        return _joined(parts)
 
     def expire(self, stream: int, shift: int) -> None:
         """Marks the rows of a stream that went away, so that they are dropped unstepped when their turn comes."""
-        live = slice(self._head, self._tail)
-        gone = self._columns.request[live] >> shift == stream
-        self._columns.deadline[live][gone] = -np.inf
+        for chunks in self._turns.values():
+            for chunk in chunks:
+                chunk.expire(stream, shift)
 
-    def _make_room(self, rows: int) -> None:
-        live = self._columns.take(slice(self._head, self._tail))
-        need = len(live) + rows
-        if need > len(self._columns) // 2:
-            self._columns = _empty(max(2 * need, 1024), self._features)
-        for column, old in zip(self._columns.columns(), live.columns(), strict=True):
-            column[: len(live)] = old.copy()
-        self._head, self._tail = 0, len(live)
+    def _list(self, chunk: _Chunk) -> None:
+        self._turns.setdefault(chunk.turn, deque()).append(chunk)
+
+
+def _joined(parts: list[Queued]) -> Queued:
+    if len(parts) == 1:
+        return parts[0]
+    columns = zip(*(part.columns() for part in parts), strict=True)
+    return Queued(*(np.concatenate(column) for column in columns))
 
 
 class Lane:
@@ -120,7 +146,7 @@ class Lane:
         self.package = package
         self.stepper = stepper
         self.slab = slab
-        self.queue = RowQueue(self.features)
+        self.queue = RowQueue()
         self.retired = False
         self.sessions = 0
         self.means = Scaler(package).means()

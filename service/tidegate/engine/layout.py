@@ -15,8 +15,10 @@ from tidegate.engine.inbox import Scope
 from tidegate.errors import Reason, TidegateError
 from tidegate.model.package import Package
 
+# Names with powers of one digit, multiplied or divided. pint reads more than that as arithmetic: 10**10**10 for ever.
+_NAME = r"(?:[^\W\d]|[%°Δ])+(?:\s*(?:\*\*|\^)\s*-?[0-9]|[²³])?"
+_UNIT = re.compile(rf"(?:1\s*/\s*)?{_NAME}(?:\s*[*/·]\s*{_NAME}){{0,7}}")
 UNIT_LENGTH_MAX = 64
-_UNIT_POWER = re.compile(r"(?<=[^\W\d])(?:\s*(?:\*\*|\^)\s*-?[0-9](?![0-9])|[²³])")
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ def conversion(unit: str, wanted: str, feature: str) -> tuple[float, float]:
     if unit in ("", wanted):
         return 1.0, 0.0
     try:
-        _check_harmless(unit)
+        if len(unit) > UNIT_LENGTH_MAX or not _UNIT.fullmatch(unit):
+            raise ValueError(unit)
         zero, one, two = (_convert(value, unit, wanted) for value in (0.0, 1.0, 2.0))
         if not math.isclose(two - one, one - zero, rel_tol=1e-9):  # decibels and the like; infinite ones are not close
             raise ValueError(unit)
@@ -76,11 +79,9 @@ def conversion(unit: str, wanted: str, feature: str) -> tuple[float, float]:
     return one - zero, zero
 
 
-def _check_harmless(unit: str) -> None:
-    """Raises ValueError for what pint might compute for ever (10**10**10): only units have powers, of one digit."""
-    rest = _UNIT_POWER.sub("", unit)
-    if len(unit) > UNIT_LENGTH_MAX or any(sign in rest for sign in ("**", "^", *"⁰¹²³⁴⁵⁶⁷⁸⁹")):
-        raise ValueError(unit)
+def load_units() -> None:
+    """Makes conversions ready. Slow the first time: for a thread beside the loop."""
+    _registry()
 
 
 @lru_cache(maxsize=256)
@@ -91,6 +92,7 @@ def _convert(value: float, unit: str, wanted: str) -> float:
 
 @lru_cache(maxsize=1)
 def _registry() -> Any:
+    """pint's registry. The first call takes most of a second."""
     from pint import UnitRegistry  # noqa: PLC0415  # slow to import, and most streams name no other unit
 
     return UnitRegistry(cache_folder=None)

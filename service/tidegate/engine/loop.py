@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ from tidegate.engine.replies import Replies
 from tidegate.errors import Reason, TidegateError
 
 INLINE_SECONDS_MAX = 2e-3  # a longer step would keep the loop from its reads; a thread costs more than a shorter one
+COMMAND_SECONDS = 1e-3  # spent on commands between two steps, but for the length of one command
 COMMANDS_MAX = 65_536  # commands queued; more are refused with INBOX_FULL
 
 log = logging.getLogger(__name__)
@@ -125,7 +127,9 @@ class EngineHost:
             _release(self._idle)
 
     def _carry_out(self) -> None:
-        while self._commands:
+        """Commands for about a millisecond; the rest waits for the next iteration."""
+        end = time.monotonic() + COMMAND_SECONDS
+        while self._commands and time.monotonic() < end:
             command, future = self._commands.popleft()
             if future is not None and future.cancelled():
                 continue

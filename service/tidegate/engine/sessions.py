@@ -17,7 +17,9 @@ from tidegate.engine.slots import Slots, slabs_of, slots_of
 from tidegate.errors import Reason, TidegateError
 
 SESSION_ID_BYTES_MAX = 256
-SCAN_ROWS = 65_536  # slots looked at for one page of a listing, or in one sweep
+SCAN_ROWS = 8_192  # slots looked at for one page of a listing
+SWEEP_ROWS = 65_536  # slots looked at in one sweep
+SWEEP_CLOSED_MAX = 4_096  # sessions closed in one sweep
 Names = dict[bytes, int]
 
 
@@ -63,10 +65,11 @@ class Sessions:
         names = self.names(tenant, lane.model)
         result = BulkResult(np.zeros(len(ids), bool), np.zeros(len(ids), np.int64))
         fresh: dict[bytes, int] = {}
-        for row, session_id in enumerate(ids):
-            if (ref := names.get(session_id)) is not None:
-                result.steps[row] = self._column(ref, "step")
-            elif not valid_id(session_id):
+        refs = np.array([names.get(session_id, 0) for session_id in ids], np.int64)
+        result.steps[refs != 0] = self._steps(refs[refs != 0])
+        for row in np.flatnonzero(refs == 0).tolist():
+            session_id = ids[row]
+            if not valid_id(session_id):
                 result.errors.append((row, Reason.BAD_SESSION_ID))
             else:
                 fresh.setdefault(session_id, row)
@@ -106,7 +109,7 @@ class Sessions:
         (names[new_id],) = (copy,) = slab.fork(slot, new_id, now).tolist()
         lane.sessions += 1
         self.opened[model] += 1
-        return self._info(*self._place(copy))
+        return self._info(*self._place(copy), now)
 
     def find(self, tenant: str, model: str, session_id: bytes) -> int:
         """A session's reference; raises SESSION_NOT_FOUND, or MODEL_NOT_FOUND for an unknown model."""
@@ -117,37 +120,38 @@ class Sessions:
             raise TidegateError(Reason.SESSION_NOT_FOUND, f"{model} has no session {_text(session_id)}")
         return ref
 
-    def info(self, tenant: str, model: str, session_id: bytes) -> SessionInfo:
+    def info(self, tenant: str, model: str, session_id: bytes, now: float) -> SessionInfo:
         """What people see of a session."""
-        return self._info(*self._place(self.find(tenant, model, session_id)))
+        return self._info(*self._place(self.find(tenant, model, session_id)), now)
 
     def sweep(self, now: float) -> int:
-        """Closes sessions idle for too long; looks at no more than SCAN_ROWS, and goes on there next time."""
+        """Closes sessions idle for too long. Looks at a bounded number, and goes on from there next time."""
         scanned = count = 0
         for _ in self._catalog.slabs:
             number, slot = self._swept
             slab = self._catalog.slabs[number]
-            taken = slab.slots.taken_from(slot, SCAN_ROWS - scanned)
+            taken = slab.slots.taken_from(slot, SWEEP_ROWS - scanned)
             idle = taken[now - slab.host["active_at"][taken] > self._limits.idle_seconds_max]
+            idle = idle[: SWEEP_CLOSED_MAX - count]
             self._close(slab, idle, "idle")
             scanned, count = scanned + len(taken), count + len(idle)
-            if scanned == SCAN_ROWS:
-                self._swept = number, int(taken[-1]) + 1
+            if count == SWEEP_CLOSED_MAX or scanned == SWEEP_ROWS:
+                self._swept = number, int((idle if count == SWEEP_CLOSED_MAX else taken)[-1]) + 1
                 break
             self._swept = (number + 1) % len(self._catalog.slabs), 1
         return count
 
-    def list(self, tenant: str, wanted: SessionFilter, cursor: tuple[int, int], size: int) -> Page:
+    def list(self, tenant: str, wanted: SessionFilter, cursor: tuple[int, int], size: int, now: float) -> Page:
         """A page of sessions in slot order. Looks at a bounded number of slots: a short page need not be the last."""
         found: list[SessionInfo] = []
         scanned = 0
         slab_number, slot = cursor
         while slab_number < len(self._catalog.slabs):
             slab = self._catalog.slabs[slab_number]
-            slots = slab.slots.taken_from(slot, min(size, SCAN_ROWS - scanned))
+            slots = slab.slots.taken_from(slot, min(max(size, 1024), SCAN_ROWS - scanned))
             for slot in slots.tolist():
                 if self._matches(slab, slot, tenant, wanted):
-                    found.append(self._info(slab, slot))
+                    found.append(self._info(slab, slot, now))
                 if len(found) == size:
                     return Page(found, (slab_number, slot + 1))
             scanned += len(slots)
@@ -179,9 +183,16 @@ class Sessions:
         done = refs != 0
         steps = np.zeros(len(refs), np.int64)
         errors = [(row, Reason.SESSION_NOT_FOUND) for row in np.flatnonzero(~done).tolist()]
-        for row in np.flatnonzero(done).tolist():
-            steps[row] = self._column(int(refs[row]), "step")
+        steps[done] = self._steps(refs[done])
         return BulkResult(done, steps, errors), refs[done]
+
+    def _steps(self, refs: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The last step of each."""
+        steps = np.zeros(len(refs), np.int64)
+        for number in np.unique(slabs_of(refs)).tolist():
+            rows = slabs_of(refs) == number
+            steps[rows] = self._catalog.slabs[number].host["step"][slots_of(refs[rows])]
+        return steps
 
     def _by_slab(self, refs: NDArray[np.int64]) -> Iterator[tuple[Slab, Slots]]:
         for number in np.unique(slabs_of(refs)).tolist():
@@ -203,11 +214,7 @@ class Sessions:
         refs = np.array([ref], np.int64)
         return self._catalog.slabs[int(slabs_of(refs)[0])], int(slots_of(refs)[0])
 
-    def _column(self, ref: int, name: str) -> int:
-        slab, slot = self._place(ref)
-        return int(slab.host[name][slot])
-
-    def _info(self, slab: Slab, slot: int) -> SessionInfo:
+    def _info(self, slab: Slab, slot: int, now: float) -> SessionInfo:
         host = slab.host
         lane = self._catalog.lanes[int(host["version"][slot])]
         return SessionInfo(
@@ -217,7 +224,7 @@ class Sessions:
             step=int(host["step"][slot]),
             steps_seen=int(host["steps_seen"][slot]),
             event_time=int(host["event_time"][slot]),
-            active_at=float(host["active_at"][slot]),
+            idle_seconds=now - float(host["active_at"][slot]),
             diverged=bool(host["diverged"][slot]),
         )
 

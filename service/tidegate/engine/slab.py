@@ -29,7 +29,7 @@ class Slab:
         self.number = number
         self.slots = SlotTable(number, capacity, CHUNK_ROWS, new=reserve)
         self.ids: list[bytes | None] = [None]
-        self.scratch = reserve(capacity, "int32").view(np.int32)  # for batch choice
+        self.next_turn: NDArray[np.int64] = reserve(capacity, "int64")  # see engine/choice.py
         self._reserved: list[Reserved] = []
         self.host: HostColumns = {column.name: self._reserve(column, capacity) for column in schema.host}
         self.device: dict[str, torch.Tensor] = {
@@ -47,6 +47,7 @@ class Slab:
         self.host["version"][slots] = lane
         self.host["tenant"][slots] = tenant
         self.host["active_at"][slots] = now
+        self.next_turn[slots] = 0
         self._name(slots, ids)
         return self.slots.refs(slots)
 
@@ -62,6 +63,7 @@ class Slab:
         for tensor in self.device.values():
             tensor[int(copy)] = tensor[slot]
         self.host["active_at"][copy] = now
+        self.next_turn[copy] = 0
         self._name(slots, [new_id])
         return self.slots.refs(slots)
 

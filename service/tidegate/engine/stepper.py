@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
@@ -110,16 +110,20 @@ class TorchStepper:
         else:
             assert self._pool is not None
             parts = [self._pool.submit(self._run, work, *part, state) for part in pairwise(bounds[1:])]
-            self._run(work, bounds[0], bounds[1], state)
+            try:
+                self._run(work, bounds[0], bounds[1], state)
+            finally:
+                wait(parts)  # nobody writes to the slab after a launch, whether it succeeded or not
             for part in parts:
                 part.result()
         if self._device.type == "cuda":
             return _OnDevice(work, started, self)
         return _Done(work, started, self)
 
-    def measured(self, rows: int, seconds: float) -> None:
-        """Learns what a step of so many rows takes."""
-        self._pace.measured(rows, seconds)
+    def measured(self, work: _Work, seconds: float) -> None:
+        """Learns what a step of so many rows takes; bridged steps are none of its usual cost."""
+        if work.gaps is None:
+            self._pace.measured(work.rows, seconds)
 
     def _split(self, padded: int) -> list[int]:
         """Row bounds of each thread's part: whole tiles."""
@@ -226,7 +230,7 @@ class _Done:
 
     def __init__(self, work: _Work, started: float, stepper: TorchStepper) -> None:
         seconds = time.perf_counter() - started
-        stepper.measured(work.rows, seconds)
+        stepper.measured(work, seconds)
         self._result = StepResult(work.values.numpy()[: work.rows], work.finite.numpy()[: work.rows], seconds)
 
     def collect(self) -> StepResult:
@@ -240,12 +244,13 @@ class _OnDevice:
         self._stepper = stepper
         self._values = work.values.to("cpu", non_blocking=True)
         self._finite = work.finite.to("cpu", non_blocking=True)
-        self._rows, self._started = work.rows, started
+        self._work, self._started = work, started
         self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         self._event.record()
 
     def collect(self) -> StepResult:
         self._event.synchronize()
         seconds = time.perf_counter() - self._started
-        self._stepper.measured(self._rows, seconds)
-        return StepResult(self._values.numpy()[: self._rows], self._finite.numpy()[: self._rows], seconds)
+        self._stepper.measured(self._work, seconds)
+        rows = self._work.rows
+        return StepResult(self._values.numpy()[:rows], self._finite.numpy()[:rows], seconds)

@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 
 from tidegate.engine.inbox import Scope
 from tidegate.engine.replies import Replies, RowFlag
+from tidegate.engine.sessions import SESSION_ID_BYTES_MAX
 from tidegate.errors import Reason, TidegateError
 from tidegate.model.frequency import NO_TIME
+from tidegate.model.package import FEATURES_MAX
 from tidegate.wire.status import row_error, status_of
 from tidegate.wire.stubs import prediction_pb2 as pb
 from tidegate.wire.stubs import types_pb2 as types
@@ -64,6 +66,12 @@ def timestamp(ns: int) -> Timestamp:
     return Timestamp(seconds=ns // _NANOSECONDS, nanos=ns % _NANOSECONDS)
 
 
+def session_key(session_id: str) -> bytes:
+    """The id as the engine keeps it; b"" (which no session has) for one that is too long to keep."""
+    key = session_id.encode()
+    return key if len(key) <= SESSION_ID_BYTES_MAX else b""
+
+
 @dataclass
 class BatchColumns:
     """An ObservationBatch as columns, each [rows]; values float64 [rows, width]."""
@@ -94,7 +102,7 @@ def batch_columns(batch: types.ObservationBatch, rows_max: int, aliases_max: int
     if not batch.session_ids and not batch.aliases:
         raise _bad("it names no sessions: both session_ids and aliases are empty")
     return BatchColumns(
-        ids=[session_id.encode() for session_id in batch.session_ids],
+        ids=[session_key(session_id) for session_id in batch.session_ids],
         aliases=_aliases(batch, aliases_max) if batch.aliases else None,
         step=_steps(batch) if batch.steps else np.zeros(rows, np.int64),
         time=np.array(batch.event_times_unix_ns, np.int64)
@@ -124,6 +132,8 @@ def _values(batch: types.ObservationBatch) -> NDArray[np.float64]:
         raise _bad(f"dtype {batch.dtype} is not known")
     dtype = np.dtype(_DTYPES[batch.dtype])
     row_bytes, rest = divmod(len(batch.values), batch.rows)
+    if row_bytes > FEATURES_MAX * dtype.itemsize:
+        raise _bad(f"values has {row_bytes // dtype.itemsize} columns; at most {FEATURES_MAX}")
     if rest or row_bytes % dtype.itemsize or not row_bytes:
         raise _bad(
             f"values has {len(batch.values)} bytes: no whole number of {dtype.name} for each of {batch.rows} rows"

@@ -7,6 +7,7 @@ messages. A stream's memory is bounded by its window: what was read and is not y
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -21,9 +22,12 @@ from tidegate.engine.loop import EngineHost
 from tidegate.engine.replies import STREAM_SHIFT, Replies
 from tidegate.errors import Reason, TidegateError
 from tidegate.model.frequency import NO_TIME
+from tidegate.model.package import FEATURES_MAX
 from tidegate.wire import codec
 from tidegate.wire.stubs import prediction_pb2 as pb
 from tidegate.wire.stubs import types_pb2 as types
+
+log = logging.getLogger(__name__)
 
 MESSAGE_MASK = (1 << STREAM_SHIFT) - 1
 ALIASES_FREE, ALIAS_SPREAD = 4096, 16  # an alias is below ALIASES_FREE + ALIAS_SPREAD x aliases bound
@@ -31,12 +35,13 @@ ALIASES_FREE, ALIAS_SPREAD = 4096, 16  # an alias is below ALIASES_FREE + ALIAS_
 
 @dataclass
 class Waiting:
-    """A message whose answer is not there yet. `batch` is None for a single observation."""
+    """A message that waits: for its rows, then for its turn. `batch` is None for a single observation."""
 
     sequence: int
     rows: int
     session_id: str = ""
     batch: codec.BatchReply | None = None
+    answer: pb.StreamPredictResponse | None = None
 
 
 class Call:
@@ -73,6 +78,8 @@ class Call:
 
     def observe(self, sequence: int, observation: types.Observation, deadline: float = np.inf) -> None:
         """Queues one observation."""
+        if len(observation.values) > FEATURES_MAX:
+            raise TidegateError(Reason.BAD_OBSERVATION, f"{len(observation.values)} values; at most {FEATURES_MAX}")
         values = list(observation.values)
         time_ns = NO_TIME
         if observation.HasField("event_time"):
@@ -83,7 +90,7 @@ class Call:
         self._front.host.engine.inbox.add_row(
             self._scope(),
             request,
-            observation.session_id.encode(),
+            codec.session_key(observation.session_id),
             observation.step,
             time_ns,
             values,
@@ -96,9 +103,10 @@ class Call:
     def observe_batch(self, sequence: int, batch: types.ObservationBatch, deadline: float = np.inf) -> None:
         """Queues a batch; raises BAD_BATCH."""
         limits = self._front.limits
-        self._bound += len(batch.aliases) if batch.session_ids else 0
-        dense = ALIASES_FREE + ALIAS_SPREAD * self._bound  # a table is as long as its largest alias
+        bound = self._bound + (len(batch.aliases) if batch.session_ids else 0)
+        dense = ALIASES_FREE + ALIAS_SPREAD * bound  # a table is as long as its largest alias
         columns = codec.batch_columns(batch, limits.batch_message_rows_max, min(limits.aliases_max, dense))
+        self._bound = bound
         rows = len(columns.step)
         request = self._expect(Waiting(sequence, rows, batch=codec.BatchReply(rows)))
         self._front.host.engine.inbox.add_block(
@@ -121,17 +129,20 @@ class Call:
 
     def answer(self, replies: Replies, start: int, stop: int) -> None:
         """Takes the engine's replies to rows of one message."""
-        message = int(replies.request[start]) & MESSAGE_MASK
-        waiting = self._waiting[message]
+        waiting = self._waiting.get(int(replies.request[start]) & MESSAGE_MASK)
+        if waiting is None:
+            return  # answered already: some of its rows failed on the way
         if waiting.batch is None:
-            self._done(message, waiting, codec.single(waiting.sequence, replies, start, waiting.session_id))
+            waiting.answer = codec.single(waiting.sequence, replies, start, waiting.session_id)
         elif waiting.batch.add(replies, slice(start, stop)):
-            self._done(message, waiting, self._batch(waiting, waiting.batch))
+            batch = waiting.batch.message(self.targets)
+            waiting.answer = pb.StreamPredictResponse(sequence=waiting.sequence, batch=batch)
+        self._release()
 
     def refuse(self, sequence: int, error: TidegateError) -> None:
         """Answers a message that never reached the engine."""
-        self.messages += 1
-        self._answer(codec.stream_error(sequence, error), 0)
+        self._expect(Waiting(sequence, 0, answer=codec.stream_error(sequence, error)))
+        self._release()
 
     def wrote(self, rows: int) -> None:
         """An answer has left."""
@@ -166,17 +177,16 @@ class Call:
         self.rows += waiting.rows
         return self.number << STREAM_SHIFT | message
 
-    def _done(self, message: int, waiting: Waiting, answer: pb.StreamPredictResponse) -> None:
-        del self._waiting[message]
-        self._answer(answer, waiting.rows)
-
-    def _answer(self, answer: pb.StreamPredictResponse, rows: int) -> None:
-        self.answers.append((answer, rows))
-        if self._answered is not None and not self._answered.done():
-            self._answered.set_result(None)
-
-    def _batch(self, waiting: Waiting, batch: codec.BatchReply) -> pb.StreamPredictResponse:
-        return pb.StreamPredictResponse(sequence=waiting.sequence, batch=batch.message(self.targets))
+    def _release(self) -> None:
+        """Passes on what is answered, in the order of the messages: so the steps of a session stay in order too."""
+        while self._waiting:
+            message, first = next(iter(self._waiting.items()))
+            if first.answer is None:
+                return
+            del self._waiting[message]
+            self.answers.append((first.answer, first.rows))
+            if self._answered is not None and not self._answered.done():
+                self._answered.set_result(None)
 
     def _scope(self) -> Scope:
         if self.scope is None:
@@ -209,6 +219,8 @@ class FrontEnd:
         if self.draining:
             raise TidegateError(Reason.DRAINING)
         self._numbers = (self._numbers + 1) & (MESSAGE_MASK >> 1)
+        while self._numbers in self._calls:  # once around, and that stream still lives
+            self._numbers = (self._numbers + 1) & (MESSAGE_MASK >> 1)
         call = self._calls[self._numbers] = Call(self._numbers, self)
         return call
 
@@ -233,7 +245,15 @@ class FrontEnd:
         for owner, (start, stop) in zip(owners, pairwise([0, *cuts.tolist(), len(replies)]), strict=True):
             call = self._calls.get(owner)
             if call is not None:
-                call.answer(replies, start, stop)
+                self._answer(call, replies, start, stop)
+
+    @staticmethod
+    def _answer(call: Call, replies: Replies, start: int, stop: int) -> None:
+        try:
+            call.answer(replies, start, stop)
+        except Exception:  # one stream's answer that cannot be built is not another stream's trouble
+            log.exception("an answer could not be built")
+            call.give_up()
 
     def drain(self) -> None:
         """No new calls; readers stop, so that streams end when what was read is answered."""

@@ -14,6 +14,7 @@ import time
 import grpc
 import numpy as np
 
+from tidegate.engine.layout import load_units
 from tidegate.errors import Reason, TidegateError
 from tidegate.wire import codec
 from tidegate.wire.frontend import Call, FrontEnd
@@ -46,6 +47,8 @@ class PredictionService:
         call = front.open()
         front.unary += 1
         try:
+            if request.config.units:
+                await asyncio.to_thread(load_units)
             self._ask(call, request, context.time_remaining())
             answer, rows = await call.next_answer()
             call.wrote(rows)
@@ -97,11 +100,14 @@ class PredictionService:
     async def _read(self, call: Call, context: Context) -> None:
         limits, host = self._front.limits, self._front.host
         while not call.gone and (message := await context.read()) is not grpc.aio.EOF:
-            self._accept(call, codec.parse(pb.StreamPredictRequest, message))
-            if call.messages >= limits.stream_messages_max or call.rows >= limits.stream_rows_max:
-                await call.below(limits.stream_messages_max, limits.stream_rows_max)
+            request = codec.parse(pb.StreamPredictRequest, message)
+            if request.config.units:
+                await asyncio.to_thread(load_units)
             if host.engine.inbox.full:
                 await host.room()
+            self._accept(call, request)
+            if call.messages >= limits.stream_messages_max or call.rows >= limits.stream_rows_max:
+                await call.below(limits.stream_messages_max, limits.stream_rows_max)
 
     def _accept(self, call: Call, request: pb.StreamPredictRequest) -> None:
         """Takes one message. Errors of the config end the stream; those of a payload are its answer."""

@@ -6,6 +6,7 @@ import base64
 import binascii
 import secrets
 import struct
+import time
 from collections.abc import Iterable, Sequence
 from typing import cast
 
@@ -133,7 +134,7 @@ def _session(info: commands.SessionInfo) -> pb.Session:
         session_id=info.session_id.decode(),
         step=info.step,
         steps_seen=info.steps_seen,
-        last_active_time=codec.timestamp(int(info.active_at * 1e9)),
+        last_active_time=codec.timestamp(int((time.time() - info.idle_seconds) * 1e9)),
         state=state,
     )
     if info.event_time != NO_TIME:
