@@ -20,7 +20,7 @@ from typing import Any
 from tidegate import logs, observability
 from tidegate.config import Settings
 from tidegate.engine.catalog import Catalog, Changes
-from tidegate.engine.device import choose_device, memory_bytes, use_one_thread
+from tidegate.engine.device import choose_device, cores, memory_bytes, use_one_thread
 from tidegate.engine.engine import Engine
 from tidegate.engine.inbox import Inbox
 from tidegate.engine.loop import EngineHost
@@ -45,7 +45,7 @@ class Server:
         device = choose_device(settings.device)
         state_bytes_max = limits.state_bytes_max or memory_bytes(device) // 2
         self.metrics = Metrics()
-        self.catalog = Catalog(limits, state_bytes_max, device, settings.threads or os.cpu_count() or 1)
+        self.catalog = Catalog(limits, state_bytes_max, device, settings.threads or cores())
         self.sessions = Sessions(self.catalog, limits)
         inbox = Inbox(limits.inbox_rows_max)
         engine = Engine(self.catalog, self.sessions, inbox, self.metrics, clock=time.monotonic)

@@ -79,6 +79,8 @@ class Admission:
 
     def _alive(self, refs: Refs) -> NDArray[np.bool_]:
         slabs = slabs_of(refs)
+        if (slabs == slabs[0]).all() and int(slabs[0]) < len(self._catalog.slabs):
+            return self._catalog.slabs[int(slabs[0])].slots.alive(refs)
         alive = np.zeros(len(refs), bool)
         for number in np.unique(slabs).tolist():
             if number < len(self._catalog.slabs):

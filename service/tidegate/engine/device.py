@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from tidegate.engine.memory import machine_bytes
@@ -17,8 +19,15 @@ def choose_device(wanted: str) -> str:
 
 
 def use_one_thread() -> None:
-    """Keeps torch from splitting an operation between threads; the stepper splits work itself, at whole tiles."""
+    """Keeps torch from splitting an operation between threads (the stepper splits work itself, at whole tiles), and
+    from rounding products to TF32 on CUDA."""
     torch.set_num_threads(1)
+    torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def memory_bytes(device: str) -> int:

@@ -6,6 +6,7 @@ Raises TidegateError: UNDECODABLE_MESSAGE for bytes that are no message, BAD_BAT
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import TypeVar
 
 import numpy as np
@@ -19,7 +20,7 @@ from tidegate.engine.sessions import SESSION_ID_BYTES_MAX
 from tidegate.errors import Reason, TidegateError
 from tidegate.model.frequency import NO_TIME
 from tidegate.model.package import FEATURES_MAX
-from tidegate.wire.status import row_error, status_of
+from tidegate.wire.status import STEP_REASONS, row_error, status_of
 from tidegate.wire.stubs import prediction_pb2 as pb
 from tidegate.wire.stubs import types_pb2 as types
 
@@ -181,7 +182,7 @@ class BatchReply:
         self._missing = rows
         self._rows = rows
         self._values: NDArray[np.float32] | None = None
-        self._steps = np.zeros(rows, "<u8")
+        self._steps: NDArray[np.int64] = np.zeros(rows, np.int64)
         self._flags = np.zeros(rows, np.uint8)
         self._errors: list[types.RowError] = []
 
@@ -189,6 +190,9 @@ class BatchReply:
         """Takes some rows; True when none is missing any more."""
         places = replies.row[rows]
         outcome = replies.outcome[rows]
+        if len(places) == self._rows and not outcome.any() and (places[1:] > places[:-1]).all():
+            self._values, self._steps, self._flags = replies.values[rows], replies.step[rows], replies.flags[rows]
+            return True  # the usual case: the whole message in one batch
         if not outcome.all():  # only rows that were stepped say how wide the answer is
             if self._values is None:
                 self._values = np.full((self._rows, replies.values.shape[1]), np.nan, "<f4")
@@ -215,14 +219,17 @@ class BatchReply:
 
 
 def _row_error(replies: Replies, row: int) -> types.RowError:
-    error = row_error(Reason(replies.outcome[row]), int(replies.expected[row]))
-    return types.RowError(
-        row=int(replies.row[row]),
-        code=int(error.code),
-        reason=error.reason.name,
-        message=error.message,
-        expected_step=int(error.variables.get("expected_step", 0)),
-    )
+    reason = Reason(replies.outcome[row])
+    code, name, text = _texts(reason)
+    expected = int(replies.expected[row]) if reason in STEP_REASONS else 0
+    return types.RowError(row=int(replies.row[row]), code=code, reason=name, message=text, expected_step=expected)
+
+
+@cache
+def _texts(reason: Reason) -> tuple[int, str, str]:
+    """Code, name and text, the same for every row that fails so."""
+    error = TidegateError(reason)
+    return int(error.code), reason.name, error.message
 
 
 def stream_error(sequence: int, error: TidegateError) -> pb.StreamPredictResponse:

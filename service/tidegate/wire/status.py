@@ -8,7 +8,7 @@ from google.rpc.status_pb2 import Status
 from tidegate.errors import DOMAIN, MEANINGS, Reason, TidegateError
 
 DETAILS_KEY = "grpc-status-details-bin"
-_STEP_REASONS = frozenset(
+STEP_REASONS = frozenset(
     (
         Reason.STEP_CONFLICT,
         Reason.STEP_TOO_OLD,
@@ -37,7 +37,7 @@ def reason_of(status: Status) -> str:
 
 def row_error(reason: Reason, expected: int) -> TidegateError:
     """The error of one row; says which step is expected where that is of use."""
-    if expected and reason in _STEP_REASONS:
+    if expected and reason in STEP_REASONS:
         problem = f"{MEANINGS[reason].problem}; the step expected is {expected}"
         return TidegateError(reason, problem, expected_step=expected)
     return TidegateError(reason)
