@@ -15,6 +15,7 @@ from pydantic_settings import (
     InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
@@ -117,6 +118,8 @@ def load_settings(config: Path | None = None, **flags: Any) -> Settings:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"{key}: {first['msg']} (got {first['input']!r})") from None
+    except SettingsError as error:
+        raise ConfigError(f"environment: {error}") from None
     except ValueError as error:
         raise ConfigError(f"--config {config}: {error}") from None
     if settings.host not in LOOPBACK and not settings.insecure:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import click
 
+from tidegate.errors import ConfigError
+
 if TYPE_CHECKING:
     from pydantic import BaseModel
     from pydantic.fields import FieldInfo
@@ -23,6 +25,13 @@ class ServeCommand(click.Command):
         """The flags: those written below and one for each setting."""
         self.params += [option for option in settings_options() if option.name not in {p.name for p in self.params}]
         return super().get_params(ctx)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """A wrong value reads like one from the file or the environment: one line, without the usage."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.BadParameter as error:
+            raise ConfigError(error.format_message()) from None
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Groups of settings get a section of their own."""

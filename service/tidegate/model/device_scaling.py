@@ -11,7 +11,6 @@ import torch
 
 from tidegate.model.package import Feature, Package
 
-
 Columns = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]  # center, scale, which are log1p
 
 
