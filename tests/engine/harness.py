@@ -14,7 +14,7 @@ from tidegate.config import Limits
 from tidegate.engine.catalog import Catalog, Changes, Steppers
 from tidegate.engine.commands import Command
 from tidegate.engine.device import use_one_thread
-from tidegate.engine.engine import Clock, Engine
+from tidegate.engine.engine import Engine
 from tidegate.engine.inbox import AliasTable, Block, Inbox, Scope
 from tidegate.engine.replies import STREAM_SHIFT, Replies, RowFlag
 from tidegate.engine.sessions import Sessions
@@ -78,9 +78,8 @@ class InProcess:
         self.catalog = Catalog(limits, state_bytes_max, device, threads)
         self.sessions = Sessions(self.catalog, limits)
         self.inbox = Inbox(limits.inbox_rows_max)
-        clock = Clock(monotonic=self.clock.read, wall=self.clock.read)
         self.metrics = Metrics()
-        self.engine = Engine(self.catalog, self.sessions, self.inbox, self.metrics, clock)
+        self.engine = Engine(self.catalog, self.sessions, self.inbox, self.metrics, self.clock.read)
         self.order: list[tuple[int, int]] = []  # (request, row) in the order of the answers
         self.iterations = 0
         self._requests = 0

@@ -1,21 +1,22 @@
-"""The row queue against a deque: first in, first out, but for sessions that have a row in the batch already."""
+"""The row queue: batches of different sessions, each session's rows in their order, nothing lost."""
 
 from __future__ import annotations
 
-from collections import deque
+from dataclasses import fields
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from tidegate.engine.lane import WINDOW_BATCHES, Queued, RowQueue
+from tidegate.engine.lane import Queued, RowQueue
 
-FEATURES, SESSIONS = 2, 12
+SESSIONS = 12
 
 
-def queued(sessions: list[int], numbers: range) -> Queued:
-    """Rows of these sessions; every column tells the row's number."""
-    rows = np.array(numbers, np.int64)
+def queued(sessions: list[int], first: int = 0) -> Queued:
+    """Rows of these sessions, numbered from `first`; every column tells the row's number."""
+    rows = np.arange(first, first + len(sessions))
     return Queued(
         ref=np.array(sessions, np.int64),
         request=rows,
@@ -31,76 +32,86 @@ def queued(sessions: list[int], numbers: range) -> Queued:
     )
 
 
-def take_plainly(waiting: deque[tuple[int, int]], rows_max: int) -> list[tuple[int, int]]:
-    """The oldest row of each session among those looked at, and the rest as it was."""
-    batch: list[tuple[int, int]] = []
-    left: list[tuple[int, int]] = []
-    for _ in range(min(len(waiting), WINDOW_BATCHES * rows_max)):
-        row = waiting.popleft()
-        busy = row[0] in {session for session, _ in batch}
-        (left if busy or len(batch) == rows_max else batch).append(row)
-    waiting.extendleft(reversed(left))
-    return batch
+def next_turns() -> NDArray[np.int64]:
+    return np.zeros(SESSIONS, np.int64)
 
 
-OPERATIONS = st.one_of(
-    st.lists(st.integers(0, SESSIONS - 1), min_size=1, max_size=60),
-    st.integers(1, 20),
-    st.tuples(st.integers(600, 1500)),
+@given(
+    operations=st.lists(
+        st.lists(st.integers(0, SESSIONS - 1), min_size=1, max_size=60) | st.integers(1, 20), max_size=30
+    )
 )
-
-
-@given(operations=st.lists(OPERATIONS, max_size=25))
-def test_as_a_deque(operations: list[list[int] | int | tuple[int]]) -> None:
-    """Appends (also large ones, which make room) and batches give the rows that a deque gives, columns and all."""
-    queue, waiting, number = RowQueue(FEATURES), deque[tuple[int, int]](), 0
-    scratch = np.zeros(SESSIONS, np.int32)
+def test_everything_comes_out_once(operations: list[list[int] | int]) -> None:
+    """Whatever is appended and taken in whatever sizes: all columns of a row stay together, each row comes out once,
+    a batch has one row a session and no more than asked, and a session's rows keep their order."""
+    queue, next_turn = RowQueue(), next_turns()
+    sessions: list[int] = []
+    batches: list[Queued] = []
     for operation in operations:
-        if isinstance(operation, int):
-            batch = queue.take(operation, scratch)
-            wanted = take_plainly(waiting, operation)
-            assert list(zip(batch.ref.tolist(), batch.request.tolist(), strict=True)) == wanted
-            everything = queued([0] * number, range(number))
-            for name in vars(everything).keys() - {"ref"}:
-                np.testing.assert_array_equal(getattr(batch, name), getattr(everything, name)[batch.request])
-        else:
-            sessions = (
-                [place % SESSIONS for place in range(operation[0])] if isinstance(operation, tuple) else operation
-            )
-            queue.append(queued(sessions, range(number, number + len(sessions))))
-            waiting.extend(zip(sessions, range(number, number + len(sessions)), strict=True))
-            number += len(sessions)
-        assert len(queue) == len(waiting)
+        if isinstance(operation, list):
+            queue.append(queued(operation, len(sessions)), next_turn)
+            sessions += operation
+        elif len(queue):
+            batches.append(queue.take(operation))
+            assert 1 <= len(batches[-1]) <= operation
+    while len(queue):
+        batches.append(queue.take(7))
+    everything = queued(sessions)
+    for batch in batches:
+        assert len(set(batch.ref.tolist())) == len(batch)
+        for column in fields(Queued):
+            wanted = getattr(everything, column.name)[batch.request]
+            np.testing.assert_array_equal(getattr(batch, column.name), wanted, err_msg=column.name)
+    ran = [row for batch in batches for row in batch.request.tolist()]
+    assert sorted(ran) == list(range(len(sessions)))
+    for session in range(SESSIONS):
+        rows = [row for row in ran if sessions[row] == session]
+        assert rows == sorted(rows)
 
 
 def test_a_batch_does_not_change_later() -> None:
     """What was taken stays as it was while the queue goes on."""
-    queue, scratch = RowQueue(FEATURES), np.zeros(SESSIONS, np.int32)
-    queue.append(queued([1, 2, 3, 1, 2, 3], range(6)))
+    queue, next_turn = RowQueue(), next_turns()
+    queue.append(queued([1, 2, 3, 1, 2, 3]), next_turn)
     for rows_max in (3, 1):
-        batch = queue.take(rows_max, scratch)
+        batch = queue.take(rows_max)
         before = [column.copy() for column in batch.columns()]
-        queue.append(queued([4] * 2000, range(100, 2100)))
+        queue.append(queued([4, 5] * 1000, 100), next_turn)
         for column, was in zip(batch.columns(), before, strict=True):
             np.testing.assert_array_equal(column, was)
 
 
-def test_a_session_far_behind_does_not_hold_up_others() -> None:
-    """A long run of one session's rows costs the others a window's length, not the run's."""
-    queue, scratch = RowQueue(FEATURES), np.zeros(SESSIONS, np.int32)
-    queue.append(queued([1] * 100 + [2], range(101)))
-    first_batches = [queue.take(10, scratch).ref.tolist() for _ in range(70)]
-    assert first_batches[0] == [1]
-    assert [1, 2] in first_batches
+def test_a_long_queue_of_one_session_holds_up_nobody() -> None:
+    """A session with a hundred rows waiting shares the very next batch with one that has just come."""
+    queue, next_turn = RowQueue(), next_turns()
+    queue.append(queued([1] * 100), next_turn)
+    assert queue.take(10).ref.tolist() == [1]
+    queue.append(queued([2, 2], 100), next_turn)
+    assert sorted(queue.take(10).ref.tolist()) == [1, 2]
+    assert sorted(queue.take(10).ref.tolist()) == [1, 2]
+    assert queue.take(10).ref.tolist() == [1]
+
+
+def test_no_session_waits_for_ever() -> None:
+    """With more sessions than a batch holds and new rows of some before each, all are served in turn."""
+    queue, next_turn, served = RowQueue(), next_turns(), np.zeros(SESSIONS, int)
+    queue.append(queued(list(range(SESSIONS))), next_turn)
+    for first in range(100, 220):
+        batch = queue.take(2)
+        served[batch.ref] += 1
+        queue.append(queued(batch.ref.tolist(), first), next_turn)
+    assert served.sum() == 240
+    assert served.max() - served.min() <= 1
 
 
 def test_expired_rows_keep_their_place() -> None:
     """Rows of a stream that went away are marked, wherever they wait; others are not."""
-    queue, scratch = RowQueue(FEATURES), np.zeros(SESSIONS, np.int32)
-    rows = queued([1, 2, 3, 4], range(4))
-    rows.request[:] = [5 << 32 | 1, 6 << 32 | 1, 5 << 32 | 2, 7 << 32 | 5]
-    queue.append(rows)
+    queue, next_turn = RowQueue(), next_turns()
+    rows = queued([1, 2, 3, 4, 1])
+    rows.request[:] = [5 << 32 | 1, 6 << 32 | 1, 5 << 32 | 2, 7 << 32 | 5, 5 << 32 | 3]
+    queue.append(rows, next_turn)
     queue.expire(5, 32)
-    batch = queue.take(10, scratch)
+    batch = queue.take(10)
     assert batch.ref.tolist() == [1, 2, 3, 4]
     assert (batch.deadline == -np.inf).tolist() == [True, False, True, False]
+    assert queue.take(10).deadline.tolist() == [-np.inf]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +38,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(params=DEVICES)
-def engine(request: pytest.FixtureRequest, models: Path) -> Iterator[InProcess]:
-    yield InProcess(models, request.param)
+def engine(request: pytest.FixtureRequest, models: Path) -> InProcess:
+    return InProcess(models, request.param)
 
 
 def version(number: int) -> Scope:
@@ -56,7 +55,7 @@ def bits(answers: list[Answer], *but: int) -> list[bytes]:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("value", [1e300, 3e38, -1e39])
+@pytest.mark.parametrize("value", [1e300, -1e39])
 @pytest.mark.parametrize("fields", CELLS, ids=lambda fields: fields["cell"])
 def test_a_diverging_session(tmp_path: Path, fields: dict[str, Any], value: float, device: str) -> None:
     """One session of a thousand overflows: its rows say SESSION_DIVERGED until a reset, the others' bytes are those of
@@ -172,7 +171,8 @@ def test_rows_of_versions_of_one_width_share_a_message(engine: InProcess) -> Non
 
 
 def test_a_step_that_fails(models: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """Where the device fails, its rows say INTERNAL, other models' rows are stepped, and the sessions stay as they were."""
+    """Where a step fails, its rows say INTERNAL and their sessions, perhaps half stepped, wait for a reset; other
+    models' rows are stepped, and the server goes on."""
     random_package(models, "other", features=FEATURES, targets=2)
     engine, calm = InProcess(models), InProcess(models)
     for server in (engine, calm):
@@ -191,6 +191,7 @@ def test_a_step_that_fails(models: Path, monkeypatch: pytest.MonkeyPatch, caplog
     assert answers[failed][0].reason is Reason.INTERNAL
     assert answers[fine][0].reason is Reason.OK
     assert "out of memory" in caplog.text
-    again, wanted = (server.ask("a", [2.0] * FEATURES, step=2) for server in (engine, calm))
+    assert engine.ask("a", [2.0] * FEATURES, step=2).reason is Reason.SESSION_DIVERGED
+    again, wanted = (server.ask("a", [2.0] * FEATURES, step=2, reset=True) for server in (engine, calm))
     assert again.reason is Reason.OK
     assert again.bits == wanted.bits

@@ -244,7 +244,7 @@ class SessionsMachine(RuleBasedStateMachine):
                 assert info.step == session.step
                 assert info.steps_seen == session.steps_seen
                 assert info.diverged == session.diverged
-                assert info.active_at == session.active_at
+                assert info.idle_seconds == self.engine.clock.seconds - session.active_at
                 assert info.event_time == (NO_TIME if session.time is None else session.time)
         assert len(self.engine.sessions) == sum(len(plain.sessions) for plain in self.plain.values())
         assert self.engine.inbox.rows == 0

@@ -5,12 +5,14 @@ A version that leaves the repository is retired: it takes no new session and goe
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from tidegate.config import Limits
 from tidegate.engine.columns import Schema, session_schema
+from tidegate.engine.inbox import Scope
 from tidegate.engine.lane import Lane
 from tidegate.engine.slab import Slab
 from tidegate.engine.slots import SLABS_MAX, SLOTS_MAX
@@ -78,6 +80,22 @@ class Catalog:
                 f"{model} has no version or alias {version or 'by default'!r}; "
                 f"versions: {', '.join(good) or 'none'}; aliases: {', '.join(entry.aliases) or 'none'}",
             )
+        return lane
+
+    def about(self, scope: Scope) -> Lane:
+        """The lane that a stream's config is checked against: the one for new sessions. Where that does not fit, another
+        one on which the stream's sessions may still live (a retired one, say); raises TidegateError when none does."""
+        try:
+            lane = self.resolve(scope.model, scope.version)
+            lane.layout(scope)
+        except TidegateError:
+            lanes = [lane for lane in self.lanes.values() if lane.model == scope.model]
+            for lane in reversed(lanes):
+                if scope.version in ("", lane.version):
+                    with contextlib.suppress(TidegateError):
+                        lane.layout(scope)
+                        return lane
+            raise
         return lane
 
     def prepare(self, snapshot: Snapshot, known: Collection[str] = ()) -> Steppers:

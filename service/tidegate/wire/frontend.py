@@ -71,8 +71,7 @@ class Call:
         if self.scope is not None:
             raise TidegateError(Reason.BAD_CONFIG, "a stream's config is fixed by its first message")
         scope = codec.scope_of(config, tenant="")
-        lane = self._front.host.engine.catalog.resolve(scope.model, scope.version)
-        lane.layout(scope)
+        lane = self._front.host.engine.catalog.about(scope)
         self.scope = self._front.interned(scope)
         self.targets = lane.targets
 

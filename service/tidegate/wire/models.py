@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 
 from tidegate.engine.catalog import Changes, Entry
+from tidegate.engine.inbox import Scope
 from tidegate.engine.lane import Lane
-from tidegate.errors import Reason, TidegateError
+from tidegate.errors import ConfigError, Reason, TidegateError
+from tidegate.model.repository import natural_order
 from tidegate.wire import codec
 from tidegate.wire.frontend import FrontEnd
 from tidegate.wire.guard import Context, Guard, Handlers
 from tidegate.wire.stubs import model_pb2 as pb
+
+log = logging.getLogger(__name__)
 
 
 class ModelService:
@@ -32,39 +37,42 @@ class ModelService:
 
     async def get(self, message: bytes, _: Context) -> bytes:
         request = codec.parse(pb.GetModelRequest, message)
-        entry = self._catalog.models.get(request.model)
-        if entry is None:
-            self._catalog.resolve(request.model)
-            raise TidegateError(Reason.MODEL_NOT_FOUND)
-        lane = entry.lanes.get(request.version) or self._catalog.resolve(request.model, request.version)
-        response = pb.GetModelResponse(model=_model(request.model, entry), description=_description(lane))
+        lane = self._catalog.about(Scope(tenant="", model=request.model, version=request.version))
+        model = _model(request.model, self._catalog.models[request.model])
+        response = pb.GetModelResponse(model=model, description=_description(lane))
         return response.SerializeToString()
 
     async def reload(self, message: bytes, _: Context) -> bytes:
         codec.parse(pb.ReloadModelsRequest, message)
-        changes = await self._reload()
+        try:
+            changes = await self._reload()
+        except ConfigError as error:
+            log.error("reload failed: %s", error)
+            problem = "the model repository cannot be read; what is loaded serves on"
+            raise TidegateError(Reason.INTERNAL, problem) from None
         return pb.ReloadModelsResponse(
             added=changes.added, removed=changes.removed, refused=changes.refused
         ).SerializeToString()
 
 
 def _model(name: str, entry: Entry) -> pb.Model:
-    versions = [
-        pb.ModelVersion(
+    versions = {
+        lane.version: pb.ModelVersion(
             version=lane.version,
             state=pb.VERSION_STATE_RETIRED if lane.retired else pb.VERSION_STATE_READY,
             fingerprint=lane.package.fingerprint,
             sessions=lane.sessions,
             problem=entry.refused.get(lane.version, ""),
         )
-        for lane in reversed(entry.lanes.values())
-    ]
-    versions += [
-        pb.ModelVersion(version=version, state=pb.VERSION_STATE_REFUSED, problem=problem)
-        for version, problem in entry.refused.items()
-        if version not in entry.lanes
-    ]
-    return pb.Model(name=name, versions=versions, aliases=entry.aliases, default_version=entry.default_version or "")
+        for lane in entry.lanes.values()
+    }
+    for version in entry.refused.keys() - versions.keys():
+        problem = entry.refused[version]
+        versions[version] = pb.ModelVersion(version=version, state=pb.VERSION_STATE_REFUSED, problem=problem)
+    newest_first = [versions[version] for version in sorted(versions, key=natural_order, reverse=True)]
+    return pb.Model(
+        name=name, versions=newest_first, aliases=entry.aliases, default_version=entry.default_version or ""
+    )
 
 
 def _description(lane: Lane) -> pb.ModelDescription:

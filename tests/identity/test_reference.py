@@ -1,0 +1,118 @@
+"""Predictions through gRPC against the equations in float64, and against torch's own layers with the same weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from tests.identity.feeds import Connection, make_package
+from tests.servers import RunningServer
+from tidegate.model import reference
+from tidegate.model.package import Package
+from tidegate.wire.stubs import types_pb2
+
+STEPS, SESSIONS, HIDDEN, TARGETS = 300, 3, 33, 3
+TOLERANCE = 1e-5  # in training units
+CELLS: dict[str, dict[str, Any]] = {
+    "lstm": {"cell": "lstm"},
+    "lstm_peephole": {"cell": "lstm_peephole"},
+    "rnn_tanh": {"cell": "rnn_tanh"},
+    "gru_after": {"cell": "gru", "gru_reset": "after"},
+    "gru_before": {"cell": "gru", "gru_reset": "before"},
+}
+TORCH_LAYERS: dict[str, Callable[[int, int, int], torch.nn.RNNBase]] = {
+    "lstm": torch.nn.LSTM,
+    "rnn_tanh": torch.nn.RNN,
+    "gru_after": torch.nn.GRU,
+}
+LAYERS, ACTIVATIONS = (1, 2, 3), ("tanh", "identity")
+Floats = NDArray[np.float64]
+
+
+@pytest.fixture(scope="module")
+def packages() -> dict[str, Package]:
+    return {}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, packages: dict[str, Package]) -> Iterator[RunningServer]:
+    """One server of thirty models: each cell, each activation, one to three layers."""
+    models = tmp_path_factory.mktemp("reference") / "models"
+    for cell, fields in CELLS.items():
+        for layers in LAYERS:
+            for activation in ACTIVATIONS:
+                name = f"{cell}-{activation}-{layers}"
+                packages[name] = make_package(
+                    models, name, HIDDEN, TARGETS, layers=layers, hidden_activation=activation, seed=layers, **fields
+                )
+    with RunningServer(models) as running:
+        yield running
+
+
+def observations(package: Package) -> Floats:
+    """Raw observations [steps, sessions, features] that are standard normal in training units."""
+    scaled = np.random.default_rng(1).standard_normal((STEPS * SESSIONS, len(package.feature_names)))
+    columns = []
+    for feature, x in zip(package.manifest.features, scaled.T, strict=True):
+        log1p = feature.scaling.transform == "log1p"
+        transformed = x * feature.scaling.scale + feature.scaling.center
+        columns.append(np.sign(transformed) * np.expm1(np.abs(transformed)) if log1p else transformed)
+    return np.stack(columns, axis=1).reshape(STEPS, SESSIONS, -1)
+
+
+def serve(server: RunningServer, model: str, raw: Floats, targets: int) -> NDArray[np.float32]:
+    """Predictions [steps, sessions, targets] of a server, one batch a step."""
+    ids = [f"{model}-{number}" for number in range(raw.shape[1])]
+    with Connection(server.grpc) as connection:
+        stream = connection.stream(model)
+        for rows in raw:
+            batch = types_pb2.ObservationBatch(rows=len(ids), session_ids=ids, dtype=types_pb2.DTYPE_FLOAT64)
+            batch.values = rows.astype("<f8").tobytes()
+            stream.observe_batch(batch)
+        answers = [np.frombuffer(stream.answer().batch.values, "<f4").reshape(len(ids), targets) for _ in raw]
+        stream.end()
+    return np.stack(answers)
+
+
+def to_training_units(package: Package, raw: NDArray[np.float32]) -> Floats:
+    """Predictions [steps, targets] as the model's head gave them."""
+    full = np.zeros((len(raw), len(package.feature_names)))
+    full[:, package.target_indices] = raw
+    return reference.scale(package, full)[:, package.target_indices]
+
+
+@torch.inference_mode()
+def torch_predictions(layer: Callable[[int, int, int], torch.nn.RNNBase], package: Package, scaled: Floats) -> Floats:
+    """What torch.nn gives with the package's weights: inputs [steps, features] to [steps, targets]."""
+    weights = {name: torch.tensor(value) for name, value in package.weights.items()}
+    layers = package.manifest.layers
+    recurrent = layer(len(package.feature_names), HIDDEN, layers)
+    recurrent.load_state_dict({name: value for name, value in weights.items() if not name.startswith("head.")})
+    hidden, _ = recurrent(torch.tensor(scaled, dtype=torch.float32))
+    predictions = hidden @ weights["head.weight"].T + weights["head.bias"]
+    return np.asarray(predictions.numpy(), np.float64)
+
+
+@pytest.mark.parametrize("layers", LAYERS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("cell", CELLS)
+def test_three_hundred_steps(
+    server: RunningServer, packages: dict[str, Package], cell: str, activation: str, layers: int
+) -> None:
+    """Every cell and depth with torch's default weights: within 1e-5 of the equations, and of torch where it can."""
+    name = f"{cell}-{activation}-{layers}"
+    package = packages[name]
+    raw = observations(package)
+    predictions = serve(server, name, raw, TARGETS)
+    for session in range(SESSIONS):
+        scaled = to_training_units(package, predictions[:, session])
+        wanted = reference.predict(package, raw[:, session]).scaled
+        assert np.abs(scaled - wanted).max() < TOLERANCE
+        if cell in TORCH_LAYERS and activation == "tanh":
+            theirs = torch_predictions(TORCH_LAYERS[cell], package, reference.scale(package, raw[:, session]))
+            assert np.abs(scaled - theirs).max() < TOLERANCE

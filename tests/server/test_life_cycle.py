@@ -1,0 +1,214 @@
+"""The life of a server: probes and metrics while it lives, the drain at its end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import signal
+import subprocess
+import urllib.error
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2
+
+from tests.packages import random_package
+from tests.servers import RunningServer
+from tests.wire.clients import PATIENCE_SECONDS, Client, Stream, at_rest, batch, observation, refused, until
+from tidegate.wire.stubs import session_pb2
+
+SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+X = [1.0, 2.0, 3.0, 4.0]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`random` and `slow`, whose step takes some milliseconds."""
+    folder = tmp_path_factory.mktemp("repository") / "models"
+    random_package(folder)
+    random_package(folder, "slow", layers=3, hidden=512)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(models: Path) -> Iterator[RunningServer]:
+    with RunningServer(models) as running:
+        yield running
+
+
+async def stopped(server: RunningServer, number: int = signal.SIGTERM) -> int:
+    """Sends the signal and waits for the exit code, beside everything else."""
+    return await asyncio.to_thread(server.stop, number)
+
+
+class TestHttp:
+    def test_probes_say_ok(self, server: RunningServer) -> None:
+        """/livez and /readyz are 200 while the server serves; what is not there is 404, and says nothing of the inside."""
+        assert (server.get("/livez"), server.get("/readyz")) == ("ok\n", "ok\n")
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            server.get("/nothing")
+        assert caught.value.code == 404
+        assert b"aiohttp" not in caught.value.read()
+        caught.value.close()
+
+    async def test_metrics_pass_promtool(self, server: RunningServer) -> None:
+        """`promtool check metrics` finds nothing to say, with every series in use."""
+        promtool = shutil.which("promtool")
+        if promtool is None:
+            pytest.skip("promtool is not installed (Debian: prometheus)")
+        async with Client(server.grpc) as client:
+            await client.predict(observation("a", X))
+            await refused(client.predict(observation("a", X), "none"))
+            close = session_pb2.CloseSessionRequest(model="random", session_id="a")
+            await client.sessions.CloseSession(close)
+        page = server.get("/metrics")
+        checked = subprocess.run(
+            [promtool, "check", "metrics"], input=page, capture_output=True, text=True, check=False
+        )
+        assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+
+    async def test_metrics_tell_what_happens(self, server: RunningServer) -> None:
+        """Steps by outcome, sessions by reason, batches, waits and depths are counted; ids never stand in a label."""
+        names = [f"secret-{row}" for row in range(5)]
+        resident = 'tidegate_sessions_resident{model="random",version="1"}'
+        series = {
+            'tidegate_steps_total{model="random",outcome="OK"}': 6,
+            'tidegate_steps_total{model="random",outcome="DUPLICATE"}': 1,
+            'tidegate_steps_total{model="random",outcome="STEP_GAP"}': 1,
+            'tidegate_sessions_opened_total{model="random"}': 5,
+            'tidegate_sessions_closed_total{model="random",reason="closed"}': 1,
+            "tidegate_batch_rows_count": 2,
+            "tidegate_batch_rows_sum": 6,
+            "tidegate_step_seconds_count": 2,
+            "tidegate_queue_wait_seconds_count": 8,
+            "tidegate_end_to_end_seconds_count": 8,
+            'tidegate_calls_failed_total{reason="SESSION_NOT_FOUND"}': 1,
+            resident: 4,
+        }
+        before = {name: server.metric(name) for name in series}
+        state_bytes = server.metric("tidegate_state_bytes")
+        async with Client(server.grpc) as client:
+            stream = client.stream()
+            await stream.predict_batch(batch(names, [X] * 5))
+            await stream.predict(observation(names[0], X, 2))
+            await stream.predict(observation(names[0], X, 2))
+            await stream.ask(observation(names[0], X, 9))
+            assert server.metric("tidegate_streams_open") == 1
+            close = session_pb2.CloseSessionRequest(model="random", session_id=names[4])
+            await client.sessions.CloseSession(close)
+            await refused(client.sessions.CloseSession(close))
+            await stream.finish()
+        await at_rest(server)
+        assert {name: server.metric(name) - before[name] for name in series} == series
+        page = server.get("/metrics")
+        assert server.metric("tidegate_state_bytes") > state_bytes
+        assert "secret" not in page
+        for name in (
+            "tidegate_build_info{",
+            "tidegate_model_info{",
+            "process_resident_memory_bytes",
+            "tidegate_inbox_rows",
+        ):
+            assert f"\n{name}" in page
+        assert server.metric("tidegate_state_bytes_max") > 0
+        assert server.metric("tidegate_inbox_rows_max") == 131_072
+
+
+class TestDrain:
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    async def test_what_was_read_is_answered(self, models: Path, number: int) -> None:
+        """At SIGTERM and SIGINT with steps in flight: what was read is stepped and answered, in order, then every stream
+        ends UNAVAILABLE with reason DRAINING, idle ones at once, and the exit code is 0.
+        """
+        with RunningServer(models) as server:
+            async with Client(server.grpc) as client:
+                busy, idle, fresh = client.stream("slow"), client.stream(), client.stream()
+                await idle.predict(observation("idle", X))
+                await fresh.send()
+                unary = asyncio.ensure_future(client.predict(batch(["unary"] * 50, [X] * 50), "slow"))
+                await busy.send(batch(["busy"] * 100, [X] * 100))
+                for step in range(101, 106):
+                    await busy.send(observation("busy", X, step))
+                await until(lambda: server.metric("tidegate_outbox_messages") == 7, "all is read")
+                exiting = asyncio.create_task(stopped(server, number))
+                assert (await refused(idle.rest())).reason == "DRAINING"
+                assert (await refused(fresh.rest())).reason == "DRAINING"
+                first = await busy.receive()
+                assert list(first.batch.steps) == list(range(1, 101))
+                assert [(await busy.receive()).prediction.step for _ in range(5)] == list(range(101, 106))
+                error = await refused(busy.rest())
+                assert (error.reason, error.code) == ("DRAINING", grpc.StatusCode.UNAVAILABLE)
+                assert list((await unary).batch.steps) == list(range(1, 51))
+                assert await exiting == 0
+            assert "Traceback" not in server.log
+            assert server.log.rstrip().endswith("drained")
+
+    async def test_probes_turn_before_the_listener_closes(self, models: Path) -> None:
+        """While the drain waits for a client that does not read, /readyz is 503, health NOT_SERVING (and watchers are
+        told), new calls are refused in words, also on new connections; a second SIGTERM and a SIGINT change nothing.
+        When that client is gone, the server exits 0, long before its limit, and nobody listens any more.
+        """
+        with RunningServer(models, "--limits-drain-seconds-max", "600") as server:
+            async with Client(server.grpc) as client, Client(server.grpc) as deaf:
+                watch = client.health.Watch(health_pb2.HealthCheckRequest(service="tidegate.v1.PredictionService"))
+                assert (await watch.read()).status == SERVING
+                sending = await hold(deaf.stream(), server)
+                server.process.send_signal(signal.SIGTERM)
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    assert (await watch.read()).status == NOT_SERVING
+                for number in (signal.SIGTERM, signal.SIGINT):
+                    server.process.send_signal(number)
+                with pytest.raises(urllib.error.HTTPError) as caught:
+                    server.get("/readyz")
+                assert caught.value.code == 503
+                caught.value.close()
+                assert server.get("/livez") == "ok\n"
+                async with Client(server.grpc) as late:
+                    assert (await late.health.Check(health_pb2.HealthCheckRequest())).status == NOT_SERVING
+                    assert (await refused(late.predict(observation("x", X)))).reason == "DRAINING"
+                    assert (await refused(late.stream().rest())).reason == "DRAINING"
+                assert server.process.poll() is None
+                sending.cancel()
+                await deaf.channel.close()
+                assert await asyncio.to_thread(server.process.wait, PATIENCE_SECONDS) == 0
+                with pytest.raises(grpc.aio.AioRpcError) as gone:
+                    await client.health.Check(health_pb2.HealthCheckRequest())
+                assert gone.value.code() == grpc.StatusCode.UNAVAILABLE
+
+    async def test_a_client_that_never_reads_cannot_hold_it(self, models: Path) -> None:
+        """With a client that sends and never reads, the server still exits 0 when its limit is over."""
+        with RunningServer(models, "--limits-drain-seconds-max", "2") as server:
+            async with Client(server.grpc) as deaf:
+                sending = await hold(deaf.stream(), server)
+                assert await stopped(server) == 0
+                sending.cancel()
+            assert "Traceback" not in server.log
+
+    async def test_idle_connections_do_not_hold_it(self, models: Path) -> None:
+        """Open watches of health, reflection and kept-alive HTTP connections are no reason to wait for the limit."""
+        with RunningServer(models, "--limits-drain-seconds-max", "600") as server:
+            async with Client(server.grpc) as client:
+                watch = client.health.Watch(health_pb2.HealthCheckRequest())
+                assert (await watch.read()).status == SERVING
+                reader, writer = await asyncio.open_connection(*server.http.split(":"))
+                writer.write(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+                assert await stopped(server) == 0
+                writer.close()
+
+
+async def hold(stream: Stream, server: RunningServer) -> asyncio.Task[None]:
+    """A client that sends without reading: returns when the server has read as much of it as it will."""
+
+    async def send() -> None:
+        ids = [f"deaf-{row}" for row in range(512)]
+        while True:
+            await stream.call.write(stream.request(batch(ids, np.ones((512, 4)))))
+
+    sending = asyncio.create_task(send())
+    await until(lambda: server.metric("tidegate_outbox_messages") >= 60, "a full window")
+    return sending

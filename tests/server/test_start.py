@@ -1,0 +1,195 @@
+"""Starting a server: where settings come from, what it says when it is ready, and what when it cannot begin."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.packages import random_package
+from tests.servers import START_SECONDS_MAX, RunningServer
+from tidegate.model.package import MANIFEST
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("repository") / "models"
+    random_package(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(models: Path) -> Iterator[RunningServer]:
+    with RunningServer(models) as running:
+        yield running
+
+
+def refuse(*flags: str, **environment: str) -> str:
+    """Runs a server that must not start; returns its one line."""
+    ran = subprocess.run(
+        [sys.executable, "-m", "tidegate.cli", "serve", *flags],
+        capture_output=True,
+        text=True,
+        timeout=START_SECONDS_MAX,
+        env={**os.environ, **environment},
+        check=False,
+    )
+    assert (ran.returncode, ran.stdout) == (2, ""), ran.stderr
+    (line,) = ran.stderr.splitlines()
+    assert line.startswith("Error: ")
+    return line
+
+
+FLAGS: dict[str, tuple[list[str], str]] = {
+    "a port out of range": (["--port", "70000"], "port: "),
+    "a port that is none": (["--http-port", "many"], "--http-port"),
+    "a device that is none": (["--device", "abacus"], "--device"),
+    "a limit of nothing": (["--limits-streams-max", "0"], "limits.streams_max: "),
+    "a wait of nothing": (["--limits-keepalive-seconds", "0"], "limits.keepalive_seconds: "),
+    "a host beyond loopback": (["--host", "0.0.0.0"], "--insecure"),
+    "all hosts of IPv6": (["--host", "::"], "--insecure"),
+    "no file": (["--config", "/no/such/file.toml"], "there is no such file"),
+}
+
+
+@pytest.mark.parametrize(("flags", "named"), FLAGS.values(), ids=FLAGS.keys())
+def test_a_wrong_flag_is_a_line(flags: list[str], named: str) -> None:
+    """One line on standard error that names the setting, nothing on standard output, exit code 2."""
+    assert named in refuse(*flags)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "named"),
+    [
+        ("TIDEGATE_PORT", "70000", "port: "),
+        ("TIDEGATE_LIMITS__SESSIONS_MAX", "many", "limits.sessions_max: "),
+        ("TIDEGATE_LIMITS__COLOUR", "red", "limits.colour: "),
+        ("TIDEGATE_LIMITS", "many", "limits"),
+        ("TIDEGATE_HOST", "0.0.0.0", "--insecure"),
+    ],
+)
+def test_a_wrong_variable_is_a_line(name: str, value: str, named: str) -> None:
+    """The same from the environment."""
+    line = refuse(**{name: value})
+    assert named in line
+    assert "--config" not in line
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        (b"port = 70000", "port: "),
+        (b"port = 'many'", "port: "),
+        (b"colour = 'red'", "colour: "),
+        (b"[limits]\nsessions_max = 0", "limits.sessions_max: "),
+        (b"[limits]\ncolour = 1", "limits.colour: "),
+        (b"port = ", "settings.toml"),
+        (b"\xff\xfe", "settings.toml"),
+        (b"host = '0.0.0.0'", "--insecure"),
+    ],
+)
+def test_a_wrong_file_is_a_line(tmp_path: Path, text: bytes, named: str) -> None:
+    """The same from the file of --config."""
+    file = tmp_path / "settings.toml"
+    file.write_bytes(text)
+    assert named in refuse("--config", str(file))
+
+
+class TestModels:
+    def test_a_missing_folder_is_a_line(self, tmp_path: Path) -> None:
+        """A folder of models that is not there is named."""
+        assert f"models: cannot read the folder {tmp_path / 'none'}" in refuse("--models", str(tmp_path / "none"))
+
+    def test_an_empty_folder_is_a_line(self, tmp_path: Path) -> None:
+        """A folder without a package is no repository."""
+        assert f"models: nothing in {tmp_path} can be served" in refuse("--models", str(tmp_path))
+
+    def test_nothing_but_broken_packages_are_named(self, tmp_path: Path) -> None:
+        """When no package is good the last line says what is wrong with which field, and the exit code is 2."""
+        random_package(tmp_path)
+        (tmp_path / "random" / "1" / MANIFEST).write_text("{}")
+        ran = subprocess.run(
+            [sys.executable, "-m", "tidegate.cli", "serve", "--models", str(tmp_path)],
+            capture_output=True,
+            text=True,
+            timeout=START_SECONDS_MAX,
+            check=False,
+        )
+        assert (ran.returncode, ran.stdout) == (2, "")
+        assert "random/1: model.json:" in ran.stderr.splitlines()[-1]
+        assert "Traceback" not in ran.stderr
+
+
+class TestAddresses:
+    @pytest.mark.parametrize("flag", ["--port", "--http-port"])
+    def test_a_port_in_use_is_a_line(self, server: RunningServer, models: Path, flag: str) -> None:
+        """A port that another server listens on is refused at the start (and not shared with it silently)."""
+        taken = (server.grpc if flag == "--port" else server.http).rpartition(":")[2]
+        flags = {"--port": "0", "--http-port": "0", flag: taken}
+        line = refuse("--models", str(models), *(part for pair in flags.items() for part in pair))
+        assert f"127.0.0.1:{taken}" in line
+        assert line.startswith(f"Error: {flag.removeprefix('--').replace('-', '_')}: ")
+        assert server.get("/readyz") == "ok\n"
+
+    @pytest.mark.parametrize("flag", ["--port", "--http-port"])
+    def test_one_port_for_both_is_a_line(self, models: Path, flag: str) -> None:
+        """gRPC and HTTP cannot have the same port."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            free = str(probe.getsockname()[1])
+        assert free in refuse("--models", str(models), "--port", free, "--http-port", free), flag
+
+    def test_a_host_that_is_none_is_a_line(self, models: Path) -> None:
+        """A name that does not resolve is refused."""
+        flags = ["--host", "nowhere.invalid", "--insecure", "--port", "0", "--http-port", "0"]
+        assert "nowhere.invalid" in refuse("--models", str(models), *flags)
+
+    def test_insecure_opens_the_house(self, models: Path) -> None:
+        """With --insecure the server listens beyond loopback."""
+        with RunningServer(models, "--host", "0.0.0.0", "--insecure") as server:
+            assert server.grpc.startswith("0.0.0.0:")
+            assert server.get("/livez") == "ok\n"
+
+
+class TestReady:
+    def test_the_ready_line_is_all_of_standard_output(self, models: Path, tmp_path: Path) -> None:
+        """One line of JSON with both addresses, and nothing after it; logs go to standard error, each a line of JSON
+        where that is asked for; file, environment and flags all count.
+        """
+        file = tmp_path / "settings.toml"
+        file.write_text('log_format = "json"\nport = 0\nhttp_port = 0\n[limits]\ninbox_rows_max = 12345\n')
+        server = subprocess.Popen(
+            [sys.executable, "-m", "tidegate.cli", "serve", "--config", str(file), "--models", str(models)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "TIDEGATE_LOG_LEVEL": "debug"},
+        )
+        assert server.stdout is not None
+        ready = json.loads(server.stdout.readline())
+        assert list(ready) == ["grpc", "http"]
+        assert all(re.fullmatch(r"127\.0\.0\.1:[1-9][0-9]{3,4}", address) for address in ready.values())
+        server.send_signal(signal.SIGTERM)
+        rest, log = server.communicate(timeout=START_SECONDS_MAX)
+        assert (rest, server.returncode) == ("", 0)
+        lines = [json.loads(line) for line in log.splitlines()]
+        assert all(list(line)[:4] == ["time", "level", "logger", "message"] for line in lines)
+        assert "debug" in {line["level"] for line in lines}
+        messages = [line["message"] for line in lines if line["logger"] == "tidegate.server"]
+        assert messages[0] == "serving random/1"
+        assert messages[-2:] == ["draining", "drained"]
+        assert ready["grpc"] in messages[1]
+
+    def test_plain_logs_are_lines_for_people(self, server: RunningServer) -> None:
+        """Time, level, logger and message."""
+        assert server.log
+        for line in server.log.splitlines():
+            assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ [a-z.]+: .+", line), line
