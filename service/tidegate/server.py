@@ -10,7 +10,6 @@ import contextlib
 import gc
 import json
 import logging
-import os
 import signal
 import time
 from collections.abc import Coroutine
@@ -31,6 +30,8 @@ from tidegate.model import repository
 from tidegate.web.http import HttpServer
 from tidegate.wire.frontend import FrontEnd
 from tidegate.wire.server import GrpcServer
+
+CLOSE_SECONDS = 0.5  # for what is still open after the drain, such as watches of health, which never end by themselves
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +134,8 @@ class Server:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.settings.limits.drain_seconds_max / 2):
                 await self.front.ended()
-        await grpc_server.stop(max(0.0, (deadline - time.monotonic()) / 2))
+                await self.host.quiet()
+        await grpc_server.stop(min(CLOSE_SECONDS, max(0.0, (deadline - time.monotonic()) / 2)))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(0.1, deadline - time.monotonic())):
                 await self.host.stop()
@@ -143,7 +145,6 @@ class Server:
 
 def serve(settings: Settings) -> int:
     """Runs a server in this process until SIGTERM or SIGINT; returns the exit code. Raises ConfigError."""
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # grpc's errors reach us as exceptions; one voice is enough
     logs.configure(settings.log_format, settings.log_level)
     try:
         import uvloop  # noqa: PLC0415

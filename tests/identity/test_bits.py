@@ -2,7 +2,7 @@
 
 A random permutation of all rows, cut into batches of random size and mixed with single observations on other streams,
 gives each session the bytes that it gets alone. In `make test` sixteen configurations (every pair of hidden size, head
-and thread count) with 250 sessions each; in `make soak` all forty-eight with two thousand, in a fresh server each.
+and thread count) with 400 sessions each; in `make soak` all forty-eight with two thousand, in a fresh server each.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def test_covering_configurations(tmp_path: Path, threads: int) -> None:
         make_package(models, f"h{hidden}-t{targets}", hidden, targets, gaps=GAPS, cell=cell_of(hidden, targets))
     with RunningServer(models, "--threads", str(threads)) as server:
         for hidden, targets in pairs:
-            feeds = make_feeds(250, targets + 1, seed=hidden + targets)
+            feeds = make_feeds(400, targets + 1, seed=hidden + targets)
             assert_alone_as_mixed(server, f"h{hidden}-t{targets}", feeds, seed=hidden)
 
 

@@ -33,7 +33,7 @@ def server(models: Path) -> Iterator[RunningServer]:
 
 
 def refuse(*flags: str, **environment: str) -> str:
-    """Runs a server that must not start; returns its one line."""
+    """Runs a server that must not start; returns its one line (before it there may be only what it had done well)."""
     ran = subprocess.run(
         [sys.executable, "-m", "tidegate.cli", "serve", *flags],
         capture_output=True,
@@ -43,8 +43,9 @@ def refuse(*flags: str, **environment: str) -> str:
         check=False,
     )
     assert (ran.returncode, ran.stdout) == (2, ""), ran.stderr
-    (line,) = ran.stderr.splitlines()
+    *log, line = ran.stderr.splitlines()
     assert line.startswith("Error: ")
+    assert all(" INFO " in earlier for earlier in log)
     return line
 
 

@@ -8,7 +8,7 @@ import gc
 import io
 import json
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,7 @@ class Gate:
         self._change = threading.Condition()
         self._permits = 0
         self._free = False
+        self.begun: Callable[[], object] = lambda: None  # told of each step that comes to the gate
         self.flights = 0
         self.rows: list[int] = []  # of each step
 
@@ -76,6 +77,7 @@ class Gate:
         return 1e-2 + self._stepper.expected_seconds(rows)
 
     def launch(self, batch: StepBatch, state: torch.Tensor) -> Ticket:
+        self.begun()
         with self._change:
             self.flights += 1
             assert self._change.wait_for(lambda: self._free or self._permits > 0, PATIENCE_SECONDS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 from uuid import uuid4
 
 import grpc
@@ -13,6 +14,7 @@ import pytest
 from tests.packages import random_package
 from tests.servers import RunningServer
 from tests.wire.clients import Client, batch, observation, refusal_of, refused, until
+from tests.wire.inprocess import in_process
 from tidegate.wire.stubs import session_pb2 as pb
 
 FULL = grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -130,3 +132,33 @@ async def test_a_message_above_the_limit_ends_its_stream_alone(client: Client) -
     bulk = pb.BatchOpenSessionsRequest(model="random", session_ids=["x"] * 513)
     assert (await refused(client.sessions.BatchOpenSessions(bulk))).reason == "BAD_BATCH"
     await close(client, name)
+
+
+async def test_memory_of_sessions_is_limited(tmp_path: Path) -> None:
+    """state_bytes_max counts every column of every session; what is above it is SESSION_LIMIT, until some are closed."""
+    random_package(tmp_path)
+    async with in_process(tmp_path) as running:
+        row_bytes = running.lane().slab.row_bytes
+    async with in_process(tmp_path, state_bytes_max=5 * row_bytes) as running, Client(running.grpc) as client:
+        ids = names(6)
+        rows = await client.stream().predict_batch(batch(ids, [X] * 6))
+        assert [(error.row, error.reason) for error in rows.errors] == [(5, "SESSION_LIMIT")]
+        fork = pb.ForkSessionRequest(model="random", session_id=ids[0], new_session_id="copy")
+        assert (await refused(client.sessions.ForkSession(fork))).reason == "SESSION_LIMIT"
+        await close(client, ids[0])
+        assert (await client.predict(observation(ids[5], X))).prediction.created
+
+
+async def test_idle_sessions_are_closed(tmp_path: Path) -> None:
+    """A session that is not stepped for idle_seconds_max is gone: counted as such, unknown at its next step, new at 1."""
+    random_package(tmp_path)
+    limits = {"idle_seconds_max": 0.2, "sweep_seconds": 0.02}
+    async with in_process(tmp_path, **limits) as running, Client(running.grpc) as client:
+        stream, sessions = client.stream(), running.server.sessions
+        await stream.predict_batch(batch(["a", "b"], [X, X], aliases=[0, 1]))
+        await until(lambda: not len(sessions), "both are closed")
+        assert sessions.closed["random", "idle"] == 2
+        assert refusal_of((await stream.ask(observation("a", X, 2))).error).reason == "SESSION_NOT_FOUND"
+        rows = await stream.predict_batch(batch([], [X, X], aliases=[0, 1], steps=[2, 1]))
+        assert [(error.row, error.reason) for error in rows.errors] == [(0, "SESSION_NOT_FOUND")]
+        assert list(rows.steps) == [0, 1]

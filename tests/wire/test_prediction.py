@@ -123,6 +123,13 @@ class TestStream:
         assert answer.sequence == 3
         assert await stream.finish() == []
 
+    async def test_a_stream_may_say_nothing(self, client: Client) -> None:
+        """A stream that ends without a message, or after its config, ends well."""
+        assert await client.bare_stream().finish() == []
+        stream = client.stream()
+        await stream.send()
+        assert await stream.finish() == []
+
     async def test_an_alias_may_be_bound_anew(self, client: Client) -> None:
         """Ids and aliases together bind again; what the alias was before does not matter."""
         (one, other), x = new_ids(2), feed(3)

@@ -5,7 +5,10 @@ Exit codes: 0 done, 1 it failed (one line says why and what to do), 2 wrong usag
 
 from __future__ import annotations
 
+import os
 from typing import Any
+
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read when grpc is imported; its errors reach us as exceptions
 
 import click
 

@@ -152,7 +152,7 @@ class TorchStepper:
         work.values[rows] = raw
         real = max(0, min(work.rows, rows.stop) - rows.start)
         if not self._all_finite(scaled, after, raw):
-            finite = torch.isfinite(scaled.sum(1) + after.sum(1) + raw.sum(1))
+            finite = torch.stack([torch.isfinite(tensor).all(1) for tensor in (scaled, after, raw)]).all(0)
             work.finite[rows] = finite
             slots = torch.where(finite, slots, SPARE_SLOT)
         state.index_copy_(0, slots[:real], after[:real])

@@ -1,0 +1,106 @@
+"""A session's bits are its own: whatever shares its batch, however the batch is split between threads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.engine.harness import DEVICES, InProcess
+from tests.identity.feeds import GAPS, Feed, make_feeds, make_package
+from tidegate.engine import stepper
+from tidegate.engine.stepper import TILE_ROWS, TorchStepper
+from tidegate.errors import Reason
+
+SESSIONS = 400
+Told = dict[str, list[bytes]]
+
+
+def one_by_one(engine: InProcess, feeds: list[Feed]) -> Told:
+    """One session after another, one observation at a time."""
+    told = Told()
+    for feed in feeds:
+        answers = [
+            engine.ask(feed.name, list(map(float, values)), step, scope="model")
+            for step, values in zip(feed.steps.tolist(), feed.values, strict=True)
+        ]
+        assert {answer.reason for answer in answers} == {Reason.OK}
+        told[feed.name] = [answer.bits for answer in answers]
+    return told
+
+
+def together(engine: InProcess, feeds: list[Feed], seed: int) -> Told:
+    """Each session's next step in batches of random size and order."""
+    random, told = np.random.default_rng(seed), Told()
+    for step in range(max(len(feed.steps) for feed in feeds)):
+        going = [feed for feed in feeds if step < len(feed.steps)]
+        random.shuffle(going)
+        while going:
+            rows = [going.pop() for _ in range(min(len(going), int(random.integers(1, SESSIONS))))]
+            answers = engine.ask_batch(
+                [feed.name for feed in rows],
+                [feed.values[step] for feed in rows],
+                steps=[feed.steps[step] for feed in rows],
+                scope="model",
+            )
+            for feed, answer in zip(rows, answers, strict=True):
+                assert answer.reason is Reason.OK
+                told.setdefault(feed.name, []).append(answer.bits)
+    return told
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+@pytest.mark.parametrize(("hidden", "targets"), [(33, 1), (33, 7), (64, 4), (256, 20)])
+def test_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hidden: int, targets: int, threads: int) -> None:
+    """Every batch of more than one tile is split between all threads, at whole tiles: the bytes are those of sessions
+    that are stepped alone."""
+    splits: set[tuple[int, ...]] = set()
+    split = TorchStepper._split
+
+    def spy(self: TorchStepper, padded: int) -> list[int]:
+        bounds = split(self, padded)
+        assert all(bound % TILE_ROWS == 0 for bound in bounds)
+        splits.add(tuple(bounds))
+        return bounds
+
+    make_package(tmp_path, "model", hidden, targets, gaps=GAPS, cell="lstm_peephole" if targets == 7 else "lstm")
+    feeds = make_feeds(SESSIONS, targets + 1, seed=hidden)
+    wanted = one_by_one(InProcess(tmp_path), feeds)
+    monkeypatch.setattr(stepper, "THREAD_SECONDS_MIN", 1e-9)
+    monkeypatch.setattr(TorchStepper, "_split", spy)
+    assert together(InProcess(tmp_path, threads=threads), feeds, seed=threads) == wanted
+    assert {len(bounds) - 1 for bounds in splits} == set(range(1, threads + 1))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_devices(tmp_path: Path, device: str) -> None:
+    """On every device: alone or together, the same bytes."""
+    make_package(tmp_path, "model", 64, 4, gaps=GAPS)
+    feeds = make_feeds(SESSIONS, 5, seed=0)
+    assert together(InProcess(tmp_path, device), feeds, seed=1) == one_by_one(InProcess(tmp_path, device), feeds)
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 3])
+def test_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pieces: int) -> None:
+    """However many rows go through the kernel at once, the bytes are the same."""
+    make_package(tmp_path, "model", 33, 7, gaps=GAPS)
+    feeds = make_feeds(SESSIONS, 8, seed=0)
+    wanted = together(InProcess(tmp_path), feeds, seed=1)
+    monkeypatch.setattr(stepper, "PIECE_ROWS", pieces * TILE_ROWS)
+    assert together(InProcess(tmp_path), feeds, seed=2) == wanted
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_numbers_at_the_edge(tmp_path: Path, device: str) -> None:
+    """Finite numbers whose sums are not: whether a step is taken does not depend on neighbours that cancel them."""
+    make_package(tmp_path, "model", 8, 3, cell="rnn_tanh")
+    largest = float(np.finfo(np.float32).max)
+    rows = np.array([[largest] * 4, [-largest] * 4, [0.5] * 4, [largest, -largest] * 2]) * 0.4
+    names = ["up", "down", "small", "both"]
+    shared = InProcess(tmp_path, device).ask_batch(names, rows, scope="model")
+    alone = InProcess(tmp_path, device)
+    single = [alone.ask(name, list(row), scope="model") for name, row in zip(names, rows, strict=True)]
+    assert [answer.reason for answer in shared] == [answer.reason for answer in single]
+    assert [answer.bits for answer in shared] == [answer.bits for answer in single]
+    assert shared[2].reason is Reason.OK
