@@ -107,6 +107,7 @@ class SessionsMachine(RuleBasedStateMachine):
         numbered=st.booleans(),
         skipped=st.sampled_from([(0, 0), (0, 0), (0, 1), (1, 0), (3, 0), (0, 3), (1, 2), (4, 0)]),
         at=st.integers(0, 7),
+        ending=st.sampled_from(["", "", "again", "huge", "huge again", "huge next reset", "huge reset next"]),
     )
     def stretch(
         self,
@@ -117,10 +118,11 @@ class SessionsMachine(RuleBasedStateMachine):
         numbered: bool,
         skipped: tuple[int, int],
         at: int,
+        ending: str,
     ) -> None:
-        """A healthy feed: steps in order, perhaps with some missing on the way, by number, by time or by both."""
+        """A feed: steps in order, perhaps with some missing on the way, by number, by time or by both, and an end."""
         session = self.plain[model].sessions.get(name, PlainSession())
-        ahead = self._ahead(name)
+        ahead = self._ahead(model, name)
         steps, hours = np.arange(1, len(values) + 1) + ahead, np.arange(1, len(values) + 1) + ahead
         steps[at:] += skipped[0]
         hours[at:] += skipped[1]
@@ -134,6 +136,15 @@ class SessionsMachine(RuleBasedStateMachine):
             )
             for line, step, hour in zip(values, steps, hours, strict=True)
         ]
+        last = rows[-1]
+        after = replace(last, step=last.step and last.step + 1, time=last.time and last.time + HOUR)
+        ends = {
+            "again": last,
+            "huge": replace(after, values=(HUGE, *last.values[1:])),
+            "next": after,
+            "reset": replace(after, reset=True),
+        }
+        rows += [ends[end] for end in ending.split()]
         self._send(model, rows, "ids", rows)
 
     @rule()
@@ -278,7 +289,7 @@ class SessionsMachine(RuleBasedStateMachine):
             last = session.last
             other = tuple(1.25 if x is None else x + 1.0 for x in last.values)
             return replace(last, values=other) if sketch.spoil else last
-        ahead = self._ahead(sketch.name)
+        ahead = self._ahead(model, sketch.name)
         step = 0 if sketch.step is None else max(0, session.step + ahead + sketch.step)
         time = None
         if sketch.hours is not None:
@@ -291,9 +302,9 @@ class SessionsMachine(RuleBasedStateMachine):
             values = (*values[:-1], -math.inf)
         return Row(sketch.name, values, step, time, sketch.reset)
 
-    def _ahead(self, name: str) -> int:
-        """How many rows of that name wait."""
-        return sum(row.session == name for message in self.waiting for row in message.rows)
+    def _ahead(self, model: str, name: str) -> int:
+        """How many rows of that session wait."""
+        return sum(row.session == name for message in self.waiting if message.model == model for row in message.rows)
 
     def _room(self) -> int:
         return LIMITS.sessions_max - sum(len(plain.sessions) for plain in self.plain.values())

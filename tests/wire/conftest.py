@@ -14,7 +14,7 @@ from tests.wire.repository import station_package
 from tidegate.model.package import Package, load_package
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """Models: `random` (versions 1 and 2, pinned to 1, alias canary for 2) and `station` (units, daily)."""
     models: Path = tmp_path_factory.mktemp("repository") / "models"

@@ -314,7 +314,7 @@ class TestGone:
 async def test_a_step_that_fails_is_answered(
     running: InProcess, client: Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """When a step raises, its rows are INTERNAL with nothing of the inside in the text, and the server goes on."""
+    """When a step raises, its rows are INTERNAL, their sessions wait for a reset, and the server goes on."""
     await client.predict(observation("a", X[0], 1))
     with monkeypatch.context() as patch:
         patch.setattr(running.lane().stepper, "launch", lambda *_: 1 / 0)
@@ -322,10 +322,12 @@ async def test_a_step_that_fails_is_answered(
         error = refusal_of((await stream.ask(observation("a", X[1], 2))).error)
         assert (error.reason, error.code) == ("INTERNAL", grpc.StatusCode.INTERNAL)
         rows = await stream.predict_batch(batch(["a", "b"], X[:2]))
-        assert [error.reason for error in rows.errors] == ["INTERNAL"] * 2
-        assert (await refused(client.predict(observation("a", X[1], 2)))).reason == "INTERNAL"
+        assert [error.reason for error in rows.errors] == ["SESSION_DIVERGED", "INTERNAL"]
+        assert (await refused(client.predict(observation("c", X[1])))).reason == "INTERNAL"
     assert "ZeroDivisionError" in caplog.text
-    assert (await stream.predict(observation("a", X[1], 2))).step == 2
+    assert refusal_of((await stream.ask(observation("a", X[1], 2))).error).reason == "SESSION_DIVERGED"
+    assert (await stream.predict(observation("a", X[1], 2, reset=True))).step == 2
+    assert (await stream.predict(observation("d", X[1]))).step == 1
 
 
 async def test_a_call_that_fails_is_answered(

@@ -47,7 +47,7 @@ class TestNeverReads:
 
     async def test_it_is_held_back_and_nobody_else(self, server: RunningServer, client: Client) -> None:
         """A client that sends and never reads is stopped by flow control: the server reads no more of its messages than
-        the window, holds no more memory than those need (64 MiB are far more), and another stream goes on to its end.
+        the window, holds no more memory than those need (64 MiB are far more), and other streams go on to their ends.
         When it reads at last, every message that it sent is answered, once and in order.
         """
         ids = [f"deaf-{row}" for row in range(self.ROWS)]
@@ -61,10 +61,12 @@ class TestNeverReads:
         sending = asyncio.ensure_future(send())
         await until(lambda: server.metric("tidegate_outbox_messages") == 64, "a full window")
         async with Client(server.grpc) as other:
-            beside = other.stream()
-            for step in range(1, 501):
-                assert (await beside.predict(observation("beside", [step, 2, 3, 4], step))).step == step
-            await beside.finish()
+            elsewhere, here = other.stream(), client.stream()
+            for step in range(1, 301):  # on another connection and on the same one
+                for name, beside in (("beside", elsewhere), ("close by", here)):
+                    assert (await beside.predict(observation(name, [step, 2, 3, 4], step))).step == step
+            await elsewhere.finish()
+            await here.finish()
         assert not sending.done()
         assert server.metric("tidegate_outbox_messages") == 64
         assert server.metric("tidegate_inbox_rows") == 0

@@ -135,7 +135,7 @@ async def test_a_message_above_the_limit_ends_its_stream_alone(client: Client) -
 
 
 async def test_memory_of_sessions_is_limited(tmp_path: Path) -> None:
-    """state_bytes_max counts every column of every session; what is above it is SESSION_LIMIT, until some are closed."""
+    """state_bytes_max counts every column of every session; what is above it is SESSION_LIMIT."""
     random_package(tmp_path)
     async with in_process(tmp_path) as running:
         row_bytes = running.lane().slab.row_bytes
@@ -150,7 +150,7 @@ async def test_memory_of_sessions_is_limited(tmp_path: Path) -> None:
 
 
 async def test_idle_sessions_are_closed(tmp_path: Path) -> None:
-    """A session that is not stepped for idle_seconds_max is gone: counted as such, unknown at its next step, new at 1."""
+    """A session that is not stepped for idle_seconds_max is gone: unknown at its next step, new at step 1."""
     random_package(tmp_path)
     limits = {"idle_seconds_max": 0.2, "sweep_seconds": 0.02}
     async with in_process(tmp_path, **limits) as running, Client(running.grpc) as client:

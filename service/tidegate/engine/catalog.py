@@ -83,8 +83,8 @@ class Catalog:
         return lane
 
     def about(self, scope: Scope) -> Lane:
-        """The lane that a stream's config is checked against: the one for new sessions. Where that does not fit, another
-        one on which the stream's sessions may still live (a retired one, say); raises TidegateError when none does."""
+        """The lane that a stream's config is checked against: that for new sessions or, where it does not fit, another
+        one, on which the stream's sessions may still live (a retired one, say); raises TidegateError if none fits."""
         try:
             lane = self.resolve(scope.model, scope.version)
             lane.layout(scope)
