@@ -438,28 +438,24 @@ def mutated(message: bytes, random: Random) -> bytes:
 
 async def test_no_bytes_are_unforeseen(server: RunningServer, client: Client) -> None:
     """Whatever is done to the bytes of good requests, the answer is one that the protos name, and never INTERNAL."""
-    full = {"steps": [0, 1], "times": [5, 6], "resets": [0, 1]}
-    good: dict[str, Message] = {
-        "PredictionService/Predict": unary(
-            observation("fuzz", X, 1, event_time=Timestamp(seconds=9, nanos=5), reset=True)
+    rows = batch(["fuzz", "fuzz-2"], ROWS[:2], steps=[0, 1], times=[5, 6], resets=[0, 1])
+    timed = observation("fuzz", X, 1, event_time=Timestamp(seconds=9, nanos=5), reset=True)
+    good: list[tuple[str, Message]] = [
+        ("PredictionService/Predict", unary(timed)),
+        ("PredictionService/Predict", unary(rows, features=["x0", "x1", "x2", "x3"])),
+        ("PredictionService/Predict", unary(observation("fuzz", X[:3]), "station", units=["degF", "knot", "inch"])),
+        ("SessionService/BatchOpenSessions", session_pb2.BatchOpenSessionsRequest(model="random", session_ids=["f"])),
+        (
+            "SessionService/ForkSession",
+            session_pb2.ForkSessionRequest(model="random", session_id="f", new_session_id="g"),
         ),
-        "PredictionService/Predict ": unary(
-            batch(["fuzz", "fuzz-2"], ROWS[:2], **full), features=["x0", "x1", "x2", "x3"]
-        ),
-        "PredictionService/Predict  ": unary(observation("fuzz", X[:3]), "station", units=["degF", "knot", "inch"]),
-        "SessionService/BatchOpenSessions": session_pb2.BatchOpenSessionsRequest(
-            model="random", session_ids=["fuzz-3"]
-        ),
-        "SessionService/ForkSession": session_pb2.ForkSessionRequest(
-            model="random", session_id="fuzz", new_session_id="f"
-        ),
-        "SessionService/ListSessions": session_pb2.ListSessionsRequest(model="random", filter="id=fuzz*", page_size=3),
-        "SessionService/CloseSession": session_pb2.CloseSessionRequest(model="random", session_id="fuzz"),
-    }
+        ("SessionService/ListSessions", session_pb2.ListSessionsRequest(model="random", filter="id=f*", page_size=3)),
+        ("SessionService/CloseSession", session_pb2.CloseSessionRequest(model="random", session_id="f")),
+    ]
     foreseen = {meaning.code for meaning in MEANINGS.values()} - {Code.INTERNAL, Code.UNKNOWN, Code.UNIMPLEMENTED}
     random = Random(0)
     for _ in range(100):
-        requests = [(method.strip(), mutated(message.SerializeToString(), random)) for method, message in good.items()]
+        requests = [(method, mutated(message.SerializeToString(), random)) for method, message in good]
         calls = [client.channel.unary_unary(f"/tidegate.v1.{method}")(content) for method, content in requests]
         codes = await asyncio.gather(*(call.code() for call in calls))
         assert {Code(code.value[0]) for code in codes} <= foreseen, requests
