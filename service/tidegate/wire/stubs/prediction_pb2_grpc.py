@@ -76,8 +76,8 @@ class PredictionServiceServicer(object):
 
     def StreamPredict(self, request_iterator, context):
         """A stream of observations and batches, mixed as the client likes. Every request that has a payload gets one
-        response with its sequence; responses of one session come in the order of its steps. A row's error is an answer
-        and does not end the stream. What ends it: an undecodable message, a missing or bad config, a size limit, drain.
+        response with its sequence; responses come in the order of the requests. A row's error is an answer and does not
+        end the stream. What ends it: an undecodable message, a missing or bad config, a size limit, drain.
         The server stops reading a stream whose answers are not taken (flow control).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
