@@ -137,23 +137,9 @@ class Admission:
             parts.append((lane, mine, self._values(block, lane, mine, refused)))
         if block.table is not None and len({lane.targets for lane, _, _ in parts}) > 1:
             _refuse_other_targets(parts, refused)
-        for lane, mine, values in parts:
-            lane.queue.append(
-                Queued(
-                    ref=refs[mine],
-                    request=block.request[mine],
-                    row=block.row[mine],
-                    step=block.step[mine],
-                    time=block.time[mine],
-                    reset=block.reset[mine],
-                    created=created[mine],
-                    refused=refused[mine],
-                    deadline=block.deadline[mine],
-                    arrived=block.arrived[mine],
-                    values=values,
-                ),
-                lane.slab.next_turn,
-            )
+        queued = [(lane, _queued(block, mine, values, refs, refused, created)) for lane, mine, values in parts]
+        for lane, rows_of_lane in queued:  # only now: a block is queued whole or not at all
+            lane.queue.append(rows_of_lane, lane.slab.next_turn)
 
     def _values(self, block: Block, lane: Lane, rows: NDArray[np.int64], refused: Outcomes) -> NDArray[np.float64]:
         """The rows' values as the lane's package wants them; zeros, and a reason, where they cannot be."""
@@ -183,3 +169,26 @@ def _refuse_other_targets(parts: list[tuple[Lane, NDArray[np.int64], NDArray[np.
     for lane, mine, _ in parts:
         if lane.targets != width:
             refused[mine] = np.where(refused[mine] == 0, Reason.TARGETS_DIFFER, refused[mine])
+
+
+def _queued(
+    block: Block,
+    rows: NDArray[np.int64],
+    values: NDArray[np.float64],
+    refs: Refs,
+    refused: Outcomes,
+    created: NDArray[np.bool_],
+) -> Queued:
+    return Queued(
+        ref=refs[rows],
+        request=block.request[rows],
+        row=block.row[rows],
+        step=block.step[rows],
+        time=block.time[rows],
+        reset=block.reset[rows],
+        created=created[rows],
+        refused=refused[rows],
+        deadline=block.deadline[rows],
+        arrived=block.arrived[rows],
+        values=values,
+    )

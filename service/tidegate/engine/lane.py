@@ -6,7 +6,7 @@ they lie in, never by the length of the queue.
 
 from __future__ import annotations
 
-from collections import deque
+import heapq
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -81,12 +81,13 @@ class _Chunk:
 
 
 class RowQueue:
-    """Rows by turn; see `choice`. A chunk is listed under the turn of its next row."""
+    """Rows by turn; see `choice`. A chunk is listed under the turn of its next row, the oldest chunk first."""
 
     def __init__(self) -> None:
-        self._turns: dict[int, deque[_Chunk]] = {}
+        self._turns: dict[int, list[tuple[int, _Chunk]]] = {}  # heaps, by age
         self._now = 0
         self._rows = 0
+        self._chunks = 0
 
     def __len__(self) -> int:
         return self._rows
@@ -97,7 +98,8 @@ class RowQueue:
         if (turns[1:] < turns[:-1]).any():
             order = np.argsort(turns, kind="stable")
             rows, turns = rows.take(order), turns[order]
-        self._list(_Chunk(rows, turns))
+        self._chunks += 1
+        self._list(self._chunks, _Chunk(rows, turns))
         self._rows += len(rows)
 
     def take(self, rows_max: int) -> Queued:
@@ -108,13 +110,13 @@ class RowQueue:
         parts: list[Queued] = []
         room = rows_max
         while chunks and room:
-            chunk = chunks[0]
+            age, chunk = chunks[0]
             parts.append(chunk.take(room))
             room -= len(parts[-1])
             if not len(chunk) or chunk.turn > self._now:
-                chunks.popleft()
+                heapq.heappop(chunks)
                 if len(chunk):
-                    self._list(chunk)
+                    self._list(age, chunk)
         if not chunks:
             del self._turns[self._now]
             self._now += 1
@@ -124,11 +126,11 @@ class RowQueue:
     def expire(self, stream: int, shift: int) -> None:
         """Marks the rows of a stream that went away, so that they are dropped unstepped when their turn comes."""
         for chunks in self._turns.values():
-            for chunk in chunks:
+            for _, chunk in chunks:
                 chunk.expire(stream, shift)
 
-    def _list(self, chunk: _Chunk) -> None:
-        self._turns.setdefault(chunk.turn, deque()).append(chunk)
+    def _list(self, age: int, chunk: _Chunk) -> None:
+        heapq.heappush(self._turns.setdefault(chunk.turn, []), (age, chunk))
 
 
 def _joined(parts: list[Queued]) -> Queued:
