@@ -425,9 +425,9 @@ async def test_traffic_does_not_feel_reloads(client: Client, models: Path) -> No
     one = random_package(models.parent / "again", version="1", seed=1)
     stream = client.stream()
     x = np.random.default_rng(1).normal(size=(400, 4))
-    sent = 0
+    values = [(await stream.predict(observation("steady", x[0], 1))).values]  # opened before there is another version
+    sent = 1
     reloading = asyncio.ensure_future(churn(client, models, 6))
-    values = []
     while not reloading.done() or sent < 50:
         answer = await stream.predict(observation("steady", x[sent % 400], sent + 1))
         values.append(answer.values)
