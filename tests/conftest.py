@@ -18,9 +18,15 @@ hypothesis.settings.load_profile("check")
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server of one small random model, `random` (LSTM, four features that are all targets)."""
-    models: Path = tmp_path_factory.mktemp("repository") / "models"
-    random_package(models)
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository of one small random model, `random` (LSTM, four features that are all targets)."""
+    folder = tmp_path_factory.mktemp("repository") / "models"
+    random_package(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(models: Path) -> Iterator[RunningServer]:
+    """A server of that repository."""
     with RunningServer(models) as running:
         yield running

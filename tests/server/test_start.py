@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,19 +16,6 @@ import pytest
 from tests.packages import random_package
 from tests.servers import START_SECONDS_MAX, RunningServer
 from tidegate.model.package import MANIFEST
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("repository") / "models"
-    random_package(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def server(models: Path) -> Iterator[RunningServer]:
-    with RunningServer(models) as running:
-        yield running
 
 
 def refuse(*flags: str, **environment: str) -> str:

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2
 
-from tests.packages import random_package
 from tests.wire.clients import (
     PATIENCE_SECONDS,
     Client,
@@ -32,13 +31,6 @@ from tidegate.wire.stubs import model_pb2, session_pb2
 from tidegate.wire.stubs import prediction_pb2 as pb
 
 X = np.array([[1.0, 2.0, 3.0, 4.0], [2.0, 3.0, 4.0, 5.0], [0.0, -1.0, 0.5, 2.0]])
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("repository") / "models"
-    random_package(folder)
-    return folder
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ import numpy as np
 import psutil
 import pytest
 
-from tests.packages import random_package
 from tests.servers import RunningServer
 from tests.wire.clients import Client, at_rest, batch, observation, unary, until, values_of
 from tests.wire.inprocess import in_process
@@ -21,13 +20,6 @@ from tests.wire.victims import KINDS
 
 MIB = 1024 * 1024
 STREAMS = 2000
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("repository") / "models"
-    random_package(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

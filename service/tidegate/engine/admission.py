@@ -45,7 +45,7 @@ class Admission:
         if len(known) == len(block):
             return None
         gone = np.flatnonzero(refs == 0)
-        return refusals(block.request[gone], block.row[gone], refused[gone], targets=0)
+        return refusals(block.request[gone], block.row[gone], refused[gone])
 
     def _resolve(self, block: Block, refused: Outcomes) -> Refs:
         """References of the rows' sessions, 0 where there is none (yet)."""

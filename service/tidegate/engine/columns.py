@@ -71,12 +71,10 @@ def session_schema(features: int, targets: int, state_width: int) -> Schema:
             Column("digest", "uint64"),  # hash of the last observation, to tell a retry from a conflict
             Column("diverged", "bool", cleared=True),  # quarantined until reset
             Column("active_at", "float64"),  # when it was last stepped or opened, seconds of the monotonic clock
-            Column(
-                "last_input", "float64", (features,), np.nan, cleared=True
-            ),  # raw units; stands in for missing values
-            Column(
-                "missing_run", "uint16", (features,), cleared=True
-            ),  # for how many steps each feature has been missing
+            # Raw units; stands in for missing values.
+            Column("last_input", "float64", (features,), np.nan, cleared=True),
+            # For how many steps each feature has been missing.
+            Column("missing_run", "uint16", (features,), cleared=True),
             Column("reply", "float32", (targets,)),  # the last prediction, raw units: answers a retry
             Column("reply_flags", "uint8"),
             Column("reply_imputed", "uint8", ((features + 7) // 8,)),  # bit per feature, little-endian

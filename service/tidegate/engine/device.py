@@ -11,7 +11,7 @@ from tidegate.errors import ConfigError
 
 
 def choose_device(wanted: str) -> str:
-    """ "auto", "cpu" or "cuda" to the device to use; raises ConfigError for a device that is not there."""
+    """The device for `wanted` ("auto", "cpu" or "cuda"); raises ConfigError for one that is not there."""
     available = torch.cuda.is_available()
     if wanted == "cuda" and not available:
         raise ConfigError("device: cuda is asked for, but torch finds no CUDA device")

@@ -151,7 +151,7 @@ class Engine:
 
     @staticmethod
     def _failed(request: NDArray[np.int64], row: NDArray[np.int32]) -> Replies:
-        return refusals(request, row, np.full(len(request), Reason.INTERNAL, np.uint8), targets=0)
+        return refusals(request, row, np.full(len(request), Reason.INTERNAL, np.uint8))
 
     def _next_lane(self) -> Lane | None:
         """The lane whose turn it is: lanes with work take turns."""

@@ -77,15 +77,15 @@ class PlainRows(NamedTuple):
     valid_time: list[int]
 
 
-def refusals(request: NDArray[np.int64], row: NDArray[np.int32], outcome: NDArray[np.uint8], targets: int) -> Replies:
-    """Replies to rows that were refused before they met a session."""
+def refusals(request: NDArray[np.int64], row: NDArray[np.int32], outcome: NDArray[np.uint8]) -> Replies:
+    """Replies to rows that were refused before they met a session: without values, for there is no width yet."""
     rows = len(request)
     zeros = np.zeros(rows, np.int64)
     return Replies(
         request=request,
         row=row,
         outcome=outcome,
-        values=np.full((rows, targets), np.nan, np.float32),
+        values=np.empty((rows, 0), np.float32),
         step=zeros,
         expected=zeros,
         steps_seen=zeros,
