@@ -7,7 +7,6 @@ import shutil
 import signal
 import urllib.error
 from asyncio.subprocess import PIPE, STDOUT
-from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -31,12 +30,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     random_package(folder)
     random_package(folder, "slow", layers=3, hidden=512)
     return folder
-
-
-@pytest.fixture(scope="module")
-def server(models: Path) -> Iterator[RunningServer]:
-    with RunningServer(models) as running:
-        yield running
 
 
 async def stopped(server: RunningServer, number: int = signal.SIGTERM) -> int:
