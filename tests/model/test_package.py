@@ -86,7 +86,7 @@ def test_round_trip(tmp_path_factory: pytest.TempPathFactory, manifest: dict[str
     for field in manifest.keys() - {"features", "targets", "gaps"}:
         assert written[field] == manifest[field]
     assert [(f["name"], f["unit"], f["scaling"]) for f in written["features"]] == [
-        (f["name"], f["unit"], f["scaling"]) for f in manifest["features"]
+        (f["name"], f["unit"], {"by": "package", **f["scaling"]}) for f in manifest["features"]
     ]
     assert [loaded.feature_names[index] for index in loaded.target_indices] == manifest["targets"]
     assert loaded.weights.keys() == weights.keys()

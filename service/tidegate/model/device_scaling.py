@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 import torch
 
-from tidegate.model.package import Feature, Package
+from tidegate.model.manifest import Feature
+from tidegate.model.package import Package
 
 Columns = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]  # center, scale, which are log1p
 

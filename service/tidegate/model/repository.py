@@ -17,7 +17,8 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tidegate.errors import ConfigError, PackageError
-from tidegate.model.package import MANIFEST, NAME_PATTERN, Package, load_package
+from tidegate.model.manifest import NAME_PATTERN
+from tidegate.model.package import MANIFEST, Package, load_package
 
 ALIASES = "aliases.json"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from tidegate.errors import ConfigError
-from tidegate.model.package import HIDDEN_MAX, LAYERS_MAX, NAME_PATTERN
+from tidegate.model.manifest import HIDDEN_MAX, LAYERS_MAX, NAME_PATTERN
 
 
 def _in_utc(time: datetime) -> datetime:

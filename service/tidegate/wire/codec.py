@@ -19,7 +19,7 @@ from tidegate.engine.replies import Replies, RowFlag
 from tidegate.engine.sessions import SESSION_ID_BYTES_MAX
 from tidegate.errors import Reason, TidegateError
 from tidegate.model.frequency import NO_TIME
-from tidegate.model.package import FEATURES_MAX
+from tidegate.model.manifest import FEATURES_MAX
 from tidegate.wire.status import STEP_REASONS, row_error, status_of
 from tidegate.wire.stubs import prediction_pb2 as pb
 from tidegate.wire.stubs import types_pb2 as types

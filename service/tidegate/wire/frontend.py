@@ -22,7 +22,7 @@ from tidegate.engine.loop import EngineHost
 from tidegate.engine.replies import STREAM_SHIFT, Replies
 from tidegate.errors import Reason, TidegateError
 from tidegate.model.frequency import NO_TIME
-from tidegate.model.package import FEATURES_MAX
+from tidegate.model.manifest import FEATURES_MAX
 from tidegate.wire import codec
 from tidegate.wire.stubs import prediction_pb2 as pb
 from tidegate.wire.stubs import types_pb2 as types

@@ -1,0 +1,106 @@
+"""Calendar inputs from times, by tables: the same bits for a row whatever it is computed with. Pure: NumPy alone.
+
+A field is that of the step that is predicted: one interval after the observation, on the clock of the package's time
+zone; where a stamp marks an interval's end, that of the interval's start. A session without times is dated by its
+steps: step n is n intervals after 1970 began. A model without a frequency takes the observation's own time, and all
+zeros where there is none.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from functools import lru_cache
+from zoneinfo import ZoneInfo
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tidegate.model.frequency import NO_TIME, Frequency
+from tidegate.model.manifest import CALENDAR_SIZES, CalendarInput, Manifest
+
+Ints = NDArray[np.int64]
+_SECOND = 1_000_000_000
+_DAY = 86_400 * _SECOND
+_MINUTES = 1_440  # places of the hour of the day, for its sine and cosine
+_OFFSET_SECONDS = 900  # time zones change their offset at quarters of an hour at most
+
+
+class Calendar:
+    """The calendar inputs of one manifest."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._entries = [(entry.field, _table(entry)) for entry in manifest.calendar]
+        self._frequency = Frequency.parse(manifest.frequency)
+        self._ahead = manifest.stamp == "start"
+        self._zone = manifest.time_zone
+        self.width = manifest.calendar_width
+
+    def columns(self, times: Ints, steps: Ints) -> NDArray[np.float32]:
+        """float32 [rows, width] for observations at `times` (ns since 1970 UTC, or NO_TIME), the `steps`-th (from 1)
+        since their sessions' state was zero."""
+        if not self._entries:
+            return np.zeros((len(times), 0), np.float32)
+        known = times != NO_TIME
+        if self._frequency:
+            times = np.where(known, times, _dated(self._frequency, steps) if not known.all() else 0)
+            if self._ahead:
+                times = self._frequency.add(times)
+            known = times != NO_TIME
+        local = _local(np.where(known, times, 0), self._zone)
+        parts = [table[_places(field, local, len(table))] for field, table in self._entries]
+        columns: NDArray[np.float32] = np.concatenate(parts, axis=1)
+        columns[~known] = 0.0
+        return columns
+
+
+def _dated(frequency: Frequency, steps: Ints) -> Ints:
+    """The times of steps that have none: so many intervals after 1970 began."""
+    times = np.empty(len(steps), np.int64)
+    for step in np.unique(steps).tolist():
+        times[steps == step] = frequency.add(np.zeros(1, np.int64), step)
+    return times
+
+
+def _local(times: Ints, zone: str) -> Ints:
+    """The same clock readings as if they were UTC."""
+    if zone == "UTC":
+        return times
+    periods, rows = np.unique(times // (_OFFSET_SECONDS * _SECOND), return_inverse=True)
+    offsets = np.array([_offset_seconds(zone, period) for period in periods.tolist()], np.int64)
+    return times + offsets[rows] * _SECOND
+
+
+@lru_cache(maxsize=65_536)
+def _offset_seconds(zone: str, period: int) -> int:
+    try:
+        moment = datetime.fromtimestamp(period * _OFFSET_SECONDS, UTC).astimezone(ZoneInfo(zone))
+    except (OverflowError, ValueError):  # beyond the year 9999 there is no clock
+        return 0
+    offset = moment.utcoffset()
+    return int(offset.total_seconds()) if offset is not None else 0
+
+
+def _places(field: str, times: Ints, size: int) -> Ints:
+    """Which row of the field's table each time reads."""
+    if field == "hour_of_day":
+        return times % _DAY * size // _DAY
+    days = times // _DAY
+    if field == "day_of_week":
+        return (days + 3) % 7  # Monday is 0; 1970 began on a Thursday
+    dates = days.astype("datetime64[D]")
+    months = dates.astype("datetime64[M]")
+    if field == "month_of_year":
+        return months.astype(np.int64) % 12
+    start = months if field == "day_of_month" else dates.astype("datetime64[Y]")
+    places: Ints = (dates - start.astype("datetime64[D]")).astype(np.int64)
+    return places
+
+
+def _table(entry: CalendarInput) -> NDArray[np.float32]:
+    """float32 [places of the cycle, columns]."""
+    size = CALENDAR_SIZES[entry.field]
+    if entry.encoding == "one_hot":
+        return np.eye(size, dtype=np.float32)
+    size = _MINUTES if entry.field == "hour_of_day" else size
+    phases = 2 * np.pi * np.arange(size) / size
+    return np.stack([np.sin(phases), np.cos(phases)], axis=1).astype(np.float32)
