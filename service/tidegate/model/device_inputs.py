@@ -73,7 +73,7 @@ class DeviceInputs:
         self._change_scale = self._doubles(manifest.head.change_scales or [1.0] * len(manifest.targets))
         self._inputs = [index for index, feature in enumerate(manifest.features) if feature.input]
         self._plain = not (manifest.lags or by_session or any(f.categories or not f.input for f in manifest.features))
-        self._arrange = _arrangement(manifest).to(device)
+        self._arrange = _arrangement(manifest).to(device) if manifest.channel_independent else None
         self._channel_ids = torch.eye(manifest.channels, device=device) if manifest.channel_independent else None
 
     def typical(self, normal: Tensor) -> Tensor:
@@ -193,8 +193,7 @@ class DeviceInputs:
         if self._manifest.head.output == "level":
             return unit
         if self._session_targets is not None:
-            unit = torch.where(self._session_targets, unit, 1.0) * self._change_scale
-            return unit
+            return torch.where(self._session_targets, unit, 1.0) * self._change_scale
         return self._change_scale[None]
 
     def _one_hot(self, identity: Tensor) -> Tensor:
@@ -204,6 +203,7 @@ class DeviceInputs:
     def _by_channel(self, x: Tensor) -> Tensor:
         """[M, columns] to [M x channels, width], each channel its own row."""
         assert self._channel_ids is not None
+        assert self._arrange is not None
         rows = x.index_select(1, self._arrange.flatten()).view(len(x), *self._arrange.shape)
         ids = self._channel_ids.expand(len(x), -1, -1)
         return torch.cat([rows, ids], 2).flatten(0, 1)
@@ -224,7 +224,7 @@ class DeviceInputs:
 
 def _arrangement(manifest: Manifest) -> Tensor:
     """int64 [channels, columns]: for each channel, which columns of the whole row it sees, in the order that
-    `inputs.py` gives them. Meant for channel-independent models."""
+    `inputs.py` gives them. Of channel-independent models only."""
     owners: list[str | None] = []
     for feature in manifest.features:
         owners += [feature.name if feature.role == "target" else None] * feature.width
