@@ -5,8 +5,8 @@ a session remembers: a ring of its last values, its running scale, its last pred
 row's bits depend on that row alone: copies, and pointwise operations on tiles of 32 rows.
 
 What sessions remember beside the cell's state are columns, by name (each is there if the package derives it):
-`ring` float64 [L, lagged features], transformed values, that of step n (from 0) at n mod L; `scale` float64 [2, features
-scaled by session], mean and variance; `feedback` float32 [outputs], the last prediction in training units.
+`ring` float64 [L, lagged features], transformed values, that of step n (from 0) at n mod L; `scale` float64 [2,
+features scaled by session], mean and variance; `feedback` float32 [outputs], the last prediction in training units.
 """
 
 from __future__ import annotations
