@@ -71,8 +71,8 @@ class DeviceInputs:
         self._pair_feature = self._places([names.index(manifest.lags[entry].feature) for _, entry in pairs])
         self._pair_scale = self._doubles([scale for lags in manifest.lags for scale in lags.scales])
         self._change_scale = self._doubles(manifest.head.change_scales or [1.0] * len(manifest.targets))
-        self._inputs = [index for index, feature in enumerate(manifest.features) if feature.input]
-        self._plain = not (manifest.lags or by_session or any(f.categories or not f.input for f in manifest.features))
+        self._inputs = [index for index, feature in enumerate(manifest.features) if feature.width]
+        self._plain = not (manifest.lags or by_session or any(f.categories or not f.width for f in manifest.features))
         self._arrange = _arrangement(manifest).to(device) if manifest.channel_independent else None
         self._channel_ids = torch.eye(manifest.channels, device=device) if manifest.channel_independent else None
 
@@ -227,7 +227,7 @@ def _arrangement(manifest: Manifest) -> Tensor:
     `inputs.py` gives them. Of channel-independent models only."""
     owners: list[str | None] = []
     for feature in manifest.features:
-        owners += [feature.name if feature.role == "target" else None] * feature.width
+        owners += [feature.name if feature.name in manifest.targets else None] * feature.width
     for lags in manifest.lags:
         owners += [lags.feature if lags.feature in manifest.targets else None] * len(lags.steps)
     owners += [None] * (manifest.calendar_width + len(manifest.ids))

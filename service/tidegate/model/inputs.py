@@ -117,7 +117,7 @@ class Inputs:
 
     def _values(self, feature: Feature, column: Array, center: Array, scale: Array) -> Array:
         """The columns [steps, width] of one feature itself."""
-        if not feature.input:
+        if not feature.width:
             return np.empty((len(column), 0))
         if feature.categories:
             one_hot: Array = (column[:, None] == np.arange(len(feature.categories))).astype(np.float64)

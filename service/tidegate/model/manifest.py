@@ -18,6 +18,7 @@ from tidegate.model.frequency import Frequency
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 FEATURES_MAX, HIDDEN_MAX, LAYERS_MAX = 4096, 4096, 16
+TARGET_ROLES = ("target", "output")
 LAG_STEPS_MAX, LAGS_MAX = 10_000, 256
 CATEGORIES_MAX, IDS_MAX, LEVELS_MAX, HEAD_LAYERS_MAX = 4096, 65_536, 99, 4
 
@@ -53,21 +54,22 @@ class Feature(Strict):
     """One input: its name and unit as clients send it, its role and its scaling.
 
     Roles: a target is predicted, a past covariate is only observed, a future covariate is known ahead (its value is
-    that of the step that is predicted), a static one belongs to the session (sent once; NaN afterwards keeps it).
+    that of the step that is predicted), a static one belongs to the session (sent once; NaN afterwards keeps it), an
+    output is a target that the cell does not see and that clients do not send.
     With `categories` a value is the number of one of them, from 0, and the cell sees it one-hot; all zeros when it is
     none of them. `input` false: the cell does not see the value itself, only what is derived from it.
     """
 
     name: str = Field(pattern=NAME_PATTERN)
     unit: str = ""
-    role: Literal["target", "past", "future", "static"] = "target"
+    role: Literal["target", "past", "future", "static", "output"] = "target"
     scaling: Scaling = Scaling()
     categories: tuple[str, ...] = Field(default=(), max_length=CATEGORIES_MAX)
     input: bool = True
 
     @model_validator(mode="after")
     def _categories_are_no_numbers(self) -> Feature:
-        if self.categories and (self.role == "target" or self.scaling != Scaling()):
+        if self.categories and (self.role in TARGET_ROLES or self.scaling != Scaling()):
             raise ValueError("categories have no scaling and are no target; a categorical head's targets are one-hot")
         if len(set(self.categories)) != len(self.categories):
             raise ValueError("two categories have the same name")
@@ -76,7 +78,7 @@ class Feature(Strict):
     @property
     def width(self) -> int:
         """Columns that the cell sees of it."""
-        return (len(self.categories) or 1) if self.input else 0
+        return (len(self.categories) or 1) if self.input and self.role != "output" else 0
 
 
 class Lags(Strict):
@@ -249,15 +251,17 @@ class Manifest(Strict):
         roles = {feature.name: feature.role for feature in self.features}
         if len(roles) != len(self.features):
             raise ValueError("features: two features have the same name")
-        marked = [name for name, role in roles.items() if role == "target"]
+        marked = [name for name, role in roles.items() if role in TARGET_ROLES]
         if len(set(self.targets)) != len(self.targets) or sorted(marked) != sorted(self.targets):
-            raise ValueError(f"targets: must name each feature of role 'target' once ({', '.join(marked)})")
+            raise ValueError(f"targets: must name each feature of role 'target' or 'output' once ({', '.join(marked)})")
+        if "output" in roles.values() and (self.head.output == "change" or self.channel_independent):
+            raise ValueError("features: an output is never seen, so no change of it is predicted, and it is no channel")
         return self
 
     @model_validator(mode="after")
     def _derived_inputs_fit(self) -> Manifest:
         lagged = [lags.feature for lags in self.lags]
-        numbers = [feature.name for feature in self.features if not feature.categories]
+        numbers = [feature.name for feature in self.features if not feature.categories and feature.role != "output"]
         if len(set(lagged)) != len(lagged) or not set(lagged) <= set(numbers):
             raise ValueError("lags: each must name a different feature that is a number")
         if len(set(self.ids)) != len(self.ids):
@@ -294,7 +298,7 @@ class Manifest(Strict):
     @cached_property
     def input_width(self) -> int:
         """Values that the cell sees a row."""
-        of_targets = {feature.name: feature.width for feature in self.features if feature.role == "target"}
+        of_targets = {feature.name: feature.width for feature in self.features if feature.name in self.targets}
         lag_counts = {lags.feature: len(lags.steps) for lags in self.lags}
         width = sum(feature.width for feature in self.features) + sum(lag_counts.values())
         if self.channel_independent:  # of the targets' columns, each channel sees its own
@@ -312,6 +316,16 @@ class Manifest(Strict):
     def outputs(self) -> int:
         """Values of one reply: targets, or targets times levels (a target's levels lie together)."""
         return len(self.targets) * self.head.width
+
+    @cached_property
+    def sent(self) -> np.ndarray[Any, np.dtype[np.intp]]:
+        """Which features a client sends as an observation's values, in order; future covariates come beside them."""
+        return np.flatnonzero([feature.role not in ("future", "output") for feature in self.features])
+
+    @cached_property
+    def future(self) -> np.ndarray[Any, np.dtype[np.intp]]:
+        """Which features are future covariates."""
+        return np.flatnonzero([feature.role == "future" for feature in self.features])
 
     @cached_property
     def point_indices(self) -> np.ndarray[Any, np.dtype[np.intp]]:

@@ -52,17 +52,21 @@ class Model(_message.Message):
     def __init__(self, name: _Optional[str] = ..., versions: _Optional[_Iterable[_Union[ModelVersion, _Mapping]]] = ..., aliases: _Optional[_Mapping[str, str]] = ..., default_version: _Optional[str] = ...) -> None: ...
 
 class Feature(_message.Message):
-    __slots__ = ("name", "unit", "role")
+    __slots__ = ("name", "unit", "role", "categories", "derived_only")
     NAME_FIELD_NUMBER: _ClassVar[int]
     UNIT_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
+    CATEGORIES_FIELD_NUMBER: _ClassVar[int]
+    DERIVED_ONLY_FIELD_NUMBER: _ClassVar[int]
     name: str
     unit: str
     role: str
-    def __init__(self, name: _Optional[str] = ..., unit: _Optional[str] = ..., role: _Optional[str] = ...) -> None: ...
+    categories: _containers.RepeatedScalarFieldContainer[str]
+    derived_only: bool
+    def __init__(self, name: _Optional[str] = ..., unit: _Optional[str] = ..., role: _Optional[str] = ..., categories: _Optional[_Iterable[str]] = ..., derived_only: bool = ...) -> None: ...
 
 class ModelDescription(_message.Message):
-    __slots__ = ("version", "description", "features", "targets", "frequency", "cell", "layers", "hidden_size", "state_bytes")
+    __slots__ = ("version", "description", "features", "targets", "frequency", "cell", "layers", "hidden_size", "state_bytes", "head", "levels", "coverages", "sample_paths", "calendar", "time_zone", "lag_steps_max", "known_ids", "channel_independent")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     FEATURES_FIELD_NUMBER: _ClassVar[int]
@@ -72,6 +76,15 @@ class ModelDescription(_message.Message):
     LAYERS_FIELD_NUMBER: _ClassVar[int]
     HIDDEN_SIZE_FIELD_NUMBER: _ClassVar[int]
     STATE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    LEVELS_FIELD_NUMBER: _ClassVar[int]
+    COVERAGES_FIELD_NUMBER: _ClassVar[int]
+    SAMPLE_PATHS_FIELD_NUMBER: _ClassVar[int]
+    CALENDAR_FIELD_NUMBER: _ClassVar[int]
+    TIME_ZONE_FIELD_NUMBER: _ClassVar[int]
+    LAG_STEPS_MAX_FIELD_NUMBER: _ClassVar[int]
+    KNOWN_IDS_FIELD_NUMBER: _ClassVar[int]
+    CHANNEL_INDEPENDENT_FIELD_NUMBER: _ClassVar[int]
     version: str
     description: str
     features: _containers.RepeatedCompositeFieldContainer[Feature]
@@ -81,7 +94,16 @@ class ModelDescription(_message.Message):
     layers: int
     hidden_size: int
     state_bytes: int
-    def __init__(self, version: _Optional[str] = ..., description: _Optional[str] = ..., features: _Optional[_Iterable[_Union[Feature, _Mapping]]] = ..., targets: _Optional[_Iterable[str]] = ..., frequency: _Optional[str] = ..., cell: _Optional[str] = ..., layers: _Optional[int] = ..., hidden_size: _Optional[int] = ..., state_bytes: _Optional[int] = ...) -> None: ...
+    head: str
+    levels: _containers.RepeatedScalarFieldContainer[float]
+    coverages: _containers.RepeatedScalarFieldContainer[float]
+    sample_paths: bool
+    calendar: _containers.RepeatedScalarFieldContainer[str]
+    time_zone: str
+    lag_steps_max: int
+    known_ids: int
+    channel_independent: bool
+    def __init__(self, version: _Optional[str] = ..., description: _Optional[str] = ..., features: _Optional[_Iterable[_Union[Feature, _Mapping]]] = ..., targets: _Optional[_Iterable[str]] = ..., frequency: _Optional[str] = ..., cell: _Optional[str] = ..., layers: _Optional[int] = ..., hidden_size: _Optional[int] = ..., state_bytes: _Optional[int] = ..., head: _Optional[str] = ..., levels: _Optional[_Iterable[float]] = ..., coverages: _Optional[_Iterable[float]] = ..., sample_paths: bool = ..., calendar: _Optional[_Iterable[str]] = ..., time_zone: _Optional[str] = ..., lag_steps_max: _Optional[int] = ..., known_ids: _Optional[int] = ..., channel_independent: bool = ...) -> None: ...
 
 class ListModelsRequest(_message.Message):
     __slots__ = ()

@@ -1,4 +1,5 @@
 from google.rpc import status_pb2 as _status_pb2
+from tidegate.wire.stubs import forecast_pb2 as _forecast_pb2
 from tidegate.wire.stubs import types_pb2 as _types_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -19,18 +20,22 @@ ON_MISSING_OPEN: OnMissing
 ON_MISSING_FAIL: OnMissing
 
 class StreamConfig(_message.Message):
-    __slots__ = ("model", "version", "features", "units", "on_missing")
+    __slots__ = ("model", "version", "features", "units", "on_missing", "levels", "dtype")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     FEATURES_FIELD_NUMBER: _ClassVar[int]
     UNITS_FIELD_NUMBER: _ClassVar[int]
     ON_MISSING_FIELD_NUMBER: _ClassVar[int]
+    LEVELS_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: str
     features: _containers.RepeatedScalarFieldContainer[str]
     units: _containers.RepeatedScalarFieldContainer[str]
     on_missing: OnMissing
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., features: _Optional[_Iterable[str]] = ..., units: _Optional[_Iterable[str]] = ..., on_missing: _Optional[_Union[OnMissing, str]] = ...) -> None: ...
+    levels: _containers.RepeatedScalarFieldContainer[float]
+    dtype: _types_pb2.DType
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., features: _Optional[_Iterable[str]] = ..., units: _Optional[_Iterable[str]] = ..., on_missing: _Optional[_Union[OnMissing, str]] = ..., levels: _Optional[_Iterable[float]] = ..., dtype: _Optional[_Union[_types_pb2.DType, str]] = ...) -> None: ...
 
 class PredictRequest(_message.Message):
     __slots__ = ("config", "observation", "batch")

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from tidegate.wire.stubs import forecast_pb2 as tidegate_dot_v1_dot_forecast__pb2
 from tidegate.wire.stubs import prediction_pb2 as tidegate_dot_v1_dot_prediction__pb2
 
 GRPC_GENERATED_VERSION = '1.75.1'
@@ -26,14 +27,15 @@ if _version_not_supported:
 
 
 class PredictionServiceStub(object):
-    """Steps sessions and answers with predictions.
+    """Steps sessions and answers with predictions; looks further ahead without stepping them.
 
     Code                 meaning, and what the client does
-    INVALID_ARGUMENT     the message or the config is wrong: mend it (BAD_CONFIG, BAD_OBSERVATION, BAD_BATCH, ...)
+    INVALID_ARGUMENT     the message or the config is wrong: mend it (BAD_CONFIG, BAD_OBSERVATION, BAD_FORECAST, ...)
     NOT_FOUND            MODEL_NOT_FOUND; SESSION_NOT_FOUND: start again at step 1, or send a reset
     ABORTED              the step does not follow on the last one: read expected_step, re-send from there
-    FAILED_PRECONDITION  SESSION_DIVERGED: reset the session
-    RESOURCE_EXHAUSTED   a limit of the server: wait and try again, or spread the load (SESSION_LIMIT, INBOX_FULL, ...)
+    FAILED_PRECONDITION  SESSION_DIVERGED: reset the session; NO_DISTRIBUTION: ask for point forecasts alone
+    RESOURCE_EXHAUSTED   a limit of the server: wait and try again, or spread the load (SESSION_LIMIT, INBOX_FULL,
+    FORECAST_LIMIT, ...)
     UNAVAILABLE          DRAINING: connect again (to another replica) and go on
     """
 
@@ -53,17 +55,23 @@ class PredictionServiceStub(object):
                 request_serializer=tidegate_dot_v1_dot_prediction__pb2.StreamPredictRequest.SerializeToString,
                 response_deserializer=tidegate_dot_v1_dot_prediction__pb2.StreamPredictResponse.FromString,
                 _registered_method=True)
+        self.Forecast = channel.unary_unary(
+                '/tidegate.v1.PredictionService/Forecast',
+                request_serializer=tidegate_dot_v1_dot_forecast__pb2.ForecastRequest.SerializeToString,
+                response_deserializer=tidegate_dot_v1_dot_forecast__pb2.ForecastResponse.FromString,
+                _registered_method=True)
 
 
 class PredictionServiceServicer(object):
-    """Steps sessions and answers with predictions.
+    """Steps sessions and answers with predictions; looks further ahead without stepping them.
 
     Code                 meaning, and what the client does
-    INVALID_ARGUMENT     the message or the config is wrong: mend it (BAD_CONFIG, BAD_OBSERVATION, BAD_BATCH, ...)
+    INVALID_ARGUMENT     the message or the config is wrong: mend it (BAD_CONFIG, BAD_OBSERVATION, BAD_FORECAST, ...)
     NOT_FOUND            MODEL_NOT_FOUND; SESSION_NOT_FOUND: start again at step 1, or send a reset
     ABORTED              the step does not follow on the last one: read expected_step, re-send from there
-    FAILED_PRECONDITION  SESSION_DIVERGED: reset the session
-    RESOURCE_EXHAUSTED   a limit of the server: wait and try again, or spread the load (SESSION_LIMIT, INBOX_FULL, ...)
+    FAILED_PRECONDITION  SESSION_DIVERGED: reset the session; NO_DISTRIBUTION: ask for point forecasts alone
+    RESOURCE_EXHAUSTED   a limit of the server: wait and try again, or spread the load (SESSION_LIMIT, INBOX_FULL,
+    FORECAST_LIMIT, ...)
     UNAVAILABLE          DRAINING: connect again (to another replica) and go on
     """
 
@@ -84,6 +92,14 @@ class PredictionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Forecast(self, request, context):
+        """What comes after the next step: any number of scenarios, each from what its session remembers now, predictions fed
+        back as observations. No session is stepped or changed; safe to retry. Runs below live steps, in chunks.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PredictionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -97,6 +113,11 @@ def add_PredictionServiceServicer_to_server(servicer, server):
                     request_deserializer=tidegate_dot_v1_dot_prediction__pb2.StreamPredictRequest.FromString,
                     response_serializer=tidegate_dot_v1_dot_prediction__pb2.StreamPredictResponse.SerializeToString,
             ),
+            'Forecast': grpc.unary_unary_rpc_method_handler(
+                    servicer.Forecast,
+                    request_deserializer=tidegate_dot_v1_dot_forecast__pb2.ForecastRequest.FromString,
+                    response_serializer=tidegate_dot_v1_dot_forecast__pb2.ForecastResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'tidegate.v1.PredictionService', rpc_method_handlers)
@@ -106,14 +127,15 @@ def add_PredictionServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class PredictionService(object):
-    """Steps sessions and answers with predictions.
+    """Steps sessions and answers with predictions; looks further ahead without stepping them.
 
     Code                 meaning, and what the client does
-    INVALID_ARGUMENT     the message or the config is wrong: mend it (BAD_CONFIG, BAD_OBSERVATION, BAD_BATCH, ...)
+    INVALID_ARGUMENT     the message or the config is wrong: mend it (BAD_CONFIG, BAD_OBSERVATION, BAD_FORECAST, ...)
     NOT_FOUND            MODEL_NOT_FOUND; SESSION_NOT_FOUND: start again at step 1, or send a reset
     ABORTED              the step does not follow on the last one: read expected_step, re-send from there
-    FAILED_PRECONDITION  SESSION_DIVERGED: reset the session
-    RESOURCE_EXHAUSTED   a limit of the server: wait and try again, or spread the load (SESSION_LIMIT, INBOX_FULL, ...)
+    FAILED_PRECONDITION  SESSION_DIVERGED: reset the session; NO_DISTRIBUTION: ask for point forecasts alone
+    RESOURCE_EXHAUSTED   a limit of the server: wait and try again, or spread the load (SESSION_LIMIT, INBOX_FULL,
+    FORECAST_LIMIT, ...)
     UNAVAILABLE          DRAINING: connect again (to another replica) and go on
     """
 
@@ -161,6 +183,33 @@ class PredictionService(object):
             '/tidegate.v1.PredictionService/StreamPredict',
             tidegate_dot_v1_dot_prediction__pb2.StreamPredictRequest.SerializeToString,
             tidegate_dot_v1_dot_prediction__pb2.StreamPredictResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Forecast(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidegate.v1.PredictionService/Forecast',
+            tidegate_dot_v1_dot_forecast__pb2.ForecastRequest.SerializeToString,
+            tidegate_dot_v1_dot_forecast__pb2.ForecastResponse.FromString,
             options,
             channel_credentials,
             insecure,
