@@ -55,3 +55,28 @@ def test_every_head(tmp_path: Path, targets: int, activation: str) -> None:
             tmp_path, str(index), features=features, targets=targets, hidden=33, hidden_activation=activation
         )
         assert_rows_keep_their_bits(Kernel(package, CPU), seed=targets)
+
+
+HEADS: dict[str, dict[str, Any]] = {
+    "relu": {"hidden": [33, 8], "activation": "relu"},
+    "tanh": {"hidden": [20], "activation": "tanh"},
+    "quantile": {"kind": "quantile", "levels": [0.1, 0.5, 0.9], "hidden": [40]},
+    "categorical": {"kind": "categorical"},
+    "categorical_tanh": {"kind": "categorical", "hidden": [17], "activation": "tanh"},
+}
+
+
+@pytest.mark.parametrize("targets", [3, 16, 21])
+@pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
+@torch.inference_mode()
+def test_every_kind_of_head(tmp_path: Path, head: dict[str, Any], targets: int) -> None:
+    """The same with perceptrons, quantiles and vocabularies, of whole and of ragged widths."""
+    package = random_package(tmp_path, features=targets, targets=targets, hidden=33, head=head)
+    assert_rows_keep_their_bits(Kernel(package, CPU), seed=targets)
+
+
+@torch.inference_mode()
+def test_a_large_vocabulary(tmp_path: Path) -> None:
+    """The softmax of 2,500 words is a row's own too: one beyond what a vector or a warp holds, of ragged width."""
+    package = random_package(tmp_path, features=2501, targets=2501, hidden=8, head={"kind": "categorical"})
+    assert_rows_keep_their_bits(Kernel(package, CPU), seed=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,56 @@ def test_kernel_is_the_layer_of_torch(tmp_path: Path, name: str, layers: int) ->
         hidden = network(torch.tensor(x))[0]
         expected = torch.nn.functional.linear(hidden, weights["head.weight"], weights["head.bias"]).numpy()
     np.testing.assert_allclose(run_kernel(package, x), expected, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("kind", ["regression", "categorical"])
+@pytest.mark.parametrize("activation", [torch.nn.ReLU, torch.nn.Tanh])
+@pytest.mark.parametrize("hidden", [[], [19], [32, 7]])
+def test_head_is_the_one_of_torch(
+    tmp_path: Path, hidden: list[int], activation: type[torch.nn.Module], kind: str
+) -> None:
+    """Linear and MLP heads, of either activation, are torch's nn.Sequential with the same weights, behind a softmax
+    where the targets are a vocabulary, within 1e-5."""
+    head = {"kind": kind, "hidden": hidden, "activation": activation.__name__.lower()}
+    package = random_package(tmp_path, hidden=24, features=5, targets=5, seed=5, head=head)
+    weights = {key: torch.tensor(value) for key, value in package.weights.items()}
+    recurrent = torch.nn.LSTM(5, 24)
+    recurrent.load_state_dict({key: value for key, value in weights.items() if not key.startswith("head.")})
+    widths, layers = [24, *hidden, 5], list[torch.nn.Module]()
+    for before, after in pairwise(widths):
+        layers += [torch.nn.Linear(before, after), activation()]
+    sequential = torch.nn.Sequential(*layers[:-1])
+    prefix = "head." if hidden else "head"
+    sequential.load_state_dict(
+        {key.replace(prefix, "" if hidden else "0"): value for key, value in weights.items() if "head" in key}
+    )
+    x = inputs(package, ROWS)
+    with torch.inference_mode():
+        expected = sequential(recurrent(torch.tensor(x))[0])
+        expected = expected.softmax(-1) if kind == "categorical" else expected
+    np.testing.assert_allclose(run_kernel(package, x), expected.numpy(), rtol=0, atol=TOLERANCE)
+
+
+def test_widths_are_those_of_the_manifest(tmp_path: Path) -> None:
+    """A kernel takes derived inputs too, gives a target's levels together, and steps a row a channel."""
+    head = {"kind": "quantile", "levels": [0.1, 0.5, 0.9]}
+    package = random_package(
+        tmp_path,
+        hidden=8,
+        features=4,
+        targets=3,
+        lags=[{"feature": f"x{index}", "steps": [1, 24], "scales": [1, 1]} for index in range(3)],
+        ids=["a", "b"],
+        feedback=True,
+        channel_independent=True,
+        head=head,
+    )
+    kernel = Kernel(package, CPU)
+    own_and_past, lags, ids, channels, feedback = 2, 2, 2, 3, 3
+    assert kernel.inputs == own_and_past + lags + ids + channels + feedback
+    assert (kernel.outputs, kernel.state_width, package.state_width) == (3, 16, 48)
+    state = torch.zeros(3 * ROWS, 16)
+    assert kernel(torch.randn(3 * ROWS, kernel.inputs), state, torch.empty_like(state)).shape == (3 * ROWS, 3)
 
 
 @pytest.mark.parametrize("fields", CELLS.values(), ids=CELLS)

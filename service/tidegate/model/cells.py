@@ -3,7 +3,8 @@
 Bit identity: a row's result depends on that row alone, whatever else is in the tile. It holds because
 - M is a multiple of 32 (the stepper pads), so that no vectorised sigmoid meets a ragged tail: it runs on whole
   contiguous tiles only;
-- every product is at least 16 columns wide, in multiples of 16 (narrow ones round by position);
+- every product is at least 16 columns wide, in multiples of 16 (narrow ones round by position), and a softmax takes
+  whole products, so that every row of it begins at the same alignment;
 - every other pointwise operation rounds once (mul, add, sub; `alpha` is a power of two), so that it is the same
   vectorised, scalar or fused. addcmul and lerp are not, and are not used;
 - on CPU, one intra-op thread runs a tile (a thread split makes ragged tails again).
@@ -18,7 +19,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from tidegate.model.package import Package
+from tidegate.model.package import Package, head_prefixes
 
 WIDTH = 16  # columns of a product are a multiple of this
 ROWS = 32  # rows of a tile are a multiple of this
@@ -34,18 +35,19 @@ class Kernel:
 
     def __init__(self, package: Package, device: torch.device) -> None:
         manifest = package.manifest
-        self.inputs, self.outputs = len(manifest.features), len(manifest.targets)
-        self.state_width = package.state_width
+        self.inputs, self.outputs = manifest.input_width, manifest.outputs // manifest.channels
+        self.state_width = package.row_width
         self._hidden = manifest.hidden_size
         self._layers = [_build_cell(package, layer, device) for layer in range(manifest.layers)]
-        head = {name: torch.tensor(package.weights[f"head.{name}"], dtype=torch.float64) for name in ("weight", "bias")}
-        self._head = _Affine(head["weight"], head["bias"], device)
+        self._head = _Head(package, device)
 
     def __call__(self, x: Tensor, state: Tensor, new_state: Tensor) -> Tensor:
-        """Writes the next states into `new_state` and returns the predictions [M, targets], in training units.
+        """Writes the next states into `new_state` and returns the outputs [M, outputs], in training units: targets, or
+        targets times levels (a target's lie together), or the probabilities of a vocabulary.
 
-        x [M, features] in training units, state and new_state [M, state_width]: float32, contiguous, M a multiple of
-        ROWS. A row of state is h_l0 | c_l0 | h_l1 | c_l1 … (h alone for GRU and RNN). `state` is only read.
+        x [M, inputs] in training units, state and new_state [M, state_width]: float32, contiguous, M a multiple of
+        ROWS. A row of state is h_l0 | c_l0 | h_l1 | c_l1 … (h alone for GRU and RNN). `state` is only read. A
+        channel-independent model takes a row for each session and channel, and gives one target's outputs for it.
         """
         before, after = _split(state, self._hidden, 1), _split(new_state, self._hidden, 1)
         parts = len(before) // len(self._layers)
@@ -61,12 +63,12 @@ class _Cell(Protocol):
 
 
 class _Affine:
-    """weight x + bias as [M, columns], the columns padded with zeros to a multiple of WIDTH."""
+    """weight x + bias as [M, columns], padded to a multiple of WIDTH: weights with zeros, biases with `padded`."""
 
-    def __init__(self, weight: Tensor, bias: Tensor, device: torch.device) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor, device: torch.device, padded: float = 0.0) -> None:
         padding = (0, -len(bias) % WIDTH)
         self._weight = torch.nn.functional.pad(weight.T, padding).to(device, torch.float32).contiguous()
-        self._bias = torch.nn.functional.pad(bias, padding).to(device, torch.float32)
+        self._bias = torch.nn.functional.pad(bias, padding, value=padded).to(device, torch.float32)
 
     def __call__(self, x: Tensor) -> Tensor:
         return torch.addmm(self._bias, x, self._weight)
@@ -74,6 +76,39 @@ class _Affine:
     def add_to(self, product: Tensor, x: Tensor) -> Tensor:
         """product += weight x, without the bias."""
         return product.addmm_(x, self._weight)
+
+
+class _Head:
+    """From the last layer's h to the outputs: W h + b, behind a perceptron's hidden layers if there are any.
+
+    Hidden layers stay padded (relu and tanh of 0 are 0). Of a vocabulary: softmax, in which padding is -inf.
+    """
+
+    def __init__(self, package: Package, device: torch.device) -> None:
+        manifest = package.manifest
+        self._tanh = manifest.head.activation == "tanh"
+        self._softmax = manifest.head.kind == "categorical"
+        *hidden, last = head_prefixes(manifest)
+        self._hidden = [self._affine(package, prefix, device, -2.0 if self._tanh else 1.0) for prefix in hidden]
+        self._last = self._affine(package, last, device, padded=-torch.inf if self._softmax else 0.0)
+
+    def __call__(self, h: Tensor) -> Tensor:
+        """h [M, hidden size] to outputs [M, columns], padded."""
+        for layer in self._hidden:
+            h = layer(h)
+            h = h.sigmoid_().mul_(-2).add_(1) if self._tanh else h.relu_()
+        product = self._last(h)
+        return product.softmax(1) if self._softmax else product
+
+    @staticmethod
+    def _affine(
+        package: Package, prefix: str, device: torch.device, factor: float = 1.0, padded: float = 0.0
+    ) -> _Affine:
+        """One layer, its input padded as the layer before pads its output."""
+        weight, bias = (torch.tensor(package.weights[f"{prefix}.{name}"]).double() for name in ("weight", "bias"))
+        if prefix not in ("head", "head.0"):
+            weight = torch.nn.functional.pad(weight, (0, -weight.shape[1] % WIDTH))
+        return _Affine(weight * factor, bias * factor, device, padded)
 
 
 class _Layer:
