@@ -1,0 +1,1 @@
+"""Quality benchmarks: trained models served and measured beside the bounds that they must keep."""
