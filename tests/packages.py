@@ -48,6 +48,20 @@ def random_package(
     return save_package(folder / name / version, manifest, random_weights(manifest, seed))
 
 
+def unwritten(**fields: Any) -> Package:
+    """A package in memory, with random weights: three features, the first two of which are targets, unless given."""
+    manifest: dict[str, Any] = {
+        "name": "random",
+        "version": "1",
+        "features": [{"name": "a"}, {"name": "b"}, {"name": "c", "role": "past"}],
+        "targets": ["a", "b"],
+        "hidden_size": 32,
+        **fields,
+    }
+    checked = parse_manifest(json.dumps(manifest | {"weights_sha256": "0" * 64}).encode())
+    return Package(checked, random_weights(manifest), "")
+
+
 def random_weights(manifest: dict[str, Any], seed: int = 0) -> Weights:
     """Every tensor that the manifest asks for, uniform in ±1/sqrt(hidden size): torch's default for all of them."""
     checked = parse_manifest(json.dumps(manifest | {"weights_sha256": "0" * 64}).encode())

@@ -51,6 +51,14 @@ class Limits(BaseModel):
     stream_messages_max: int = Field(default=64, ge=1, description="messages of a stream read but not answered")
     stream_rows_max: int = Field(default=32_768, ge=1, description="rows of a stream read but not answered")
 
+    # Forecasts.
+    forecast_horizon_max: int = Field(default=1000, ge=1, le=100_000, description="steps ahead of one forecast")
+    forecast_scenarios_max: int = Field(default=16_384, ge=1, description="scenarios of one call")
+    forecast_rows_max: int = Field(default=65_536, ge=1, description="scenarios x paths of one call")
+    forecast_values_max: int = Field(default=8_388_608, ge=1, description="numbers of one answer")
+    forecast_bytes_max: int = Field(default=512 * 1024 * 1024, ge=1024, description="copies of states in use at once")
+    forecasts_waiting_max: int = Field(default=256, ge=1, description="calls in progress; more are refused")
+
     # Peers and life cycle.
     keepalive_seconds: float = Field(default=5.0, gt=0, description="a silent peer is pinged after this")
     keepalive_timeout_seconds: float = Field(default=5.0, gt=0, description="and given up after this")

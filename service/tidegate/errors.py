@@ -74,6 +74,11 @@ class Reason(IntEnum):
     INTERNAL = 28
     UNREACHABLE = 29
     UNIMPLEMENTED = 30
+    BAD_FORECAST = 31
+    FORECAST_LIMIT = 32
+    NO_PREDICTION = 33
+    NO_DISTRIBUTION = 34
+    FORECAST_DIVERGED = 35
 
 
 _BAD = Code.INVALID_ARGUMENT
@@ -171,6 +176,27 @@ MEANINGS: Mapping[Reason, Meaning] = {
     ),
     Reason.UNIMPLEMENTED: Meaning(
         Code.UNIMPLEMENTED, "the server does not know this call", "Use a client and a server of like versions."
+    ),
+    Reason.BAD_FORECAST: Meaning(
+        _BAD, "the forecast that is asked for does not fit the model", "Ask as forecast.proto says; GetModel names more."
+    ),
+    Reason.FORECAST_LIMIT: Meaning(
+        _FULL, "the forecast is larger than the server makes at once", "Ask for fewer scenarios, samples or steps a call."
+    ),
+    Reason.NO_PREDICTION: Meaning(
+        Code.FAILED_PRECONDITION,
+        "the session has taken no step since its state was last zero, so there is nothing to go on from",
+        "Step it once first.",
+    ),
+    Reason.NO_DISTRIBUTION: Meaning(
+        Code.FAILED_PRECONDITION,
+        "the session's version predicts points without saying how sure it is",
+        "Ask for point forecasts alone, or train a quantile head.",
+    ),
+    Reason.FORECAST_DIVERGED: Meaning(
+        Code.FAILED_PRECONDITION,
+        "the forecast did not stay finite; the session is as it was",
+        "Ask for fewer steps ahead.",
     ),
 }
 

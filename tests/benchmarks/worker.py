@@ -20,6 +20,7 @@ from tests.benchmarks.messages import FEATURES
 from tests.benchmarks.peers.lstm_slots import Slots
 from tests.packages import random_package
 from tidegate.engine.stepper import StepBatch, TorchStepper
+from tidegate.model.frequency import NO_TIME
 from tidegate.model.package import Package
 
 SESSIONS = 4096  # resident in the slab; batches take them in turn, in random order
@@ -72,17 +73,16 @@ def one_slice(call: Callable[[], object]) -> float:
 def our_step(package: Package, rows: int) -> Callable[[], object]:
     """TorchStepper on batches of `rows` of the resident sessions."""
     random = np.random.default_rng(0)
-    stepper, state = TorchStepper(package, "cpu", threads=1), torch.zeros(SESSIONS + 1, package.state_width)
+    stepper, memory = TorchStepper(package, "cpu", threads=1), {"state": torch.zeros(SESSIONS + 1, package.state_width)}
     order = 1 + random.permutation(SESSIONS).reshape(-1, rows).astype(np.int64)
     batches = [
         StepBatch(
             slots=slots_of_batch,
             inputs=random.standard_normal((rows, FEATURES)),
             fresh=np.zeros(rows, bool),
-            gaps=np.zeros(rows, np.int64),
-            last_inputs=np.zeros((rows, FEATURES)),
-            last_replies=np.zeros((rows, FEATURES), np.float32),
-            missing=np.zeros((rows, FEATURES), bool),
+            seen=np.ones(rows, np.int64),
+            time=np.full(rows, NO_TIME),
+            identity=np.zeros(rows, np.int32),
         )
         for slots_of_batch in order
     ]
@@ -91,7 +91,7 @@ def our_step(package: Package, rows: int) -> Callable[[], object]:
     def call() -> object:
         nonlocal turn
         turn = (turn + 1) % len(batches)
-        return stepper.launch(batches[turn], state).collect()
+        return stepper.launch(batches[turn], memory).collect()
 
     return call
 

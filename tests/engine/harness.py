@@ -41,10 +41,10 @@ class VirtualClock:
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """The reply to one row. `values` float32 [targets]; `imputed` are places of features."""
+    """The reply to one row. `values` float64 [outputs]; `imputed` are places of features."""
 
     reason: Reason
-    values: NDArray[np.float32]
+    values: NDArray[np.float64]
     step: int
     expected: int
     steps_seen: int

@@ -72,11 +72,11 @@ def test_failed_admission(engine: InProcess, monkeypatch: pytest.MonkeyPatch, ow
 def test_failed_batch(engine: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch that cannot be made up is answered INTERNAL; its sessions were not touched."""
 
-    def breaks(lane: Lane, rows: Queued) -> None:
+    def breaks(lane: Lane, rows: Queued, now: float) -> None:
         raise MemoryError
 
     engine.ask("a", ROW, step=1)
-    monkeypatch.setattr(engine.engine, "_flight", breaks)
+    monkeypatch.setattr("tidegate.engine.engine.make_flight", breaks)
     assert engine.ask("a", ROW, step=2).reason is Reason.INTERNAL
     monkeypatch.undo()
     assert engine.ask("a", ROW, step=2).reason is Reason.OK

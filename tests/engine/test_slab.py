@@ -13,12 +13,21 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.engine.harness import DEVICES
+from tests.packages import unwritten
 from tidegate.engine.columns import Place, session_schema
 from tidegate.engine.memory import Reserved, machine_bytes
 from tidegate.engine.slab import CHUNK_ROWS, Slab
 
-FEATURES, TARGETS, WIDTH = 3, 2, 64
-SCHEMA = session_schema(FEATURES, TARGETS, WIDTH)
+PLAIN = session_schema(unwritten(hidden_size=32))
+SCHEMA = session_schema(  # every kind of column
+    unwritten(
+        features=[{"name": "a"}, {"name": "b", "scaling": {"by": "running"}}, {"name": "c", "role": "past"}],
+        lags=[{"feature": "a", "steps": [1, 3], "scales": [1.0, 1.0]}],
+        ids=["one"],
+        feedback=True,
+    )
+)
+WIDTH = 64
 
 
 def resident_bytes() -> int:
@@ -111,9 +120,9 @@ class TestColumns:
 
 def test_row_bytes_count_every_column() -> None:
     """A row's bytes are those of its columns; without state, a small model's session takes little."""
-    empty = session_schema(FEATURES, TARGETS, 0).row_bytes
-    assert SCHEMA.row_bytes == empty + 4 * WIDTH
-    assert empty < 200
+    assert PLAIN.row_bytes - 4 * WIDTH < 200
+    ring, scale, feedback, identity = 8 * 3, 8 * 2, 4 * 2, 4
+    assert SCHEMA.row_bytes == PLAIN.row_bytes + ring + scale + feedback + identity
 
 
 def test_memory_comes_with_use_and_goes_again() -> None:

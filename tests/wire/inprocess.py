@@ -12,12 +12,14 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from tests.wire.clients import PATIENCE_SECONDS, until
 from tidegate.config import Limits, Settings
 from tidegate.engine.lane import Lane
-from tidegate.engine.stepper import StepBatch, Stepper, Ticket
+from tidegate.engine.stepper import Memory, StepBatch, Stepper, Ticket
 from tidegate.server import Server
 
 
@@ -76,14 +78,17 @@ class Gate:
         """More than what runs inline, so that every step takes the thread."""
         return 1e-2 + self._stepper.expected_seconds(rows)
 
-    def launch(self, batch: StepBatch, state: torch.Tensor) -> Ticket:
+    def launch(self, batch: StepBatch, memory: Memory) -> Ticket:
         self.begun()
         with self._change:
             self.flights += 1
             assert self._change.wait_for(lambda: self._free or self._permits > 0, PATIENCE_SECONDS)
             self._permits -= 1
         self.rows.append(len(batch))
-        return self._stepper.launch(batch, state)
+        return self._stepper.launch(batch, memory)
+
+    def units(self, memory: Memory, slots: NDArray[np.int64]) -> NDArray[np.float64]:
+        return self._stepper.units(memory, slots)
 
     def let(self, flights: int) -> None:
         """Lets so many steps go."""

@@ -31,6 +31,8 @@ class Admission:
         """Queues the block's rows; returns replies to those that are refused at once."""
         refused = np.zeros(len(block), np.uint8)
         bad = np.isinf(block.values).any(1)
+        if block.future is not None:
+            bad |= np.isinf(block.future).any(1)
         refused[bad] = Reason.BAD_OBSERVATION
         refused[block.deadline < now] = Reason.DEADLINE_EXCEEDED  # in time to open no session for it
         refused[block.deadline == -np.inf] = Reason.CANCELLED
@@ -102,7 +104,7 @@ class Admission:
         try:
             lane = self._catalog.resolve(scope.model, scope.version)
             lane.layout(scope)
-            wide = block.values.shape[1] != lane.features
+            wide = not _fits(block, lane)
             room = self._sessions.room(lane)
         except TidegateError as error:
             refused[unknown] = np.where(refused[unknown] != 0, refused[unknown], error.reason)
@@ -146,12 +148,12 @@ class Admission:
         reason = Reason.BAD_OBSERVATION
         try:
             layout = lane.layout(block.scope)
-            if block.values.shape[1] == lane.features:
-                return layout.apply(block.values[rows])
+            if _fits(block, lane):
+                return layout.apply(block.values[rows], None if block.future is None else block.future[rows])
         except TidegateError as error:
             reason = error.reason
         refused[rows] = reason
-        return np.zeros((len(rows), lane.features))
+        return np.zeros((len(rows), len(lane.package.manifest.features)))
 
     def _lane_numbers(self, refs: Refs) -> NDArray[np.int64]:
         slabs, slots = slabs_of(refs), slots_of(refs)
@@ -160,6 +162,12 @@ class Admission:
             rows = slabs == number
             numbers[rows] = self._catalog.slabs[number].host["version"][slots[rows]]
         return numbers
+
+
+def _fits(block: Block, lane: Lane) -> bool:
+    """Whether the rows have as many values, and as many future covariates or none, as the version takes."""
+    future = 0 if block.future is None else block.future.shape[1]
+    return block.values.shape[1] == lane.width and future in (0, len(lane.package.manifest.future))
 
 
 def _refuse_other_targets(parts: list[tuple[Lane, NDArray[np.int64], NDArray[np.float64]]], refused: Outcomes) -> None:

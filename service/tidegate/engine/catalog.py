@@ -172,8 +172,7 @@ class Catalog:
 
     def _slab(self, package: Package) -> Slab | str:
         """The slab for the package's state shape, made at first use; or why there is none."""
-        manifest = package.manifest
-        schema = session_schema(len(manifest.features), len(manifest.targets), package.state_width)
+        schema = session_schema(package)
         slab = self._slab_of.get(schema)
         if slab is None:
             if len(self.slabs) == SLABS_MAX:

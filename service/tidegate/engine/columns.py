@@ -7,6 +7,7 @@ iterate over this list, so that a new kind of memory is one more entry here, and
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
@@ -15,6 +16,8 @@ from math import prod
 import numpy as np
 
 from tidegate.model.frequency import NO_TIME
+from tidegate.model.manifest import Manifest
+from tidegate.model.package import Package
 
 
 class Place(Enum):
@@ -59,8 +62,10 @@ class Schema:
         return sum(column.row_bytes for column in self.columns)
 
 
-def session_schema(features: int, targets: int, state_width: int) -> Schema:
-    """The columns of a session with so many features, targets and float32 values of recurrent state."""
+def session_schema(package: Package) -> Schema:
+    """The columns of a session of the package. `state` and what follows it live where the model is stepped."""
+    manifest = package.manifest
+    features = len(manifest.features)
     return Schema(
         (
             Column("version", "int32"),  # which lane (loaded version) steps it
@@ -75,10 +80,25 @@ def session_schema(features: int, targets: int, state_width: int) -> Schema:
             Column("last_input", "float64", (features,), np.nan, cleared=True),
             # For how many steps each feature has been missing.
             Column("missing_run", "uint16", (features,), cleared=True),
-            Column("reply", "float32", (targets,)),  # the last prediction, raw units: answers a retry
+            # The last prediction, raw units: answers a retry, stands in for missing values, begins a forecast.
+            Column("reply", "float64", (manifest.outputs,)),
             Column("reply_flags", "uint8"),
             Column("reply_imputed", "uint8", ((features + 7) // 8,)),  # bit per feature, little-endian
             Column("reply_gap", "uint16"),  # steps imputed before the last observation
-            Column("state", "float32", (state_width,), place=Place.DEVICE, cleared=True),
+            *((Column("identity", "int32"),) if manifest.ids else ()),  # which of the package's ids, from 1; 0: none
+            Column("state", "float32", (package.state_width,), place=Place.DEVICE, cleared=True),
+            *_derived(manifest),
         )
     )
+
+
+def _derived(manifest: Manifest) -> Iterator[Column]:
+    """What the derived inputs remember; see `model/device_inputs.py`."""
+    by_session = sum(feature.scaling.by != "package" for feature in manifest.features)
+    if manifest.lags:
+        shape = (manifest.lag_steps_max, len(manifest.lags))
+        yield Column("ring", "float64", shape, place=Place.DEVICE, cleared=True)
+    if by_session:
+        yield Column("scale", "float64", (2, by_session), place=Place.DEVICE, cleared=True)
+    if manifest.feedback:
+        yield Column("feedback", "float32", (manifest.outputs,), place=Place.DEVICE, cleared=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,48 +16,17 @@ from numpy.typing import NDArray
 from tidegate.engine import commands
 from tidegate.engine.admission import Admission
 from tidegate.engine.catalog import Catalog
-from tidegate.engine.imputation import Imputed, Memory, impute
+from tidegate.engine.flight import Flight, commit, make_flight, replies
+from tidegate.engine.forecaster import Forecaster, Stretch
 from tidegate.engine.inbox import Inbox
 from tidegate.engine.lane import Lane, Queued
 from tidegate.engine.replies import STREAM_SHIFT, Replies, RowFlag, refusals
-from tidegate.engine.rules import ADVANCE, DUPLICATE, Observed, Remembered, Verdicts, digest, judge
 from tidegate.engine.sessions import Sessions
-from tidegate.engine.slots import SPARE_SLOT, Slots, slots_of
-from tidegate.engine.stepper import TILE_ROWS, StepBatch, StepResult
+from tidegate.engine.stepper import TILE_ROWS
 from tidegate.errors import Reason
 from tidegate.metrics import Metrics
-from tidegate.model.frequency import NO_TIME
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class Flight:
-    """One iteration's batch of one lane, on its way. Rows are one a session."""
-
-    lane: Lane
-    rows: Queued
-    slots: Slots
-    verdicts: Verdicts
-    digest: NDArray[np.uint64]
-    imputed: Imputed  # of the rows that advance
-    advancing: NDArray[np.int64]  # their places in `rows`
-    batch: StepBatch  # of the rows that advance
-    result: StepResult | None = None
-
-    @property
-    def expected_seconds(self) -> float:
-        if not len(self.batch):
-            return 0.0
-        return self.lane.stepper.expected_seconds(len(self.batch)) * (1 + int(self.batch.gaps.max()))
-
-    def run(self) -> None:
-        """The step. Changes the slab's state and nothing else of the engine."""
-        if len(self.batch):
-            try:
-                self.result = self.lane.stepper.launch(self.batch, self.lane.slab.device["state"]).collect()
-            except Exception:  # an allocation that fails, a device that is lost: these rows fail, the server goes on
-                log.exception("the step of %d rows of %s failed", len(self.batch), self.lane.model)
 
 
 class Engine:
@@ -73,13 +41,15 @@ class Engine:
         self.outbox: list[Replies] = []
         self._metrics = metrics
         self._clock = clock
+        self.forecaster = Forecaster(catalog, sessions, catalog.limits, clock)
         self._admission = Admission(catalog, sessions)
         self._turn = 0
 
     @property
     def waiting(self) -> bool:
         """Whether there is anything for `prepare` to do."""
-        return bool(self.inbox) or any(len(lane.queue) for lane in self.catalog.lanes.values())
+        lanes = self.catalog.lanes.values()
+        return bool(self.inbox) or any(len(lane.queue) for lane in lanes) or len(self.forecaster) > 0
 
     def execute(self, command: commands.Command) -> object:
         """Carries out a command; raises TidegateError. Not while a flight is in the air."""
@@ -103,8 +73,9 @@ class Engine:
             case commands.Sweep():
                 return sessions.sweep(now)
 
-    def prepare(self) -> Flight | None:
-        """Admits what is in the inbox and makes up the next batch; None when there is none."""
+    def prepare(self) -> Flight | Stretch | None:
+        """Admits what is in the inbox and makes up the next batch; work on forecasts when there is none, or when they
+        have waited for long; None when there is neither."""
         for block in self.inbox.take():
             try:
                 refused = self._admission.admit(block, self._clock())
@@ -114,19 +85,29 @@ class Engine:
             if refused is not None:
                 self._send(refused, block.scope.model)
                 self.inbox.done(len(refused))
+        if self.forecaster.overdue:
+            stretch = self.forecaster.take()
+            if stretch is not None:
+                return stretch
         lane = self._next_lane()
         if lane is None:
-            return None
+            return self.forecaster.take()
         rows = lane.queue.take(self._rows_max(lane))
         try:
-            return self._flight(lane, rows)
+            now = self._clock()
+            flight = make_flight(lane, rows, now)
         except Exception:
             log.exception("a batch of %d rows of %s could not be made up", len(rows), lane.model)
             self._give_up(rows, lane)
             return None
+        self._metrics.queue_wait.observe(now - rows.arrived)
+        return flight
 
-    def finish(self, flight: Flight) -> None:
+    def finish(self, flight: Flight | Stretch) -> None:
         """Commits the columns of what advanced, and puts the replies to all rows into the outbox."""
+        if isinstance(flight, Stretch):
+            self.forecaster.finish(flight)
+            return
         try:
             self._finish(flight)
         except Exception:
@@ -135,12 +116,13 @@ class Engine:
             self._give_up(flight.rows, flight.lane)
 
     def _finish(self, flight: Flight) -> None:
-        duplicate = flight.verdicts.ruling == DUPLICATE
-        outcome = np.where(duplicate, Reason.OK, flight.verdicts.ruling).astype(np.uint8)
-        if len(flight.advancing):
-            outcome[flight.advancing] = self._commit(flight)
-        self._send(self._replies(flight, outcome, duplicate), flight.lane.model)
-        self._metrics.end_to_end.observe(self._clock() - flight.rows.arrived)
+        now = self._clock()
+        outcome = commit(flight, now)
+        if flight.result is not None:
+            self._metrics.batch_rows.observe(np.array([float(len(flight.batch))]))
+            self._metrics.step_seconds.observe(np.array([flight.result.seconds]))
+        self._send(replies(flight, outcome), flight.lane.model)
+        self._metrics.end_to_end.observe(now - flight.rows.arrived)
         self.inbox.done(len(flight.rows))
         if flight.lane.retired:
             self.catalog.drop_unused()
@@ -174,130 +156,11 @@ class Engine:
             affordable //= 2
         return affordable
 
-    def _flight(self, lane: Lane, rows: Queued) -> Flight:
-        """Judges the rows against their sessions and gathers what the step needs."""
-        now = self._clock()
-        alive = lane.slab.slots.alive(rows.ref)
-        slots = np.where(alive, slots_of(rows.ref), SPARE_SLOT)
-        refused = rows.refused
-        refused[rows.deadline < now] = Reason.DEADLINE_EXCEEDED
-        refused[rows.deadline == -np.inf] = Reason.CANCELLED
-        refused[~alive] = Reason.SESSION_NOT_FOUND
-        host = lane.slab.host
-        marks = digest(rows.values, rows.time, rows.reset)
-        verdicts = judge(
-            Observed(rows.step, rows.time, marks, rows.reset, refused),
-            Remembered(
-                host["step"][slots],
-                host["steps_seen"][slots],
-                host["event_time"][slots],
-                host["digest"][slots],
-                host["diverged"][slots],
-            ),
-            lane.policy,
-        )
-        advancing = np.flatnonzero(verdicts.ruling == ADVANCE)
-        going = slots[advancing]
-        fresh = rows.reset[advancing]
-        memory = Memory(
-            reply=host["reply"][going],
-            last_input=host["last_input"][going],
-            missing_run=host["missing_run"][going],
-            blank=fresh | (host["steps_seen"][going] == 0),
-        )
-        imputed = impute(rows.values[advancing], memory, lane.package.target_indices, lane.means)
-        batch = StepBatch(
-            slots=going,
-            inputs=imputed.values,
-            fresh=fresh,
-            gaps=verdicts.missing[advancing],
-            last_inputs=memory.last_input,
-            last_replies=memory.reply,
-            missing=imputed.missing,
-        )
-        self._metrics.queue_wait.observe(now - rows.arrived)
-        return Flight(lane, rows, slots, verdicts, marks, imputed, advancing, batch)
-
-    def _commit(self, flight: Flight) -> NDArray[np.uint8]:
-        """Writes the columns of rows whose step was taken; quarantines the others. Returns the outcomes."""
-        result, host = flight.result, flight.lane.slab.host
-        slots, rows = flight.batch.slots, flight.advancing
-        if result is None:  # some states may have moved and others not: none of them can be trusted
-            host["diverged"][slots] = True
-            return np.full(len(rows), Reason.INTERNAL, np.uint8)
-        self._metrics.batch_rows.observe(np.array([float(len(rows))]))
-        self._metrics.step_seconds.observe(np.array([result.seconds]))
-        host["diverged"][slots] = ~result.finite
-        taken = slice(None) if result.finite.all() else np.flatnonzero(result.finite)
-        slots, rows = slots[taken], rows[taken]
-        fresh, gaps = flight.batch.fresh[taken], flight.batch.gaps[taken]
-        imputed = flight.imputed
-        host["step"][slots] = flight.verdicts.step[rows]
-        host["steps_seen"][slots] = np.where(fresh, 0, host["steps_seen"][slots]) + gaps + 1
-        host["event_time"][slots] = self._event_times(flight, rows, slots, taken)
-        host["digest"][slots] = flight.digest[rows]
-        host["active_at"][slots] = self._clock()
-        host["last_input"][slots] = imputed.values[taken]
-        host["missing_run"][slots] = imputed.missing_run[taken]
-        host["reply"][slots] = result.values[taken]
-        host["reply_flags"][slots] = self._flags(flight, rows, taken, gaps)
-        host["reply_imputed"][slots] = np.packbits(imputed.missing[taken], axis=1, bitorder="little")
-        host["reply_gap"][slots] = gaps
-        return np.where(result.finite, Reason.OK, Reason.SESSION_DIVERGED).astype(np.uint8)
-
-    @staticmethod
-    def _event_times(
-        flight: Flight, rows: NDArray[np.int64], slots: Slots, taken: slice | NDArray[np.int64]
-    ) -> NDArray[np.int64]:
-        """The observations' times; an untimed step, and each step bridged before it, counts as one interval."""
-        given, fresh, gaps = flight.rows.time[rows], flight.batch.fresh[taken], flight.batch.gaps[taken]
-        assumed = np.where(fresh, NO_TIME, flight.lane.slab.host["event_time"][slots])
-        frequency = flight.lane.package.frequency
-        if frequency:
-            for missing in np.unique(gaps).tolist():
-                assumed[gaps == missing] = frequency.add(assumed[gaps == missing], missing + 1)
-        return np.where(given == NO_TIME, assumed, given)
-
-    @staticmethod
-    def _flags(
-        flight: Flight, rows: NDArray[np.int64], taken: slice | NDArray[np.int64], gaps: NDArray[np.int64]
-    ) -> NDArray[np.uint8]:
-        imputed, gap_policy = flight.imputed, flight.lane.package.manifest.gaps
-        return (
-            flight.rows.created[rows] * np.uint8(RowFlag.CREATED)
-            | imputed.missing[taken].any(1) * np.uint8(RowFlag.IMPUTED)
-            | (imputed.missing_run[taken] > gap_policy.missing_steps_max).any(1) * np.uint8(RowFlag.STALE)
-            | (gaps > 0) * np.uint8(RowFlag.GAP)
-            | flight.rows.reset[rows] * np.uint8(RowFlag.RESET)
-        )
-
-    def _replies(self, flight: Flight, outcome: NDArray[np.uint8], duplicate: NDArray[np.bool_]) -> Replies:
-        """What the sessions remember now is the answer, for new steps and duplicates alike."""
-        rows, slots, host = flight.rows, flight.slots, flight.lane.slab.host
-        failed = outcome != Reason.OK
-        values = host["reply"][slots]
-        values[failed] = np.nan
-        expected = flight.verdicts.expected
-        expected[outcome == Reason.SESSION_NOT_FOUND] = 0
-        return Replies(
-            request=rows.request,
-            row=rows.row,
-            outcome=outcome,
-            values=values,
-            step=np.where(failed, 0, host["step"][slots]),
-            expected=expected,
-            steps_seen=host["steps_seen"][slots],
-            flags=host["reply_flags"][slots] | duplicate * np.uint8(RowFlag.DUPLICATE),
-            imputed=host["reply_imputed"][slots],
-            gap=host["reply_gap"][slots],
-            valid_time=flight.lane.package.frequency.add(rows.time),
-        )
-
-    def _send(self, replies: Replies, model: str) -> None:
+    def _send(self, answers: Replies, model: str) -> None:
         """Into the outbox, counted by outcome."""
-        self.outbox.append(replies)
-        counts = np.bincount(replies.outcome)
-        again = int(((replies.outcome == 0) & (replies.flags & RowFlag.DUPLICATE != 0)).sum())
+        self.outbox.append(answers)
+        counts = np.bincount(answers.outcome)
+        again = int(((answers.outcome == 0) & (answers.flags & RowFlag.DUPLICATE != 0)).sum())
         for outcome in np.flatnonzero(counts).tolist():
             self._metrics.steps[model, Reason(outcome).name] += int(counts[outcome])
         if again:

@@ -6,12 +6,14 @@ prediction; each further step feeds the one before back in as an observation. Pu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tidegate.errors import Reason
+
+_EMPTY = np.zeros((0, 0))
 
 
 @dataclass(frozen=True)
@@ -52,21 +54,27 @@ class ForecastRequest:
     levels: tuple[float, ...] = ()
     sampling: Sampling | None = None
 
+    @property
+    def rows(self) -> int:
+        """Rows that one scenario takes: its point forecast and its paths."""
+        return 1 + (self.sampling.paths if self.sampling else 0)
+
 
 @dataclass
 class Forecast:
     """The answer to one scenario; `reason` not OK: there is none, and the rest is empty.
 
-    values float32 [horizon, targets] raw units (point forecasts; a categorical head's probabilities); quantiles float32
-    [levels, horizon, targets]; paths float32 [paths, horizon, targets] (empty for a categorical head); tokens: one list
+    values float64 [horizon, targets] raw units (point forecasts; a categorical head's probabilities); quantiles float64
+    [levels, horizon, targets]; paths float64 [paths, horizon, targets] (empty for a categorical head); tokens: one list
     a path, indices of targets, up to and with the stop; step: the session's last one; times int64 [horizon] (ns since
     1970 UTC, NO_TIME where there is none).
     """
 
     reason: Reason
-    values: NDArray[np.float32]
-    quantiles: NDArray[np.float32]
-    paths: NDArray[np.float32]
-    tokens: list[list[int]]
-    step: int
-    times: NDArray[np.int64]
+    version: str = ""
+    step: int = 0
+    values: NDArray[np.float64] = _EMPTY
+    quantiles: NDArray[np.float64] = _EMPTY
+    paths: NDArray[np.float64] = _EMPTY
+    tokens: list[list[int]] = field(default_factory=list)
+    times: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))

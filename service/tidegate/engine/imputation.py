@@ -1,6 +1,7 @@
 """Missing values: the session's own predictions stand in for its targets, its last values for the rest.
 
-A session without memory (new, or just reset) has neither: the feature's mean stands in. Pure: NumPy alone.
+A session without memory (new, or just reset) has neither: the feature's mean stands in. A static covariate that is not
+sent again is not missing, nor is an output, which nobody sends. Pure: NumPy alone.
 """
 
 from __future__ import annotations
@@ -10,15 +11,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tidegate.engine.feedback import Feedback
+from tidegate.model.manifest import Manifest
+
 RUN_MAX = np.iinfo(np.uint16).max
+NO_CATEGORY = -1.0
 
 
 @dataclass
 class Memory:
-    """What n sessions remember: reply float32 [n, targets], last_input float64 [n, features] and missing_run uint16
+    """What n sessions remember: reply float64 [n, outputs], last_input float64 [n, features] and missing_run uint16
     [n, features], and `blank` bool [n] where they remember nothing."""
 
-    reply: NDArray[np.float32]
+    reply: NDArray[np.float64]
     last_input: NDArray[np.float64]
     missing_run: NDArray[np.uint16]
     blank: NDArray[np.bool_]
@@ -26,23 +31,35 @@ class Memory:
 
 @dataclass
 class Imputed:
-    """values float64 [n, features] without NaN; missing bool and missing_run uint16 [n, features]."""
+    """values float64 [n, features] without NaN; missing bool and missing_run uint16 [n, features], without the features
+    that may be left out; predicted bool [n, targets]: the session's own prediction stands in."""
 
     values: NDArray[np.float64]
     missing: NDArray[np.bool_]
     missing_run: NDArray[np.uint16]
+    predicted: NDArray[np.bool_]
 
 
-def impute(
-    values: NDArray[np.float64], memory: Memory, targets: NDArray[np.intp], means: NDArray[np.float64]
-) -> Imputed:
-    """Fills the NaNs of `values` [n, features]; `targets` are places of predicted features, `means` [features] raw."""
-    missing = np.isnan(values)
-    if not missing.any():
-        return Imputed(values, missing, np.zeros(values.shape, np.uint16))
-    stand_in = memory.last_input.copy()
-    stand_in[:, targets] = memory.reply
-    stand_in[memory.blank] = means
-    before = np.where(memory.blank[:, None], 0, memory.missing_run).astype(np.int64)
-    run = np.where(missing, np.minimum(before + 1, RUN_MAX), 0).astype(np.uint16)
-    return Imputed(np.where(missing, stand_in, values), missing, run)
+class Imputation:
+    """The rules for one package's features. `means` float64 [features] raw: what a feature is before it was seen."""
+
+    def __init__(self, manifest: Manifest, means: NDArray[np.float64]) -> None:
+        self.feedback = Feedback(manifest)
+        self.means = means.copy()
+        self.means[[bool(feature.categories) for feature in manifest.features]] = NO_CATEGORY
+        self._expected = np.array([feature.role not in ("static", "output") for feature in manifest.features])
+
+    def impute(self, values: NDArray[np.float64], memory: Memory) -> Imputed:
+        """Fills the NaNs of `values` [n, features]. A word of a vocabulary is missing as a whole."""
+        absent, targets = np.isnan(values), self.feedback.targets
+        if not absent.any():
+            run = np.zeros(values.shape, np.uint16)
+            return Imputed(values, absent, run, np.zeros((len(values), len(targets)), bool))
+        if self.feedback.categorical:
+            absent[:, targets] = absent[:, targets].any(1, keepdims=True)
+        stand_in = self.feedback.observations(memory.last_input, self.feedback.stand_ins(memory.reply))
+        stand_in[memory.blank] = self.means
+        missing = absent & self._expected
+        before = np.where(memory.blank[:, None], 0, memory.missing_run).astype(np.int64)
+        run = np.where(missing, np.minimum(before + 1, RUN_MAX), 0).astype(np.uint16)
+        return Imputed(np.where(absent, stand_in, values), missing, run, absent[:, targets])

@@ -48,7 +48,8 @@ class AliasTable:
 
 @dataclass
 class Block:
-    """Rows as columns: all [n], values [n, width] in the scope's order and units.
+    """Rows as columns: all [n], values [n, width] in the scope's order and units; future [n, future covariates] in the
+    package's, without columns where none were sent.
 
     Sessions are named by `ids`, or by `aliases` of the table, or by both (which binds them).
     """
@@ -63,6 +64,7 @@ class Block:
     reset: NDArray[np.bool_]
     deadline: NDArray[np.float64]
     arrived: NDArray[np.float64]
+    future: NDArray[np.float64] | None = None
     aliases: NDArray[np.int64] | None = None
     table: AliasTable | None = None
 
@@ -71,31 +73,34 @@ class Block:
 
 
 class _Singles:
-    """Single observations of one scope and width, gathered as lists until the engine takes them."""
+    """Single observations of one scope and shape, gathered as lists until the engine takes them."""
 
-    def __init__(self, scope: Scope, width: int) -> None:
-        self.scope, self.width = scope, width
+    def __init__(self, scope: Scope, shape: tuple[int, int]) -> None:
+        self.scope, self.shape = scope, shape  # of how many values and future covariates
         self.request: list[int] = []
         self.ids: list[bytes] = []
         self.step: list[int] = []
         self.time: list[int] = []
         self.values: list[Sequence[float]] = []
+        self.future: list[Sequence[float]] = []
         self.reset: list[bool] = []
         self.deadline: list[float] = []
         self.arrived: list[float] = []
 
     def block(self) -> Block:
+        rows, (width, future) = len(self.request), self.shape
         return Block(
             scope=self.scope,
             request=np.array(self.request, np.int64),
-            row=np.zeros(len(self.request), np.int32),
+            row=np.zeros(rows, np.int32),
             ids=self.ids,
             step=np.array(self.step, np.int64),
             time=np.array(self.time, np.int64),
-            values=np.array(self.values, np.float64).reshape(len(self.request), self.width),
+            values=np.array(self.values, np.float64).reshape(rows, width),
             reset=np.array(self.reset, np.bool_),
             deadline=np.array(self.deadline, np.float64),
             arrived=np.array(self.arrived, np.float64),
+            future=np.array(self.future, np.float64).reshape(rows, future) if future else None,
         )
 
 
@@ -126,20 +131,22 @@ class Inbox:
         reset: bool,
         deadline: float,
         arrived: float,
+        future: Sequence[float] = (),
     ) -> None:
         """One observation."""
-        width = len(values)
+        shape = len(values), len(future)
         singles = self._singles.get(scope)
-        if singles is not None and singles.width != width:
+        if singles is not None and singles.shape != shape:
             self._seal()
             singles = None
         if singles is None:
-            singles = self._singles[scope] = _Singles(scope, width)
+            singles = self._singles[scope] = _Singles(scope, shape)
         singles.request.append(request)
         singles.ids.append(session_id)
         singles.step.append(step)
         singles.time.append(time)
         singles.values.append(values)
+        singles.future.append(future)
         singles.reset.append(reset)
         singles.deadline.append(deadline)
         singles.arrived.append(arrived)

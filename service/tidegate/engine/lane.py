@@ -7,6 +7,7 @@ they lie in, never by the length of the queue.
 from __future__ import annotations
 
 import heapq
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidegate.engine.choice import assign_turns
+from tidegate.engine.imputation import Imputation
 from tidegate.engine.inbox import Scope
 from tidegate.engine.layout import Layout, layout_of
 from tidegate.engine.rules import Policy
@@ -151,7 +153,8 @@ class Lane:
         self.queue = RowQueue()
         self.retired = False
         self.sessions = 0
-        self.means = Scaler(package).means()
+        self.imputation = Imputation(package.manifest, Scaler(package).means())
+        self._identities = {session_id.encode(): number for number, session_id in enumerate(package.manifest.ids, 1)}
         gaps = package.manifest.gaps
         self.policy = Policy(
             package.frequency, gaps.gap_steps_max if gaps.policy == "impute" else 0, gaps.time_tolerance
@@ -167,12 +170,19 @@ class Lane:
         return self.package.manifest.version
 
     @property
-    def features(self) -> int:
-        return len(self.package.manifest.features)
+    def width(self) -> int:
+        """Values of an observation, as clients send it."""
+        return len(self.package.manifest.sent)
 
     @property
     def targets(self) -> int:
         return len(self.package.manifest.targets)
+
+    def identify(self, ids: Sequence[bytes]) -> NDArray[np.int32] | None:
+        """Which of the package's ids new sessions have, from 1 (0: none of them); None when the package knows none."""
+        if not self._identities:
+            return None
+        return np.array([self._identities.get(session_id, 0) for session_id in ids], np.int32)
 
     def layout(self, scope: Scope) -> Layout:
         """How the scope's values map to this version's; raises TidegateError BAD_CONFIG or UNIT_MISMATCH."""

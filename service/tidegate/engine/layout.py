@@ -1,4 +1,7 @@
-"""How a stream's values map to a package's: the order of the columns and their units."""
+"""How a stream's values map to a package's: the order of the columns and their units.
+
+What a client does not send with the values is NaN: outputs always, future covariates unless they come beside them.
+"""
 
 from __future__ import annotations
 
@@ -23,25 +26,38 @@ UNIT_LENGTH_MAX = 64
 
 @dataclass(frozen=True)
 class Layout:
-    """Package feature j is `values[:, order[j]] * factor[j] + offset[j]`; `plain` when that changes nothing."""
+    """The sent feature j is `values[:, order[j]] * factor[j] + offset[j]`; `plain` when that changes nothing.
+
+    `sent` and `future` are the places of features among the package's, of which there are `features`.
+    """
 
     order: NDArray[np.intp]
     factor: NDArray[np.float64]
     offset: NDArray[np.float64]
+    sent: NDArray[np.intp]
+    future: NDArray[np.intp]
+    features: int
     plain: bool
 
-    def apply(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Values [n, features] in the package's order and units."""
-        if self.plain:
+    def apply(self, values: NDArray[np.float64], future: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+        """Values [n, sent] and future covariates to [n, features] in the package's order and units."""
+        if not self.plain:
+            with np.errstate(over="ignore"):  # what overflows here is not finite in the step either
+                values = values[:, self.order] * self.factor + self.offset
+        if len(self.sent) == self.features:
             return values
-        with np.errstate(over="ignore"):  # what overflows here is not finite in the step either
-            arranged: NDArray[np.float64] = values[:, self.order] * self.factor + self.offset
+        arranged = np.full((len(values), self.features), np.nan)
+        arranged[:, self.sent] = values
+        if future is not None:
+            arranged[:, self.future] = future
         return arranged
 
 
 def layout_of(scope: Scope, package: Package) -> Layout:
     """The mapping; raises TidegateError BAD_CONFIG or UNIT_MISMATCH, naming the feature."""
-    names = package.feature_names
+    manifest = package.manifest
+    features = [manifest.features[place] for place in manifest.sent]
+    names = tuple(feature.name for feature in features)
     sent = scope.features or names
     if sorted(sent) != sorted(names):
         unknown = sorted(set(sent) - set(names)) or sorted(set(names) - set(sent)) or sorted(sent)
@@ -53,13 +69,10 @@ def layout_of(scope: Scope, package: Package) -> Layout:
         raise TidegateError(Reason.BAD_CONFIG, f"units must be one a feature: {len(sent)}, not {len(scope.units)}")
     order = np.array([sent.index(name) for name in names], np.intp)
     units = [scope.units[place] if scope.units else "" for place in order]
-    linear = [
-        conversion(unit, feature.unit, feature.name)
-        for unit, feature in zip(units, package.manifest.features, strict=True)
-    ]
+    linear = [conversion(unit, feature.unit, feature.name) for unit, feature in zip(units, features, strict=True)]
     factor, offset = (np.array(part) for part in zip(*linear, strict=True))
     plain = bool((order == np.arange(len(names))).all() and (factor == 1).all() and (offset == 0).all())
-    return Layout(order, factor, offset, plain)
+    return Layout(order, factor, offset, manifest.sent, manifest.future, len(manifest.features), plain)
 
 
 def conversion(unit: str, wanted: str, feature: str) -> tuple[float, float]:

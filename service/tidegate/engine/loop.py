@@ -16,7 +16,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from tidegate.engine.commands import Command, Sweep
-from tidegate.engine.engine import Engine, Flight
+from tidegate.engine.engine import Engine
+from tidegate.engine.flight import Flight
+from tidegate.engine.forecaster import Stretch
+from tidegate.engine.forecasts import Forecast, ForecastRequest
 from tidegate.engine.replies import Replies
 from tidegate.errors import Reason, TidegateError
 
@@ -37,6 +40,8 @@ class EngineHost:
         self._commands: deque[tuple[Command | Callable[[], object], asyncio.Future[object] | None]] = deque()
         self._room: list[asyncio.Future[None]] = []
         self._idle: list[asyncio.Future[None]] = []
+        self._forecasts: dict[int, asyncio.Future[list[Forecast]]] = {}
+        self._numbers = 0  # of forecasts
         self._scheduled = False
         self._flying = False
         self._thread = ThreadPoolExecutor(1, "tidegate-engine")
@@ -73,7 +78,7 @@ class EngineHost:
         self.wake()
         return await future
 
-    def post(self, command: Command) -> None:
+    def post(self, command: Command | Callable[[], object]) -> None:
         """Queues a command whose answer nobody waits for."""
         self._commands.append((command, None))
         self.wake()
@@ -106,11 +111,25 @@ class EngineHost:
             landing = asyncio.get_running_loop().run_in_executor(self._thread, flight.run)
             landing.add_done_callback(lambda _: self._land(flight))
 
-    def _land(self, flight: Flight) -> None:
+    async def forecast(self, request: ForecastRequest) -> list[Forecast]:
+        """One answer a scenario, in order. Raises TidegateError for a request that is wrong as a whole."""
+        self._numbers += 1
+        number = self._numbers
+        future: asyncio.Future[list[Forecast]] = asyncio.get_running_loop().create_future()
+        await self.call(lambda: self.engine.forecaster.add(number, request))
+        self._forecasts[number] = future
+        try:
+            return await future
+        finally:
+            del self._forecasts[number]
+            if future.cancelled():
+                self.post(lambda: self.engine.forecaster.cancel(number))
+
+    def _land(self, flight: Flight | Stretch) -> None:
         self._flying = False
         self._finish(flight)
 
-    def _finish(self, flight: Flight) -> None:
+    def _finish(self, flight: Flight | Stretch) -> None:
         self.engine.finish(flight)
         self._after()
 
@@ -119,6 +138,11 @@ class EngineHost:
         outbox, self.engine.outbox = self.engine.outbox, []
         for replies in outbox:
             self.deliver(replies)
+        done, self.engine.forecaster.done = self.engine.forecaster.done, []
+        for number, answers in done:
+            waiter = self._forecasts.get(number)
+            if waiter is not None and not waiter.done():
+                waiter.set_result(answers)
         if not self.engine.inbox.full:
             _release(self._room)
         if self.engine.waiting or self._commands:

@@ -13,7 +13,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tidegate.model.manifest import Head
+
 STREAM_SHIFT = 32
+_NO_HEAD = Head()
 
 
 class RowFlag(IntFlag):
@@ -31,15 +34,16 @@ class RowFlag(IntFlag):
 class Replies:
     """Answers to n rows. Columns, all [n] unless said:
 
-    request int64, row int32 (place in its message), outcome uint8 (a Reason; 0 is success), values float32 [n, targets]
-    (NaN where it failed), step int64, expected int64 (the step expected next; 0: not known), steps_seen int64,
-    flags uint8 (RowFlag), imputed uint8 [n, features/8] (bits, little-endian), gap uint16, valid_time int64 (ns).
+    request int64, row int32 (place in its message), outcome uint8 (a Reason; 0 is success), values float64 [n, outputs]
+    as `head` has them (NaN where it failed), step int64, expected int64 (the step expected next; 0: not known),
+    steps_seen int64, flags uint8 (RowFlag), imputed uint8 [n, features/8] (bits, little-endian), gap uint16,
+    valid_time int64 (ns).
     """
 
     request: NDArray[np.int64]
     row: NDArray[np.int32]
     outcome: NDArray[np.uint8]
-    values: NDArray[np.float32]
+    values: NDArray[np.float64]
     step: NDArray[np.int64]
     expected: NDArray[np.int64]
     steps_seen: NDArray[np.int64]
@@ -47,6 +51,19 @@ class Replies:
     imputed: NDArray[np.uint8]
     gap: NDArray[np.uint16]
     valid_time: NDArray[np.int64]
+    head: Head
+
+    @cached_property
+    def points(self) -> NDArray[np.float64]:
+        """The point estimates, [n, targets]."""
+        width = self.head.width
+        return self.values if width == 1 else self.values[:, self.head.levels.index(0.5) :: width]
+
+    def quantile(self, level: float) -> NDArray[np.float64]:
+        """One level of a quantile head, [n, targets]; NaN from a version that has not that level."""
+        if level not in self.head.levels:
+            return np.full_like(self.points, np.nan)
+        return self.values[:, self.head.levels.index(level) :: self.head.width]
 
     def __len__(self) -> int:
         return len(self.request)
@@ -56,7 +73,7 @@ class Replies:
         """The columns as lists, made once: for answers that are built row by row."""
         return PlainRows(
             self.outcome.tolist(),
-            self.values.tolist(),
+            self.points.tolist(),
             self.step.tolist(),
             self.expected.tolist(),
             self.steps_seen.tolist(),
@@ -85,7 +102,7 @@ def refusals(request: NDArray[np.int64], row: NDArray[np.int32], outcome: NDArra
         request=request,
         row=row,
         outcome=outcome,
-        values=np.empty((rows, 0), np.float32),
+        values=np.empty((rows, 0)),
         step=zeros,
         expected=zeros,
         steps_seen=zeros,
@@ -93,4 +110,5 @@ def refusals(request: NDArray[np.int64], row: NDArray[np.int32], outcome: NDArra
         imputed=np.zeros((rows, 0), np.uint8),
         gap=np.zeros(rows, np.uint16),
         valid_time=zeros,
+        head=_NO_HEAD,
     )

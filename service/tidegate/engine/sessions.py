@@ -54,7 +54,7 @@ class Sessions:
 
     def open(self, tenant: str, lane: Lane, ids: list[bytes], now: float) -> NDArray[np.int64]:
         """Opens new sessions (distinct ids, none resident, no more than there is room) and returns their references."""
-        refs = lane.slab.open(ids, lane.number, self._tenant(tenant), now)
+        refs = lane.slab.open(ids, lane.number, self._tenant(tenant), now, lane.identify(ids))
         self.names(tenant, lane.model).update(zip(ids, refs.tolist(), strict=True))
         lane.sessions += len(ids)
         self.opened[lane.model] += len(ids)
@@ -102,14 +102,14 @@ class Sessions:
             raise TidegateError(Reason.BAD_SESSION_ID)
         if new_id in names:
             raise TidegateError(Reason.SESSION_EXISTS, f"session {_text(new_id)} lives already")
-        slab, slot = self._place(ref)
+        slab, slot = self.place(ref)
         lane = self._catalog.lanes[int(slab.host["version"][slot])]
         if not self.room(lane):
             raise TidegateError(Reason.SESSION_LIMIT)
         (names[new_id],) = (copy,) = slab.fork(slot, new_id, now).tolist()
         lane.sessions += 1
         self.opened[model] += 1
-        return self._info(*self._place(copy), now)
+        return self._info(*self.place(copy), now)
 
     def find(self, tenant: str, model: str, session_id: bytes) -> int:
         """A session's reference; raises SESSION_NOT_FOUND, or MODEL_NOT_FOUND for an unknown model."""
@@ -122,7 +122,7 @@ class Sessions:
 
     def info(self, tenant: str, model: str, session_id: bytes, now: float) -> SessionInfo:
         """What people see of a session."""
-        return self._info(*self._place(self.find(tenant, model, session_id)), now)
+        return self._info(*self.place(self.find(tenant, model, session_id)), now)
 
     def sweep(self, now: float) -> int:
         """Closes sessions idle for too long. Looks at a bounded number, and goes on from there next time."""
@@ -210,7 +210,8 @@ class Sessions:
             self._names = {key: names for key, names in self._names.items() if names}
             self._catalog.drop_unused()
 
-    def _place(self, ref: int) -> tuple[Slab, int]:
+    def place(self, ref: int) -> tuple[Slab, int]:
+        """The slab and the slot of a reference that is alive."""
         refs = np.array([ref], np.int64)
         return self._catalog.slabs[int(slabs_of(refs)[0])], int(slots_of(refs)[0])
 

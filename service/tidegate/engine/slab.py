@@ -40,13 +40,17 @@ class Slab:
     def row_bytes(self) -> int:
         return self.schema.row_bytes
 
-    def open(self, ids: list[bytes], lane: int, tenant: int, now: float) -> Refs:
+    def open(
+        self, ids: list[bytes], lane: int, tenant: int, now: float, identity: NDArray[np.int32] | None = None
+    ) -> Refs:
         """New sessions, every column at its initial value; raises IndexError when there are too few slots."""
         slots = self.slots.take(len(ids))
         self._initialise(slots, self.schema.columns)
         self.host["version"][slots] = lane
         self.host["tenant"][slots] = tenant
         self.host["active_at"][slots] = now
+        if identity is not None:
+            self.host["identity"][slots] = identity
         self.next_turn[slots] = 0
         self._name(slots, ids)
         return self.slots.refs(slots)
@@ -66,6 +70,16 @@ class Slab:
         self.next_turn[copy] = 0
         self._name(slots, [new_id])
         return self.slots.refs(slots)
+
+    def copies(self, slots: Slots) -> dict[str, torch.Tensor]:
+        """Device columns of the given rows (a row may stand in several places), from row 1 on; row 0 is spare."""
+        index = torch.from_numpy(slots)
+        copies = {}
+        for name, column in self.device.items():
+            copy = torch.zeros((len(slots) + 1, *column.shape[1:]), dtype=column.dtype, device=column.device)
+            torch.index_select(column, 0, index.to(column.device), out=copy[1:])
+            copies[name] = copy
+        return copies
 
     def close(self, slots: Slots) -> None:
         """Frees the rows; chunks that hold nothing any more go back to the system."""

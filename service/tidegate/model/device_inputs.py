@@ -27,11 +27,12 @@ Memory = Mapping[str, Tensor]  # a slab's device columns, or a copy of some of i
 @dataclass
 class Clock:
     """What the host knows of M rows: seen int64 [M], steps since the state was zero; calendar float32 [M, columns];
-    identity int64 [M], the number of the session's id among the package's ids from 1, 0 if it is none of them."""
+    identity int32 [M], the number of the session's id among the package's ids from 1, 0 if it is none of them. The last
+    two are None for packages without."""
 
     seen: Tensor
-    calendar: Tensor
-    identity: Tensor
+    calendar: Tensor | None = None
+    identity: Tensor | None = None
 
 
 @dataclass
@@ -75,6 +76,9 @@ class DeviceInputs:
         self._plain = not (manifest.lags or by_session or any(f.categories or not f.width for f in manifest.features))
         self._arrange = _arrangement(manifest).to(device) if manifest.channel_independent else None
         self._channel_ids = torch.eye(manifest.channels, device=device) if manifest.channel_independent else None
+        self._fixed: tuple[Tensor, Tensor] | None = None  # base and unit, where they are the same for every row
+        if not by_session and manifest.head.output == "level":
+            self._fixed = self._center.index_select(0, self._targets)[None], self._unit(self._scale)
 
     def typical(self, normal: Tensor) -> Tensor:
         """Raw values [M, features] float64 that are scaled, where scaling is by package, to the given ones."""
@@ -92,8 +96,8 @@ class DeviceInputs:
         if self._manifest.lags:
             lagged = level.index_select(1, self._lagged)
             parts.append(self._differences(lagged, scale, clock, memory["ring"], slots))
-        parts += [clock.calendar] if self._manifest.calendar else []
-        parts += [self._one_hot(clock.identity)] if self._manifest.ids else []
+        parts += [clock.calendar] if clock.calendar is not None else []
+        parts += [self._one_hot(clock.identity)] if clock.identity is not None else []
         x = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
         if self._channel_ids is not None:
             x = self._by_channel(x)
@@ -182,6 +186,8 @@ class DeviceInputs:
         return torch.where(self._instance, mean, 0.0), torch.maximum(square.clamp(min=0.0).sqrt(), floor)
 
     def _outputs(self, level: Tensor, center: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        if self._fixed is not None:
+            return self._fixed
         if self._manifest.head.output == "change":
             return level.index_select(1, self._targets), self._unit(scale)
         center = center if center.dim() == 2 else center[None]

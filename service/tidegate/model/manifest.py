@@ -145,6 +145,12 @@ class Head(Strict):
         """Outputs a target."""
         return len(self.levels) or 1
 
+    @cached_property
+    def intervals(self) -> dict[float, tuple[float, float]]:
+        """The levels that bound an interval around the median, by its coverage."""
+        pairs = ((low, high) for low, high in zip(self.levels, reversed(self.levels), strict=True) if low < high)
+        return {round(high - low, 9): (low, high) for low, high in pairs if abs(low + high - 1) < 1e-9}
+
 
 class Gaps(Strict):
     """What a session does about missing steps, missing values and times off the grid.
@@ -311,6 +317,11 @@ class Manifest(Strict):
     def calendar_width(self) -> int:
         """Columns that the calendar inputs take."""
         return sum(CALENDAR_SIZES[entry.field] if entry.encoding == "one_hot" else 2 for entry in self.calendar)
+
+    @cached_property
+    def lag_steps_max(self) -> int:
+        """The furthest lag, in steps; 0 without any."""
+        return max((lags.steps[-1] for lags in self.lags), default=0)
 
     @cached_property
     def outputs(self) -> int:

@@ -19,7 +19,7 @@ from tidegate.engine.replies import Replies, RowFlag
 from tidegate.engine.sessions import SESSION_ID_BYTES_MAX
 from tidegate.errors import Reason, TidegateError
 from tidegate.model.frequency import NO_TIME
-from tidegate.model.manifest import FEATURES_MAX
+from tidegate.model.manifest import FEATURES_MAX, Manifest
 from tidegate.wire.status import STEP_REASONS, row_error, status_of
 from tidegate.wire.stubs import prediction_pb2 as pb
 from tidegate.wire.stubs import types_pb2 as types
@@ -54,6 +54,30 @@ def scope_of(config: pb.StreamConfig, tenant: str) -> Scope:
     )
 
 
+@dataclass(frozen=True)
+class View:
+    """What a call wants to see of predictions: how many targets (when no row says so), the bounds of its intervals as
+    levels of a quantile head, and the type of a batch's numbers."""
+
+    targets: int = 0
+    intervals: tuple[tuple[float, float], ...] = ()
+    dtype: types.DType = types.DTYPE_FLOAT32
+
+
+def view_of(config: pb.StreamConfig, manifest: Manifest) -> View:
+    """Checks what the config asks to see; raises BAD_CONFIG."""
+    known = manifest.head.intervals
+    wanted = [round(level, 9) for level in config.levels]
+    for level in wanted:
+        if level not in known:
+            served = ", ".join(f"{coverage:g}" for coverage in sorted(known)) or "none"
+            raise TidegateError(Reason.BAD_CONFIG, f"levels: no interval covers {level:g}; this model has {served}")
+    if config.dtype not in _DTYPES:
+        raise TidegateError(Reason.BAD_CONFIG, f"dtype {config.dtype} is not known")
+    dtype = config.dtype or types.DTYPE_FLOAT32
+    return View(len(manifest.targets), tuple(known[level] for level in wanted), dtype)
+
+
 def nanoseconds(time: Timestamp) -> int:
     """A timestamp as ns since 1970; raises BAD_OBSERVATION outside of what 64 bits hold (1677 to 2262)."""
     value = time.seconds * _NANOSECONDS + time.nanos
@@ -75,7 +99,7 @@ def session_key(session_id: str) -> bytes:
 
 @dataclass
 class BatchColumns:
-    """An ObservationBatch as columns, each [rows]; values float64 [rows, width]."""
+    """An ObservationBatch as columns, each [rows]; values and future float64 [rows, width], None without any."""
 
     ids: list[bytes]
     aliases: NDArray[np.int64] | None
@@ -83,6 +107,7 @@ class BatchColumns:
     time: NDArray[np.int64]
     values: NDArray[np.float64]
     reset: NDArray[np.bool_]
+    future: NDArray[np.float64] | None
 
 
 def batch_columns(batch: types.ObservationBatch, rows_max: int, aliases_max: int) -> BatchColumns:
@@ -109,8 +134,9 @@ def batch_columns(batch: types.ObservationBatch, rows_max: int, aliases_max: int
         time=np.array(batch.event_times_unix_ns, np.int64)
         if batch.event_times_unix_ns
         else np.full(rows, NO_TIME, np.int64),
-        values=_values(batch),
+        values=_numbers(batch, "values", batch.values),
         reset=np.frombuffer(batch.reset, np.uint8) != 0 if batch.reset else np.zeros(rows, bool),
+        future=_numbers(batch, "future_covariates", batch.future_covariates) if batch.future_covariates else None,
     )
 
 
@@ -128,25 +154,24 @@ def _steps(batch: types.ObservationBatch) -> NDArray[np.int64]:
     return steps.astype(np.int64)
 
 
-def _values(batch: types.ObservationBatch) -> NDArray[np.float64]:
+def _numbers(batch: types.ObservationBatch, name: str, content: bytes) -> NDArray[np.float64]:
+    """A matrix [rows, columns] of the batch's type."""
     if batch.dtype not in _DTYPES:
         raise _bad(f"dtype {batch.dtype} is not known")
     dtype = np.dtype(_DTYPES[batch.dtype])
-    row_bytes, rest = divmod(len(batch.values), batch.rows)
+    row_bytes, rest = divmod(len(content), batch.rows)
     if row_bytes > FEATURES_MAX * dtype.itemsize:
-        raise _bad(f"values has {row_bytes // dtype.itemsize} columns; at most {FEATURES_MAX}")
+        raise _bad(f"{name} has {row_bytes // dtype.itemsize} columns; at most {FEATURES_MAX}")
     if rest or row_bytes % dtype.itemsize or not row_bytes:
-        raise _bad(
-            f"values has {len(batch.values)} bytes: no whole number of {dtype.name} for each of {batch.rows} rows"
-        )
-    return np.frombuffer(batch.values, dtype).reshape(batch.rows, -1).astype(np.float64)
+        raise _bad(f"{name} has {len(content)} bytes: no whole number of {dtype.name} for each of {batch.rows} rows")
+    return np.frombuffer(content, dtype).reshape(batch.rows, -1).astype(np.float64)
 
 
 def _bad(problem: str) -> TidegateError:
     return TidegateError(Reason.BAD_BATCH, problem)
 
 
-def single(sequence: int, replies: Replies, row: int, session_id: str) -> pb.StreamPredictResponse:
+def single(sequence: int, replies: Replies, row: int, session_id: str, view: View) -> pb.StreamPredictResponse:
     """The answer to a single observation."""
     rows = replies.plain
     if rows.outcome[row]:
@@ -157,6 +182,9 @@ def single(sequence: int, replies: Replies, row: int, session_id: str) -> pb.Str
     message.step = rows.step[row]
     message.values.extend(rows.values[row])
     message.steps_seen = rows.steps_seen[row]
+    for low, high in view.intervals:
+        message.lower.extend(replies.quantile(low)[row].tolist())
+        message.upper.extend(replies.quantile(high)[row].tolist())
     if rows.flags[row]:
         _flags(message, replies, row)
     if rows.valid_time[row] != NO_TIME:
@@ -178,10 +206,12 @@ def _flags(message: types.Prediction, replies: Replies, row: int) -> None:
 class BatchReply:
     """The answer to a batch while its rows come in, in whatever iterations they are stepped."""
 
-    def __init__(self, rows: int) -> None:
+    def __init__(self, rows: int, view: View) -> None:
         self._missing = rows
         self._rows = rows
-        self._values: NDArray[np.float32] | None = None
+        self._view = view
+        self._dtype = _DTYPES[view.dtype]
+        self._values: NDArray[np.floating] | None = None  # [rows, 1 + 2 x intervals, targets]
         self._steps: NDArray[np.int64] = np.zeros(rows, np.int64)
         self._flags = np.zeros(rows, np.uint8)
         self._errors: list[types.RowError] = []
@@ -191,12 +221,14 @@ class BatchReply:
         places = replies.row[rows]
         outcome = replies.outcome[rows]
         if len(places) == self._rows and not outcome.any() and (places[1:] > places[:-1]).all():
-            self._values, self._steps, self._flags = replies.values[rows], replies.step[rows], replies.flags[rows]
+            self._values = self._seen(replies, rows)
+            self._steps, self._flags = replies.step[rows], replies.flags[rows]
             return True  # the usual case: the whole message in one batch
         if not outcome.all():  # only rows that were stepped say how wide the answer is
+            values = self._seen(replies, rows)
             if self._values is None:
-                self._values = np.full((self._rows, replies.values.shape[1]), np.nan, "<f4")
-            self._values[places] = replies.values[rows]
+                self._values = np.full((self._rows, *values.shape[1:]), np.nan, self._dtype)
+            self._values[places] = values
         self._steps[places] = replies.step[rows]
         self._flags[places] = np.where(outcome == 0, replies.flags[rows], 0)
         for index in np.flatnonzero(outcome).tolist():
@@ -204,18 +236,29 @@ class BatchReply:
         self._missing -= rows.stop - rows.start
         return self._missing == 0
 
-    def message(self, targets: int) -> types.PredictionBatch:
-        """The whole answer; `targets` is the width when no row was stepped."""
-        values = self._values if self._values is not None else np.full((self._rows, targets), np.nan, "<f4")
+    def message(self) -> types.PredictionBatch:
+        """The whole answer; as wide as the view says when no row was stepped."""
+        values, intervals = self._values, len(self._view.intervals)
+        if values is None:
+            values = np.full((self._rows, 1 + 2 * intervals, self._view.targets), np.nan, self._dtype)
         self._errors.sort(key=lambda error: error.row)
         return types.PredictionBatch(
             rows=self._rows,
-            dtype=types.DTYPE_FLOAT32,
-            values=values.tobytes(),
+            dtype=self._view.dtype,
+            values=values[:, 0].tobytes(),
+            lower=values[:, 1 : 1 + intervals].tobytes(),
+            upper=values[:, 1 + intervals :].tobytes(),
             steps=self._steps.tolist(),
             flags=self._flags.tobytes(),
             errors=self._errors,
         )
+
+    def _seen(self, replies: Replies, rows: slice) -> NDArray[np.floating]:
+        """Points, lower and upper bounds of some rows: [n, 1 + 2 x intervals, targets]."""
+        bounds = [level for side in zip(*self._view.intervals, strict=True) for level in side]
+        parts = [replies.points[rows], *(replies.quantile(level)[rows] for level in bounds)]
+        with np.errstate(over="ignore"):  # beyond float32 is infinite
+            return np.stack(parts, axis=1).astype(self._dtype)
 
 
 def _row_error(replies: Replies, row: int) -> types.RowError:

@@ -53,7 +53,7 @@ class Call:
     def __init__(self, number: int, front: FrontEnd) -> None:
         self.number = number
         self.scope: Scope | None = None
-        self.targets = 0
+        self._view = codec.View()
         self.answers: deque[tuple[pb.StreamPredictResponse, int]] = deque()  # each with its rows
         self.messages = self.rows = 0
         self.gone = False  # nobody is there to read the answers
@@ -73,12 +73,13 @@ class Call:
         scope = codec.scope_of(config, tenant="")
         lane = self._front.host.engine.catalog.about(scope)
         self.scope = self._front.interned(scope)
-        self.targets = lane.targets
+        self._view = codec.view_of(config, lane.package.manifest)
 
     def observe(self, sequence: int, observation: types.Observation, deadline: float = np.inf) -> None:
         """Queues one observation."""
-        if len(observation.values) > FEATURES_MAX:
-            raise TidegateError(Reason.BAD_OBSERVATION, f"{len(observation.values)} values; at most {FEATURES_MAX}")
+        most = max(len(observation.values), len(observation.future_covariates))
+        if most > FEATURES_MAX:
+            raise TidegateError(Reason.BAD_OBSERVATION, f"{most} values; at most {FEATURES_MAX}")
         values = list(observation.values)
         time_ns = NO_TIME
         if observation.HasField("event_time"):
@@ -96,6 +97,7 @@ class Call:
             observation.reset,
             deadline,
             time.monotonic(),
+            list(observation.future_covariates),
         )
         self._front.host.wake()
 
@@ -107,7 +109,7 @@ class Call:
         columns = codec.batch_columns(batch, limits.batch_message_rows_max, min(limits.aliases_max, dense))
         self._bound = bound
         rows = len(columns.step)
-        request = self._expect(Waiting(sequence, rows, batch=codec.BatchReply(rows)))
+        request = self._expect(Waiting(sequence, rows, batch=codec.BatchReply(rows, self._view)))
         self._front.host.engine.inbox.add_block(
             Block(
                 scope=self._scope(),
@@ -120,6 +122,7 @@ class Call:
                 reset=columns.reset,
                 deadline=np.full(rows, deadline),
                 arrived=np.full(rows, time.monotonic()),
+                future=columns.future,
                 aliases=columns.aliases,
                 table=self._aliases,
             )
@@ -132,10 +135,9 @@ class Call:
         if waiting is None:
             return  # answered already: some of its rows failed on the way
         if waiting.batch is None:
-            waiting.answer = codec.single(waiting.sequence, replies, start, waiting.session_id)
+            waiting.answer = codec.single(waiting.sequence, replies, start, waiting.session_id, self._view)
         elif waiting.batch.add(replies, slice(start, stop)):
-            batch = waiting.batch.message(self.targets)
-            waiting.answer = pb.StreamPredictResponse(sequence=waiting.sequence, batch=batch)
+            waiting.answer = pb.StreamPredictResponse(sequence=waiting.sequence, batch=waiting.batch.message())
         self._release()
 
     def refuse(self, sequence: int, error: TidegateError) -> None:

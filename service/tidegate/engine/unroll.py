@@ -1,0 +1,163 @@
+"""Unrolling: a group of scenarios of one version, stepped ahead together on copies of their sessions' columns.
+
+Every step is a launch like any other, predictions fed back as observations, so that a forecast's bits are its own; the
+sessions are only read. It is a generator that yields after each launch, so that live steps come in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tidegate.engine.forecasts import Forecast, ForecastRequest, Sampling, Scenario
+from tidegate.engine.lane import Lane
+from tidegate.engine.sampling import Distribution, quantiles
+from tidegate.engine.slots import Slots
+from tidegate.engine.stepper import StepBatch
+from tidegate.errors import Reason
+
+LAUNCH_ROWS_MAX, LAUNCH_SECONDS = 4096, 5e-3  # of one launch: live rows wait no longer for it
+Rows = NDArray[np.float64]
+
+
+class Unrolling:
+    """Scenarios and the slots of their sessions, in the same order. `steps` runs it; then `forecasts` has the answers.
+
+    Rows are ordered by scenario: first its point forecast, then its paths.
+    """
+
+    def __init__(self, lane: Lane, request: ForecastRequest, scenarios: Sequence[Scenario], slots: Slots) -> None:
+        self._lane, self._request, self._scenarios = lane, request, scenarios
+        self._feedback = lane.imputation.feedback
+        self._distribution = Distribution(lane.package.manifest)
+        self._sampling = request.sampling or Sampling(paths=0)
+        self._owner = np.repeat(np.arange(len(scenarios)), request.rows)
+        self._is_path = np.tile(np.arange(request.rows) > 0, len(scenarios))
+        self._horizon = np.array([scenario.horizon for scenario in scenarios])[self._owner]
+        self._slots = slots
+        self._alive = np.ones(len(self._owner), bool)  # rows that go on
+        self._finite = np.ones(len(self._owner), bool)
+
+    def steps(self) -> Iterator[None]:
+        """Does the work."""
+        self._begin()
+        for step in range(int(self._horizon.max())):
+            if step:
+                yield from self._advance(step)
+            self._emit(step)
+
+    def forecasts(self) -> list[Forecast]:
+        """One a scenario."""
+        rows = self._request.rows
+        return [self._forecast(place, slice(place * rows, (place + 1) * rows)) for place in range(len(self._scenarios))]
+
+    def _begin(self) -> None:
+        """Copies what the sessions remember; makes room for what comes; draws all random numbers."""
+        slab, manifest, steps = self._lane.slab, self._lane.package.manifest, int(self._horizon.max())
+        slots = self._slots[self._owner]
+        self._memory = slab.copies(slots)
+        host = slab.host
+        self._step = host["step"][self._slots]
+        self._outputs, self._last = host["reply"][slots], host["last_input"][slots]
+        self._seen, self._time = host["steps_seen"][slots], host["event_time"][slots]
+        self._identity = host["identity"][slots] if "identity" in host else np.zeros(len(slots), np.int32)
+        self._values = np.full((len(slots), steps, len(manifest.targets)), np.nan)
+        self._times = np.empty((len(self._scenarios), steps), np.int64)
+        self._first = self._outputs.copy()
+        paths = self._sampling.paths
+        drawn = [self._distribution.numbers(scenario.seed, paths, steps) for scenario in self._scenarios if paths]
+        self._numbers = np.concatenate(drawn) if drawn else np.zeros((0, steps, 1))
+        future = [scenario.future for scenario in self._scenarios]
+        self._future = np.full((len(future), steps, len(manifest.future)), np.nan)
+        for place, rows in enumerate(future):
+            self._future[place, 1 : 1 + len(rows)] = rows
+
+    def _emit(self, step: int) -> None:
+        """From the last outputs to the values of a step, and what is fed back."""
+        going = np.flatnonzero(self._alive & (self._horizon > step))
+        points, paths = going[~self._is_path[going]], going[self._is_path[going]]
+        self._stand_ins = self._feedback.stand_ins(self._outputs)
+        self._values[points, step] = self._outputs[points][:, self._feedback.points]
+        if len(paths):
+            numbers = self._numbers[self._number_of(paths), step]
+            drawn = self._distribution.draw(self._outputs[paths], numbers, self._units(paths), self._sampling)
+            self._values[paths, step] = self._stand_ins[paths] = drawn
+            if self._sampling.stop is not None:
+                self._alive[paths[drawn[:, self._sampling.stop] > 0]] = False
+        self._times[:, step] = self._time[:: self._request.rows]
+        self._times[:, step] = self._lane.package.frequency.add(self._times[:, step])
+
+    def _number_of(self, paths: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Places of paths among the random numbers, which points have none of."""
+        return paths - self._owner[paths] - 1
+
+    def _units(self, rows: NDArray[np.int64]) -> Rows:
+        """Training units of the rows' targets; only a regression head's draws need them."""
+        if self._distribution.head.kind != "regression":
+            return np.ones((1, 1))
+        return self._lane.stepper.units(self._memory, rows + 1)
+
+    def _advance(self, step: int) -> Iterator[None]:
+        """One step of every row that goes on."""
+        going = np.flatnonzero(self._alive & (self._horizon > step))
+        observed = self._feedback.observations(self._last[going], self._stand_ins[going])
+        manifest = self._lane.package.manifest
+        if len(manifest.future):
+            known = self._future[self._owner[going], step]
+            observed[:, manifest.future] = np.where(np.isnan(known), observed[:, manifest.future], known)
+        self._last[going] = observed
+        self._time = self._lane.package.frequency.add(self._time)
+        batch = StepBatch(
+            slots=going + 1,
+            inputs=observed,
+            fresh=np.zeros(len(going), bool),
+            seen=self._seen[going],
+            time=self._time[going],
+            identity=self._identity[going],
+        )
+        rows_max = self._launch_rows()
+        for low in range(0, len(going), rows_max):
+            rows = slice(low, low + rows_max)
+            result = self._lane.stepper.launch(batch.take(rows), self._memory).collect()
+            self._outputs[going[rows]], self._finite[going[rows]] = result.values, result.finite
+            yield
+        self._seen[going] += 1
+        self._alive &= self._finite
+
+    def _launch_rows(self) -> int:
+        rows = LAUNCH_ROWS_MAX
+        while rows > 32 and self._lane.stepper.expected_seconds(rows) > LAUNCH_SECONDS:
+            rows //= 2
+        return rows
+
+    def _forecast(self, place: int, rows: slice) -> Forecast:
+        if not self._finite[rows].all():
+            return Forecast(Reason.FORECAST_DIVERGED)
+        horizon = self._scenarios[place].horizon
+        values, paths = self._values[rows.start, :horizon], self._values[rows.start + 1 : rows.stop, :horizon]
+        forecast = Forecast(Reason.OK, self._lane.version, int(self._step[place]), values)
+        forecast.times = self._times[place, :horizon]
+        if self._feedback.categorical:
+            forecast.tokens = [_tokens(path) for path in paths]
+            return forecast
+        forecast.paths = paths
+        if self._request.levels and len(paths):
+            forecast.quantiles = quantiles(paths, self._request.levels)
+            self._own_levels(forecast.quantiles, rows.start)
+        return forecast
+
+    def _own_levels(self, found: Rows, row: int) -> None:
+        """The first step's quantiles are the head's own, where it has them."""
+        head = self._lane.package.manifest.head
+        for place, level in enumerate(self._request.levels):
+            if level in head.levels:
+                found[place, 0] = self._first[row, head.levels.index(level) :: head.width]
+
+
+def _tokens(path: Rows) -> list[int]:
+    """Places of the ones, as long as there are any."""
+    length = len(path) if not np.isnan(path[:, 0]).any() else int(np.isnan(path[:, 0]).argmax())
+    tokens: list[int] = path[:length].argmax(axis=1).tolist()
+    return tokens
