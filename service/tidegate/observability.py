@@ -48,6 +48,9 @@ def register(
     metrics.gauge("tidegate_outbox_messages", "Messages read and not yet answered.", lambda: front.answers_waiting)
     metrics.gauge("tidegate_state_bytes", "Bytes of session columns in use.", lambda: sessions.bytes_used)
     metrics.gauge("tidegate_state_bytes_max", "Bytes that they may use.", lambda: catalog.state_bytes_max)
+    forecaster = host.engine.forecaster
+    metrics.gauge("tidegate_forecasts_waiting", "Forecast calls in progress.", lambda: len(forecaster))
+    metrics.counter("tidegate_forecast_steps", "Steps forecast, sample paths included.", lambda: forecaster.steps)
     metrics.gauge("tidegate_streams_open", "Open prediction streams.", lambda: front.streams)
     metrics.gauge("tidegate_unary_calls_open", "Unary predictions in progress.", lambda: front.unary)
     if device != "cpu":

@@ -3,6 +3,7 @@
 from tidegate.client.aio import AsyncClient
 from tidegate.client.batches import AsyncBatches
 from tidegate.client.failures import RowError
+from tidegate.client.forecasts import Forecast, Generation, Scenario
 from tidegate.client.predictions import Prediction, Predictions, RowFlag
 from tidegate.client.records import (
     Description,
@@ -26,6 +27,8 @@ __all__ = [
     "Description",
     "Done",
     "Feature",
+    "Forecast",
+    "Generation",
     "Model",
     "ModelVersion",
     "Opened",
@@ -34,6 +37,7 @@ __all__ = [
     "Reloaded",
     "RowError",
     "RowFlag",
+    "Scenario",
     "Session",
     "SessionInfo",
 ]

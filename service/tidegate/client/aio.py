@@ -9,6 +9,7 @@ from tidegate.client import bulk
 from tidegate.client.batches import AsyncBatches
 from tidegate.client.catalog import Catalog
 from tidegate.client.connection import Connection
+from tidegate.client.forecasts import Forecast, Generation, Scenario, forecast
 from tidegate.client.records import Done, Model, Opened, Reloaded, SessionInfo, read_session
 from tidegate.client.session import AsyncSession, Feed
 from tidegate.wire.stubs import session_pb2
@@ -26,7 +27,7 @@ class AsyncClient:
     def __init__(self, address: str = "127.0.0.1:8001", *, timeout_seconds: float = 30.0) -> None:
         self._connection = Connection(address, timeout_seconds)
         self._catalog = Catalog(self._connection)
-        self._feeds: dict[tuple[str, str], Feed] = {}
+        self._feeds: dict[tuple[str, str, tuple[float, ...]], Feed] = {}
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -42,19 +43,51 @@ class AsyncClient:
             await feed.close()
         await self._connection.close()
 
-    def session(self, model: str, id: str, *, version: str = "") -> AsyncSession:  # noqa: A002
+    def session(
+        self,
+        model: str,
+        id: str,  # noqa: A002
+        *,
+        version: str = "",
+        levels: Sequence[float] = (),
+    ) -> AsyncSession:
         """A session to step. Asks nothing yet: the server is asked for its last step on first use.
 
         All sessions of a model share a few streams. `version` (or alias) counts only where the session is opened here.
+        `levels`: coverages of the intervals that predictions come with, such as 0.8; of a quantile head alone.
         """
-        if (model, version) not in self._feeds:
-            self._feeds[model, version] = Feed(self._connection, self._catalog, model, version)
-        feed = self._feeds[model, version]
+        key = model, version, tuple(levels)
+        if key not in self._feeds:
+            self._feeds[key] = Feed(self._connection, self._catalog, *key)
+        feed = self._feeds[key]
         return AsyncSession(feed, feed.cursor(id))
 
-    def batches(self, model: str, *, version: str = "") -> AsyncBatches:
-        """Steps for many sessions a message, on a stream of their own; a context manager."""
-        return AsyncBatches(self._connection, self._catalog, model, version)
+    def batches(
+        self, model: str, *, version: str = "", levels: Sequence[float] = (), dtype: str = "float32"
+    ) -> AsyncBatches:
+        """Steps for many sessions a message, on a stream of their own; a context manager.
+
+        `levels`: as for a session. `dtype` "float64": predictions of targets whose differences are small beside their
+        size, such as a counter.
+        """
+        return AsyncBatches(self._connection, self._catalog, model, version, levels, dtype)
+
+    async def forecast(
+        self,
+        model: str,
+        scenarios: Sequence[str | Scenario],
+        horizon: int = 0,
+        *,
+        levels: Sequence[float] = (),
+        samples: int = 0,
+        generation: Generation | None = None,
+    ) -> list[Forecast]:
+        """What comes next for many sessions (or scenarios; a session may stand in several), none of which is stepped.
+
+        `levels`: quantiles wanted; `samples`: sample paths of each scenario. What is wrong with one is its `error`.
+        """
+        targets = (await self._catalog.describe(model, "")).targets
+        return await forecast(self._connection, model, targets, scenarios, horizon, levels, samples, generation)
 
     async def models(self) -> list[Model]:
         """All models with their versions, by name."""

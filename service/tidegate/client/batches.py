@@ -23,6 +23,7 @@ from tidegate.client.stream import PredictionStream, Request
 from tidegate.errors import Reason, TidegateError
 from tidegate.wire.stubs import prediction_pb2, types_pb2
 
+DTYPES = {"float32": types_pb2.DTYPE_FLOAT32, "float64": types_pb2.DTYPE_FLOAT64}
 ROW_BYTES = 8 + 8 + 5 + 1  # step, time, alias, reset: what a row takes beside its values and id
 
 
@@ -36,6 +37,7 @@ class Columns:
     values: NDArray[Any]
     times: NDArray[np.int64] | None
     reset: NDArray[np.uint8] | None
+    future: NDArray[Any] | None
 
 
 class AsyncBatches:
@@ -46,13 +48,23 @@ class AsyncBatches:
     one after another; for more at once, open more batches. Step a session here or by a Session, not by both.
     """
 
-    def __init__(self, connection: Connection, catalog: Catalog, model: str, version: str) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        catalog: Catalog,
+        model: str,
+        version: str,
+        levels: Sequence[float] = (),
+        dtype: str = "float32",
+    ) -> None:
         self._connection = connection
         self._catalog = catalog
         self._model = model
         self._version = version
         self._routing_key = new_routing_key()
-        config = prediction_pb2.StreamConfig(model=model, version=version)
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype is {dtype!r}; it must be {' or '.join(DTYPES)}")
+        config = prediction_pb2.StreamConfig(model=model, version=version, levels=levels, dtype=DTYPES[dtype])
         self._stream = PredictionStream(connection, config, self._routing_key)
         self._roster = Roster()
         self._epoch = 0
@@ -87,19 +99,24 @@ class AsyncBatches:
         *,
         times: Iterable[Time | None] | NDArray[Any] | None = None,
         reset: ArrayLike | None = None,
+        future: ArrayLike | None = None,
     ) -> Predictions:
         """Takes one observation a row and predicts the next of each row's session.
 
-        `matrix`: [rows, features] in the model's order, NaN where a value is missing; float32 is sent as it is, all
-        else as float64. `times`: aware datetimes or a datetime64 array (UTC). `reset`: bool [rows]. A session may
-        stand in several rows. A failed row is NaN and named in `errors`; what fails as a whole raises TidegateError.
+        `matrix`: [rows, features] in the order of `about.names`, NaN where a value is missing; float32 is sent as it
+        is, all else as float64. `times`: aware datetimes or a datetime64 array (UTC). `reset`: bool [rows]. `future`:
+        [rows, future covariates], what is known of the predicted step. A session may stand in several rows. A failed
+        row is NaN and named in `errors`; what fails as a whole raises TidegateError.
         """
-        values = to_matrix(matrix, len(ids), len(self.about.features))
+        values = to_matrix(matrix, len(ids), len(self.about.names))
+        known = None
+        if future is not None:
+            known = to_matrix(np.asarray(future).astype(values.dtype), len(ids), len(self.about.future_names))
         time_column, reset_column = to_time_column(times, len(ids)), to_reset_column(reset, len(ids))
         async with self._lock:
             aliases = self._roster.aliases(ids)
             await self._number(ids, aliases)
-            columns = Columns(ids, aliases, self._roster.next_steps(aliases), values, time_column, reset_column)
+            columns = Columns(ids, aliases, self._roster.next_steps(aliases), values, time_column, reset_column, known)
             parts, requests = self._requests(columns)
             async with self._connection.deadline():
                 answers = await self._stream.ask(*requests)
@@ -139,7 +156,8 @@ class AsyncBatches:
 
 def split(columns: Columns, naming: bool) -> Iterator[slice]:
     """Cuts the rows so that no message is above the rows or the bytes that a server takes."""
-    row_bytes = ROW_BYTES + columns.values.itemsize * columns.values.shape[1]
+    width = columns.values.shape[1] + (0 if columns.future is None else columns.future.shape[1])
+    row_bytes = ROW_BYTES + columns.values.itemsize * width
     if naming:
         row_bytes += 4 + 4 * max(map(len, columns.ids), default=0)  # UTF-8 takes up to 4 bytes a character
     rows = max(1, min(ROWS_MAX, BYTES_MAX // row_bytes))
@@ -158,6 +176,7 @@ def to_message(columns: Columns, part: slice, naming: bool) -> types_pb2.Observa
         dtype=types_pb2.DTYPE_FLOAT32 if columns.values.itemsize == 4 else types_pb2.DTYPE_FLOAT64,
         values=columns.values[part].tobytes(),
         reset=b"" if columns.reset is None else columns.reset[part].tobytes(),
+        future_covariates=b"" if columns.future is None else columns.future[part].tobytes(),
     )
 
 
@@ -165,14 +184,31 @@ def read_predictions(
     replies: list[types_pb2.PredictionBatch], parts: list[slice], ids: Sequence[str], targets: tuple[str, ...]
 ) -> Predictions:
     """The replies to one call's messages as one."""
-    values = np.full((len(ids), len(targets)), np.nan, np.float32)
-    steps, flags = np.zeros(len(ids), np.uint64), np.zeros(len(ids), np.uint8)
+    values: list[NDArray[Any]] = []
+    lower: list[NDArray[Any]] = []
+    upper: list[NDArray[Any]] = []
     errors: list[RowError] = []
     for reply, part in zip(replies, parts, strict=True):
-        matrix = np.frombuffer(reply.values, "<f4").reshape(reply.rows, -1)
-        if matrix.shape[1] != len(targets):
-            problem = f"these sessions predict {matrix.shape[1]} targets, the model now {len(targets)}"
+        width = _numbers(reply, reply.values).size // reply.rows
+        if width != len(targets):
+            problem = f"these sessions predict {width} targets, the model now {len(targets)}"
             raise TidegateError(Reason.TARGETS_DIFFER, problem)
-        values[part], steps[part], flags[part] = matrix, reply.steps, np.frombuffer(reply.flags, np.uint8)
+        for column, content in ((values, reply.values), (lower, reply.lower), (upper, reply.upper)):
+            numbers = _numbers(reply, content)
+            column.append(numbers.reshape(reply.rows, numbers.size // (reply.rows * width), width))
         errors += [read_row_error(error, ids[part.start + error.row], part.start + error.row) for error in reply.errors]
-    return Predictions(targets, values, steps, flags, errors)
+    steps = [np.array(reply.steps, np.uint64) for reply in replies]
+    flags = [np.frombuffer(reply.flags, np.uint8) for reply in replies]
+    if not replies:
+        nothing = np.zeros((0, 0, len(targets)), np.float32)
+        return Predictions(targets, nothing.reshape(0, len(targets)), nothing, nothing, *_NO_ROWS, errors)
+    points, low, high = (np.concatenate(column) for column in (values, lower, upper))
+    return Predictions(targets, points[:, 0], low, high, np.concatenate(steps), np.concatenate(flags), errors)
+
+
+_NO_ROWS = np.zeros(0, np.uint64), np.zeros(0, np.uint8)
+
+
+def _numbers(reply: types_pb2.PredictionBatch, content: bytes) -> NDArray[Any]:
+    """A reply's bytes as numbers of its type."""
+    return np.frombuffer(content, "<f8" if reply.dtype == types_pb2.DTYPE_FLOAT64 else "<f4")

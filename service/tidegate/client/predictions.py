@@ -32,7 +32,8 @@ class Prediction:
     `values` is float32 [targets] in the order of `targets` and the model's units; `prediction["temp_max"]` picks one.
     `valid_time` is the time (UTC) that the prediction is for, None when the step had no time or the model no fixed
     frequency. `imputed` names the features that were missing, `imputed_steps` counts the steps bridged before this
-    one, and `steps_seen` the steps that the cell has run since its state was zero.
+    one, and `steps_seen` the steps that the cell has run since its state was zero. `lower` and `upper`, float32
+    [levels, targets], bound the intervals that the session was made to ask for.
     """
 
     session_id: str
@@ -46,6 +47,8 @@ class Prediction:
     imputed: tuple[str, ...]
     imputed_steps: int
     stale: bool
+    lower: NDArray[np.float32]
+    upper: NDArray[np.float32]
 
     def __getitem__(self, target: str) -> float:
         """The estimate of one target by its name; KeyError names what there is."""
@@ -58,12 +61,15 @@ class Prediction:
 class Predictions:
     """The predictions of one `batches.step`, in the order of its ids.
 
-    `values`: float32 [rows, targets], NaN where a row failed. `steps`: uint64 [rows], 0 where a row failed. `flags`:
+    `values`: float32 (or float64, if asked for) [rows, targets], NaN where a row failed. `lower` and `upper`: [rows,
+    levels, targets], the bounds of the intervals asked for. `steps`: uint64 [rows], 0 where a row failed. `flags`:
     uint8 [rows], bits of RowFlag. `errors` names each row that failed, in row order.
     """
 
     targets: tuple[str, ...]
-    values: NDArray[np.float32]
+    values: NDArray[np.floating]
+    lower: NDArray[np.floating]
+    upper: NDArray[np.floating]
     steps: NDArray[np.uint64]
     flags: NDArray[np.uint8]
     errors: list[RowError]
@@ -85,4 +91,6 @@ def read_prediction(
         imputed=tuple(features[index] for index in message.imputed_features),
         imputed_steps=message.imputed_steps,
         stale=message.stale,
+        lower=np.array(message.lower, np.float32).reshape(-1, len(targets)),
+        upper=np.array(message.upper, np.float32).reshape(-1, len(targets)),
     )

@@ -40,16 +40,20 @@ class ModelVersion:
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """One input: `role` is target (predicted too) or past."""
+    """One input or output: `role` is target (predicted too), past, static, future (known ahead, sent beside the values)
+    or output (never sent). With `categories`, its value is the number of one of them, from 0."""
 
     name: str
     unit: str
     role: str
+    categories: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What one version takes and predicts: values go in the order of `features`, come back in that of `targets`."""
+    """What one version takes and predicts: values go in the order of `names`, future covariates in that of
+    `future_names`, predictions come back in that of `targets`. `head` is regression, quantile or categorical; `levels`
+    are a quantile head's, `coverages` those of the intervals that may be asked for."""
 
     version: str
     text: str
@@ -60,10 +64,27 @@ class Description:
     layers: int
     hidden_size: int
     state_bytes: int
+    head: str = "regression"
+    levels: tuple[float, ...] = ()
+    coverages: tuple[float, ...] = ()
+    sample_paths: bool = False
+    calendar: tuple[str, ...] = ()
+    time_zone: str = "UTC"
+    lag_steps_max: int = 0
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The features' names, in order."""
+        """The names of what is sent as values, in order."""
+        return tuple(feature.name for feature in self.features if feature.role not in ("future", "output"))
+
+    @property
+    def future_names(self) -> tuple[str, ...]:
+        """The names of the future covariates, in order."""
+        return tuple(feature.name for feature in self.features if feature.role == "future")
+
+    @property
+    def all_names(self) -> tuple[str, ...]:
+        """Every feature's name, in the package's order."""
         return tuple(feature.name for feature in self.features)
 
 
@@ -140,11 +161,18 @@ def read_description(message: model_pb2.ModelDescription) -> Description:
     return Description(
         version=message.version,
         text=message.description,
-        features=tuple(Feature(feature.name, feature.unit, feature.role) for feature in message.features),
+        features=tuple(Feature(f.name, f.unit, f.role, tuple(f.categories)) for f in message.features),
         targets=tuple(message.targets),
         frequency=message.frequency,
         cell=message.cell,
         layers=message.layers,
         hidden_size=message.hidden_size,
         state_bytes=message.state_bytes,
+        head=message.head,
+        levels=tuple(message.levels),
+        coverages=tuple(message.coverages),
+        sample_paths=message.sample_paths,
+        calendar=tuple(message.calendar),
+        time_zone=message.time_zone,
+        lag_steps_max=message.lag_steps_max,
     )

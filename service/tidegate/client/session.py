@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from weakref import WeakValueDictionary
 from zlib import crc32
 
+from numpy.typing import ArrayLike
+
 from tidegate.client.catalog import Catalog
 from tidegate.client.connection import Connection
+from tidegate.client.forecasts import Forecast, Generation, Scenario, forecast, raised
 from tidegate.client.observations import Time, Values, to_row, to_timestamp
 from tidegate.client.predictions import Prediction, read_prediction
 from tidegate.client.records import SessionInfo, read_session
@@ -42,12 +46,14 @@ class Cursor:
 class Feed:
     """What the sessions of one model share in one client: the streams, and one cursor for each session in use."""
 
-    def __init__(self, connection: Connection, catalog: Catalog, model: str, version: str) -> None:
+    def __init__(
+        self, connection: Connection, catalog: Catalog, model: str, version: str, levels: tuple[float, ...] = ()
+    ) -> None:
         self.connection = connection
         self.catalog = catalog
         self.model = model
         self.version = version
-        config = prediction_pb2.StreamConfig(model=model, version=version)
+        config = prediction_pb2.StreamConfig(model=model, version=version, levels=levels)
         self.streams = [PredictionStream(connection, config, connection.routing_key) for _ in range(STREAMS_MAX)]
         self.room = asyncio.Semaphore(IN_FLIGHT_MAX)
         self._cursors: WeakValueDictionary[str, Cursor] = WeakValueDictionary()
@@ -93,12 +99,16 @@ class AsyncSession:
         """The model's name."""
         return self._feed.model
 
-    async def step(self, values: Values, *, time: Time | None = None, reset: bool = False) -> Prediction:
+    async def step(
+        self, values: Values, *, time: Time | None = None, reset: bool = False, future: Values | None = None
+    ) -> Prediction:
         """Takes one observation and predicts the next.
 
         `values`: feature name -> value, or one value a feature in the model's order; None and NaN are missing values.
         `time`: an aware datetime, or a datetime64 in UTC. `reset` sets the state to zero first, as one atom with the
-        step. Raises TidegateError: BAD_OBSERVATION, STEP_CONFLICT, SESSION_DIVERGED, UNREACHABLE, ...
+        step. `future`: what is known of the predicted step, by name or in the order of the model's future covariates;
+        without it they hold their last values. Raises TidegateError: BAD_OBSERVATION, STEP_CONFLICT, SESSION_DIVERGED,
+        UNREACHABLE, ...
         """
         cursor, feed = self._cursor, self._feed
         async with feed.connection.deadline(), cursor.lock:
@@ -106,11 +116,36 @@ class AsyncSession:
             about = await feed.catalog.describe(feed.model, cursor.version)
             row = to_row(values, about.names, feed.model)
             observation = types_pb2.Observation(session_id=cursor.id, step=last + 1, values=row, reset=reset)
+            if future is not None:
+                observation.future_covariates.extend(to_row(future, about.future_names, f"the future of {feed.model}"))
             if time is not None:
                 observation.event_time.CopyFrom(to_timestamp(time))
             answer = await feed.ask(observation)
             opened, cursor.step, cursor.opened = cursor.opened, answer.step, False
-            return read_prediction(answer, about.names, about.targets, opened)
+            return read_prediction(answer, about.all_names, about.targets, opened)
+
+    async def forecast(
+        self,
+        horizon: int,
+        *,
+        future: ArrayLike | None = None,
+        levels: Sequence[float] = (),
+        samples: int = 0,
+        seed: int = 0,
+        generation: Generation | None = None,
+    ) -> Forecast:
+        """The next steps; the session stays where it is. Raises SESSION_NOT_FOUND, NO_PREDICTION, NO_DISTRIBUTION, ...
+
+        `levels`: quantiles wanted. `samples`: how many sample paths. `future` and `seed`: see Scenario. `generation`:
+        how a categorical model's paths are drawn.
+        """
+        feed = self._feed
+        about = await feed.catalog.describe(feed.model, self._cursor.version or feed.version)
+        scenario = Scenario(self.id, horizon, future, seed)
+        found = await forecast(
+            feed.connection, self.model, about.targets, [scenario], horizon, levels, samples, generation
+        )
+        return raised(found[0])
 
     async def _open(self) -> int:
         """Finds or opens the session; returns the number of its last step."""

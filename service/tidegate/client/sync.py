@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from tidegate.client.aio import AsyncClient
 from tidegate.client.background import BackgroundLoop
 from tidegate.client.batches import AsyncBatches
+from tidegate.client.forecasts import Forecast, Generation, Scenario
 from tidegate.client.observations import Time, Values
 from tidegate.client.predictions import Prediction, Predictions
 from tidegate.client.records import Description, Done, Model, Opened, Reloaded, SessionInfo
@@ -34,9 +35,28 @@ class Session:
         """The model's name."""
         return self._session.model
 
-    def step(self, values: Values, *, time: Time | None = None, reset: bool = False) -> Prediction:
+    def step(
+        self, values: Values, *, time: Time | None = None, reset: bool = False, future: Values | None = None
+    ) -> Prediction:
         """Takes one observation and predicts the next; see AsyncSession.step."""
-        return self._loop.run(self._session.step(values, time=time, reset=reset))
+        return self._loop.run(self._session.step(values, time=time, reset=reset, future=future))
+
+    def forecast(
+        self,
+        horizon: int,
+        *,
+        future: ArrayLike | None = None,
+        levels: Sequence[float] = (),
+        samples: int = 0,
+        seed: int = 0,
+        generation: Generation | None = None,
+    ) -> Forecast:
+        """The next steps; the session stays where it is. See AsyncSession.forecast."""
+        return self._loop.run(
+            self._session.forecast(
+                horizon, future=future, levels=levels, samples=samples, seed=seed, generation=generation
+            )
+        )
 
     def reset(self) -> SessionInfo:
         """Sets the state to zero and lifts a quarantine; the numbering goes on."""
@@ -92,9 +112,10 @@ class Batches:
         *,
         times: Iterable[Time | None] | NDArray[Any] | None = None,
         reset: ArrayLike | None = None,
+        future: ArrayLike | None = None,
     ) -> Predictions:
         """Takes one observation a row and predicts the next of each row's session; see AsyncBatches.step."""
-        return self._loop.run(self._batches.step(ids, matrix, times=times, reset=reset))
+        return self._loop.run(self._batches.step(ids, matrix, times=times, reset=reset, future=future))
 
     def resync(self, ids: Sequence[str]) -> None:
         """Has the next step of these sessions go on from where the server is; one that is gone begins anew."""
@@ -124,17 +145,42 @@ class Client:
         """Ends streams, calls and the thread; the sessions live on in the server."""
         self._loop.close()
 
-    def session(self, model: str, id: str, *, version: str = "") -> Session:  # noqa: A002
+    def session(
+        self,
+        model: str,
+        id: str,  # noqa: A002
+        *,
+        version: str = "",
+        levels: Sequence[float] = (),
+    ) -> Session:
         """A session to step; see AsyncClient.session."""
-        return Session(self._loop, self._loop.run(self._session(model, id, version)))
 
-    async def _session(self, model: str, id: str, version: str) -> AsyncSession:  # noqa: A002
-        """In the loop's thread, which alone touches what the sessions share."""
-        return self._client.session(model, id, version=version)
+        async def made() -> AsyncSession:
+            """In the loop's thread, which alone touches what the sessions share."""
+            return self._client.session(model, id, version=version, levels=levels)
 
-    def batches(self, model: str, *, version: str = "") -> Batches:
-        """Steps for many sessions a message, on a stream of their own; a context manager."""
-        return Batches(self._loop, self._client.batches(model, version=version))
+        return Session(self._loop, self._loop.run(made()))
+
+    def batches(
+        self, model: str, *, version: str = "", levels: Sequence[float] = (), dtype: str = "float32"
+    ) -> Batches:
+        """Steps for many sessions a message; a context manager. See AsyncClient.batches."""
+        return Batches(self._loop, self._client.batches(model, version=version, levels=levels, dtype=dtype))
+
+    def forecast(
+        self,
+        model: str,
+        scenarios: Sequence[str | Scenario],
+        horizon: int = 0,
+        *,
+        levels: Sequence[float] = (),
+        samples: int = 0,
+        generation: Generation | None = None,
+    ) -> list[Forecast]:
+        """What comes next for many sessions, none of which is stepped; see AsyncClient.forecast."""
+        return self._loop.run(
+            self._client.forecast(model, scenarios, horizon, levels=levels, samples=samples, generation=generation)
+        )
 
     def models(self) -> list[Model]:
         """All models with their versions, by name."""

@@ -8,7 +8,9 @@ from collections.abc import Awaitable, Callable
 from tidegate.engine.catalog import Changes, Entry
 from tidegate.engine.inbox import Scope
 from tidegate.engine.lane import Lane
+from tidegate.engine.sampling import Distribution
 from tidegate.errors import ConfigError, Reason, TidegateError
+from tidegate.model.manifest import Feature
 from tidegate.model.repository import natural_order
 from tidegate.wire import codec
 from tidegate.wire.frontend import FrontEnd
@@ -80,11 +82,30 @@ def _description(lane: Lane) -> pb.ModelDescription:
     return pb.ModelDescription(
         version=manifest.version,
         description=manifest.description,
-        features=[pb.Feature(name=feature.name, unit=feature.unit, role=feature.role) for feature in manifest.features],
+        features=[_feature(feature) for feature in manifest.features],
         targets=manifest.targets,
         frequency=manifest.frequency,
         cell=manifest.cell,
         layers=manifest.layers,
         hidden_size=manifest.hidden_size,
         state_bytes=4 * lane.package.state_width,
+        head=manifest.head.kind,
+        levels=manifest.head.levels,
+        coverages=sorted(manifest.head.intervals),
+        sample_paths=Distribution(manifest).known,
+        calendar=[entry.field for entry in manifest.calendar],
+        time_zone=manifest.time_zone,
+        lag_steps_max=manifest.lag_steps_max,
+        known_ids=len(manifest.ids),
+        channel_independent=manifest.channel_independent,
+    )
+
+
+def _feature(feature: Feature) -> pb.Feature:
+    return pb.Feature(
+        name=feature.name,
+        unit=feature.unit,
+        role=feature.role,
+        categories=feature.categories,
+        derived_only=not feature.width,
     )

@@ -16,16 +16,17 @@ import numpy as np
 
 from tidegate.engine.layout import load_units
 from tidegate.errors import Reason, TidegateError
-from tidegate.wire import codec
+from tidegate.wire import codec, forecasts
 from tidegate.wire.frontend import Call, FrontEnd
 from tidegate.wire.guard import Context, Guard, Handlers
 from tidegate.wire.stubs import prediction_pb2 as pb
+from tidegate.wire.stubs.forecast_pb2 import ForecastRequest
 
 log = logging.getLogger(__name__)
 
 
 class PredictionService:
-    """Predict and StreamPredict."""
+    """Predict, StreamPredict and Forecast."""
 
     def __init__(self, front: FrontEnd, guard: Guard) -> None:
         self._front = front
@@ -35,6 +36,7 @@ class PredictionService:
         """By method name, for grpc's generic handler."""
         return {
             "Predict": grpc.unary_unary_rpc_method_handler(self._guard.unary(self.predict)),
+            "Forecast": grpc.unary_unary_rpc_method_handler(self._guard.unary(self.forecast)),
             "StreamPredict": grpc.stream_stream_rpc_method_handler(self._guard.stream(self.stream_predict)),
         }
 
@@ -60,6 +62,14 @@ class PredictionService:
         if answer.HasField("batch"):
             return pb.PredictResponse(batch=answer.batch).SerializeToString()
         return pb.PredictResponse(prediction=answer.prediction).SerializeToString()
+
+    async def forecast(self, message: bytes, _: Context) -> bytes:
+        """Many scenarios, one answer each. A wrong scenario is named in the answer."""
+        asked = codec.parse(ForecastRequest, message)
+        front = self._front
+        request = forecasts.request_of(asked, front.host.engine.catalog, front.limits)
+        answers = await front.host.forecast(request)
+        return forecasts.response_of(answers, asked.samples).SerializeToString()
 
     async def stream_predict(self, context: Context) -> None:
         """Reads until the client ends, answers everything, ends. Drain: answers what was read, then UNAVAILABLE."""
