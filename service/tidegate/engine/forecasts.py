@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from tidegate.errors import Reason
 
-_EMPTY = np.zeros((0, 0))
+
+def _nothing() -> NDArray[np.float64]:
+    return np.zeros((0, 0))
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,8 @@ class Forecast:
     reason: Reason
     version: str = ""
     step: int = 0
-    values: NDArray[np.float64] = _EMPTY
-    quantiles: NDArray[np.float64] = _EMPTY
-    paths: NDArray[np.float64] = _EMPTY
+    values: NDArray[np.float64] = field(default_factory=_nothing)
+    quantiles: NDArray[np.float64] = field(default_factory=_nothing)
+    paths: NDArray[np.float64] = field(default_factory=_nothing)
     tokens: list[list[int]] = field(default_factory=list)
     times: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
