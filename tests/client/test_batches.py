@@ -113,7 +113,7 @@ def test_messages_stay_below_the_limits() -> None:
     ids = ["ü" * 128] * 40_000
     values, aliases = np.zeros((40_000, 20)), np.arange(40_000, dtype=np.uint32)
     steps, times = np.full(40_000, 2**40, np.uint64), np.full(40_000, 2**62)
-    columns = batches.Columns(ids, aliases, steps, values, times, np.ones(40_000, np.uint8))
+    columns = batches.Columns(ids, aliases, steps, values, times, np.ones(40_000, np.uint8), values[:, :2])
     for naming in (True, False):
         parts = list(batches.split(columns, naming))
         assert [part.start for part in parts[1:]] == [part.stop for part in parts[:-1]]

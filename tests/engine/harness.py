@@ -106,11 +106,12 @@ class InProcess:
         scope: Scope | str = "random",
         stream: int = 1,
         deadline: float = np.inf,
+        future: Sequence[float] = (),
     ) -> int:
         """Queues one observation; returns its request. A scope may be a model's name."""
         request = self._request(stream)
         self.inbox.add_row(
-            _scope(scope), request, session.encode(), step, time, values, reset, deadline, self.clock.seconds
+            _scope(scope), request, session.encode(), step, time, values, reset, deadline, self.clock.seconds, future
         )
         return request
 
@@ -175,9 +176,10 @@ class InProcess:
         time: int = NO_TIME,
         reset: bool = False,
         scope: Scope | str = "random",
+        future: Sequence[float] = (),
     ) -> Answer:
         """One observation, stepped at once with whatever else waits."""
-        request = self.send(session, values, step, time, reset, scope)
+        request = self.send(session, values, step, time, reset, scope, future=future)
         return self.run()[request][0]
 
     def ask_batch(self, sessions: Sequence[str], values: ArrayLike, **columns: ArrayLike) -> list[Answer]:
