@@ -11,12 +11,13 @@ import torch
 from tests.model.test_cells import CELLS, CPU
 from tests.packages import random_package
 from tidegate.model.cells import ROWS, Kernel
+from tidegate.model.kernels import StepKernel
 
 TILES = [32, 64, 96, 160, 224, 256, 352, 512]
 HIDDEN = [1, 32, 33, 64, 256]
 
 
-def assert_rows_keep_their_bits(kernel: Kernel, seed: int) -> None:
+def assert_rows_keep_their_bits(kernel: StepKernel, seed: int) -> None:
     """Random rows give, in tiles of every size and in any order, the bits that each has in a tile of copies of it."""
     random = torch.Generator().manual_seed(seed)
     rows = max(TILES)
