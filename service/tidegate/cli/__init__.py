@@ -15,6 +15,7 @@ import click
 import tidegate
 from tidegate.cli.bench import bench
 from tidegate.cli.demo import demo
+from tidegate.cli.forecast import forecast
 from tidegate.cli.models import models
 from tidegate.cli.replay import replay
 from tidegate.cli.serve import serve
@@ -47,5 +48,5 @@ def main() -> None:
     """Live predictions from LSTM sessions that a server keeps in memory."""
 
 
-for verb in (serve, demo, replay, models, sessions, bench):
+for verb in (serve, demo, replay, forecast, models, sessions, bench):
     main.add_command(verb)

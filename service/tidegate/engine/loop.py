@@ -116,13 +116,13 @@ class EngineHost:
         self._numbers += 1
         number = self._numbers
         future: asyncio.Future[list[Forecast]] = asyncio.get_running_loop().create_future()
-        await self.call(lambda: self.engine.forecaster.add(number, request))
-        self._forecasts[number] = future
+        self._forecasts[number] = future  # before it is asked: the answer may be there at once
         try:
+            await self.call(lambda: self.engine.forecaster.add(number, request))
             return await future
         finally:
             del self._forecasts[number]
-            if future.cancelled():
+            if not future.done() or future.cancelled():
                 self.post(lambda: self.engine.forecaster.cancel(number))
 
     def _land(self, flight: Flight | Stretch) -> None:
