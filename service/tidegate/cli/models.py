@@ -63,8 +63,25 @@ def print_description(about: Description) -> None:
         f"{about.cell}, {about.layers} x {about.hidden_size}, {about.state_bytes} bytes a session"
         + (f", frequency {about.frequency}" if about.frequency else "")
     )
+    click.echo("; ".join(more_about(about)))
     rows = [(f.name, f.unit, f.role, "yes" if f.name in about.targets else "") for f in about.features]
     print_table(("feature", "unit", "role", "predicted"), rows)
+
+
+def more_about(about: Description) -> list[str]:
+    """Its head, and the inputs that the server derives."""
+    facts = [f"{about.head} head"]
+    if about.levels:
+        facts.append("levels " + ", ".join(f"{level:g}" for level in about.levels))
+    if about.coverages:
+        facts.append("intervals of " + ", ".join(f"{coverage:g}" for coverage in about.coverages))
+    if about.sample_paths:
+        facts.append("sample paths")
+    if about.calendar:
+        facts.append(f"calendar {', '.join(about.calendar)} in {about.time_zone}")
+    if about.lag_steps_max:
+        facts.append(f"lags up to {about.lag_steps_max} steps")
+    return facts
 
 
 @models.command()

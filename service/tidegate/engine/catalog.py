@@ -17,7 +17,7 @@ from tidegate.engine.lane import Lane
 from tidegate.engine.slab import Slab
 from tidegate.engine.slots import SLABS_MAX, SLOTS_MAX
 from tidegate.engine.stepper import Stepper, TorchStepper
-from tidegate.errors import Reason, TidegateError
+from tidegate.errors import PackageError, Reason, TidegateError
 from tidegate.model.package import Package
 from tidegate.model.repository import Snapshot
 
@@ -106,6 +106,8 @@ class Catalog:
             if package.fingerprint not in known:
                 try:
                     steppers[package.fingerprint] = TorchStepper(package, self._device, self._threads)
+                except PackageError as error:
+                    steppers[package.fingerprint] = str(error)
                 except Exception as error:  # a device without room, say: this version is refused, the rest is served
                     log.exception("no stepper for %s/%s", package.manifest.name, package.manifest.version)
                     steppers[package.fingerprint] = f"stepper: cannot be built ({type(error).__name__})"
