@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tidegate.errors import ConfigError
-from tidegate.training.data import load_table
+from tidegate.training.data import Stream, load
 from tidegate.training.recipe import load_recipe
 
 RECIPE = """
@@ -37,9 +37,14 @@ def write(folder: Path, recipe: str = RECIPE, rows: list[str] = ROWS) -> Path:
     return path
 
 
+def only_stream(path: Path) -> Stream:
+    (stream,) = load(load_recipe(path)).streams
+    return stream
+
+
 def test_parts_are_split_by_date(tmp_path: Path) -> None:
     """Training ends where validation begins, validation where the test begins; columns come in the recipe's order."""
-    table = load_table(load_recipe(write(tmp_path)))
+    table = only_stream(write(tmp_path))
     assert [len(part) for part in (table.training_part, table.validation_part, table.test_part)] == [4, 3, 3]
     np.testing.assert_array_equal(table.values[:2], [[0.1, 1.0], [0.2, 2.0]])
     assert table.times[0] == np.datetime64("2024-01-01", "ns").astype(np.int64)
@@ -48,18 +53,18 @@ def test_parts_are_split_by_date(tmp_path: Path) -> None:
 def test_start_and_end(tmp_path: Path) -> None:
     """Rows before `start`, and from `end` on, are left out."""
     dates = "start = 2024-01-02\nend = 2024-01-10\nvalidation"
-    table = load_table(load_recipe(write(tmp_path, RECIPE.replace("validation", dates))))
+    table = only_stream(write(tmp_path, RECIPE.replace("validation", dates)))
     assert [len(part) for part in (table.training_part, table.validation_part, table.test_part)] == [3, 3, 2]
 
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('frequency = "D"', "", "data.frequency: Field required"),
+        ('frequency = "D"', "", "data: frequency: a column of times needs it"),
         ("unit", "units", "features.0.units: Extra inputs"),
         ("2024-01-08", "2024-01-04", "data: start, validation, test and end must follow each other"),
         ("[data]", "[network]\nhidden_size = 0\n[data]", "network.hidden_size: "),
-        ("[data]", "[training]\nloss = 'mse'\n[data]", "training.loss: "),
+        ("[data]", "[training]\nloss = 'rmse'\n[data]", "training.loss: "),
         ("[data]", "[data", "is not TOML"),
     ],
 )
@@ -80,16 +85,17 @@ def test_no_recipe(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([*ROWS[:3], *ROWS[4:]], r"row 4 \(2024-01-05.*\) is not one interval \(D\) after the row before"),
-        ([*ROWS[:3], "2024-01-04,,1", *ROWS[4:]], "row 4: level is missing or not finite"),
+        ([*ROWS[:3], "2024-01-04T09:00,0.4,1", *ROWS[4:]], r"2024-01-04T09.* is not a whole number of intervals \(D\)"),
+        ([*ROWS[:3], "2024-01-04,deep,1", *ROWS[4:]], "row 4: level is 'deep', which is no number"),
+        ([*ROWS, ROWS[-1]], r"row 11 \(2024-01-10.*repeats its stream's time; see data.duplicates"),
         (ROWS[3:], "training and validation need two rows each"),
     ],
-    ids=["a gap", "a missing value", "too little"],
+    ids=["off the grid", "no number", "a duplicate", "too little"],
 )
 def test_wrong_data_is_named(tmp_path: Path, rows: list[str], message: str) -> None:
-    """A gap in time, a missing value or too few rows is refused with its place."""
+    """A time off the grid, a cell that is no number, a duplicate or too few rows is refused with its place."""
     with pytest.raises(ConfigError, match=message):
-        load_table(load_recipe(write(tmp_path, rows=rows)))
+        load(load_recipe(write(tmp_path, rows=rows)))
 
 
 @pytest.mark.parametrize(
@@ -103,4 +109,4 @@ def test_wrong_data_is_named(tmp_path: Path, rows: list[str], message: str) -> N
 def test_wrong_source_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
     """A source or a column that is not there is named."""
     with pytest.raises(ConfigError, match=message):
-        load_table(load_recipe(write(tmp_path, RECIPE.replace(old, new))))
+        load(load_recipe(write(tmp_path, RECIPE.replace(old, new))))

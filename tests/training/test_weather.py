@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tidegate.model.package import Package, expected_shapes, load_package
-from tidegate.training.data import load_table
+from tidegate.training.data import Stream, load
 from tidegate.training.evaluation import evaluate
 from tidegate.training.recipe import Recipe, load_recipe
 
@@ -26,7 +26,13 @@ def package() -> Package:
     return load_package(FOLDER / "1")
 
 
-def test_package_is_of_its_recipe(recipe: Recipe, package: Package) -> None:
+@pytest.fixture(scope="module")
+def table(recipe: Recipe) -> Stream:
+    (stream,) = load(recipe).streams
+    return stream
+
+
+def test_package_is_of_its_recipe(recipe: Recipe, package: Package, table: Stream) -> None:
     """Features, targets, cell, sizes, scaling and tensors are what the recipe as committed trains."""
     manifest = package.manifest
     assert manifest.provenance["recipe_sha256"] == recipe.sha256
@@ -39,15 +45,14 @@ def test_package_is_of_its_recipe(recipe: Recipe, package: Package) -> None:
     )
     assert manifest.frequency == recipe.data.frequency
     assert {name: value.shape for name, value in package.weights.items()} == expected_shapes(manifest)
-    training = load_table(recipe).training_part
+    training = table.training_part.copy()
     training[:, 0] = np.log1p(training[:, 0])
     np.testing.assert_allclose([f.scaling.center for f in manifest.features], training.mean(axis=0), atol=1e-6)
     np.testing.assert_allclose([f.scaling.scale for f in manifest.features], training.std(axis=0), atol=1e-6)
 
 
-def test_2015_was_never_trained_on(recipe: Recipe) -> None:
+def test_2015_was_never_trained_on(table: Stream) -> None:
     """Training and validation are the years 2012 to 2014, the test is 2015, and only the test."""
-    table = load_table(recipe)
     times = table.times.astype("datetime64[ns]")
     assert times[table.test] == np.datetime64("2015-01-01")
     assert times[0] == np.datetime64("2012-01-01")
@@ -55,8 +60,8 @@ def test_2015_was_never_trained_on(recipe: Recipe) -> None:
 
 
 @pytest.mark.parametrize(("target", "at_most"), list(zip(ORDER, [0.80, 0.95, 0.92, 0.85], strict=True)))
-def test_2015_beats_persistence(recipe: Recipe, package: Package, target: str, at_most: float) -> None:
+def test_2015_beats_persistence(table: Stream, package: Package, target: str, at_most: float) -> None:
     """Streamed from zero state through 2015, each feature's MAE is well below that of "tomorrow is as today"."""
-    error = evaluate(package, load_table(recipe).test_part)[target]
+    error = evaluate(package, table.test_part)[target]
     assert error["mae"] < at_most * error["persistence_mae"]
     assert error == package.manifest.metrics["test"][target]

@@ -20,6 +20,7 @@ from tidegate.cli.models import models
 from tidegate.cli.replay import replay
 from tidegate.cli.serve import serve
 from tidegate.cli.sessions import sessions
+from tidegate.cli.train import train
 from tidegate.errors import ConfigError, TidegateError
 
 
@@ -48,5 +49,5 @@ def main() -> None:
     """Live predictions from LSTM sessions that a server keeps in memory."""
 
 
-for verb in (serve, demo, replay, forecast, models, sessions, bench):
+for verb in (serve, demo, replay, forecast, models, sessions, bench, train):
     main.add_command(verb)

@@ -1,32 +1,40 @@
-"""From a recipe's data source to arrays: checked times, float64 values, and the three parts by date."""
+"""From a recipe's source to contiguous streams on the grid of its frequency, parted into training, validation, test.
+
+A step that the source lacks is a row of NaN, so that missing steps and missing values are one thing. Row t holds of
+a future covariate the value of step t + 1, which is the step that it predicts.
+"""
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from tidegate.errors import ConfigError
-from tidegate.model.frequency import Frequency, Times
+from tidegate.model.frequency import NO_TIME, Frequency, Times
+from tidegate.training.cells import Plan, Values, parse_columns, parse_times, plan_columns
+from tidegate.training.data_options import Data, Place
 from tidegate.training.recipe import Recipe
+from tidegate.training.sources import read_source
 
-VEGA = "vega:"
-Values = NDArray[np.float64]
+STEPS_A_ROW_MAX = 100  # of a stream on its grid: above it, the frequency is too fine for the times
+Rows = NDArray[np.intp]
 
 
-@dataclass(frozen=True)
-class Table:
-    """One contiguous stream: times [steps] (ns, UTC), values [steps, features] in raw units, and where parts begin."""
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """One session's observations: times int64 [steps] (ns since 1970 UTC, or NO_TIME) and values float64 [steps,
+    features], NaN where missing. Rows before `validation` are for training, from `test` on for the test."""
 
+    id: str
     times: Times
     values: Values
-    validation: int  # rows before this are for training
-    test: int  # and from here on for the test
+    validation: int
+    test: int
 
     @property
     def training_part(self) -> Values:
@@ -41,63 +49,183 @@ class Table:
         return self.values[self.test :]
 
 
-def load_table(recipe: Recipe) -> Table:
-    """Reads the source; raises ConfigError where a column, a time or a value is not what the recipe says."""
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """All streams of a recipe; `plans` are its columns, `names` the features that they became."""
+
+    streams: tuple[Stream, ...]
+    plans: tuple[Plan, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(name for plan in self.plans for name in plan.names)
+
+    @property
+    def columns(self) -> tuple[Plan, ...]:
+        """The plan of each feature."""
+        return tuple(plan for plan in self.plans for _ in plan.names)
+
+    @property
+    def training_values(self) -> Values:
+        """float64 [steps, features] of all streams."""
+        return np.concatenate([stream.training_part for stream in self.streams])
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """The rows of the source in order, stream by stream: row numbers, times, stream numbers, parts (0, 1, 2)."""
+
+    rows: Rows
+    times: Times
+    stream: NDArray[np.int64]
+    part: NDArray[np.int64]
+    ids: tuple[str, ...]
+
+
+def load(recipe: Recipe, frame: pd.DataFrame | None = None) -> Dataset:
+    """Reads the source, or takes `frame` instead; raises ConfigError where data is not what the recipe says."""
     data = recipe.data
-    frame = _read(data.source, recipe.folder)
-    names = [feature.name for feature in recipe.features]
-    for column in (data.time, *names):
-        if column not in frame:
-            raise ConfigError(f"{data.source}: has no column {column!r}, but {', '.join(map(str, frame.columns))}")
-    times = pd.to_datetime(frame[data.time], utc=True).dt.as_unit("ns").astype("int64").to_numpy()
-    chosen = _between(times, data.start, data.end)
-    times, values = times[chosen], frame[names].to_numpy(np.float64)[chosen]
-    _check_times(data.source, times, data.frequency)
-    if not np.isfinite(values).all():
-        row, column = np.argwhere(~np.isfinite(values))[0]
-        raise ConfigError(f"{data.source}: row {row + 1}: {names[column]} is missing or not finite")
-    validation, test = (int(np.searchsorted(times, _nanoseconds(moment))) for moment in (data.validation, data.test))
-    table = Table(times, values, validation, test)
-    if min(len(table.training_part), len(table.validation_part)) < 2:
-        raise ConfigError(f"{data.source}: training and validation need two rows each at least")
-    return table
+    texts = frozenset(column.source for column in recipe.features if column.is_text)
+    origin = "data" if frame is not None else data.source
+    frame = read_source(data, recipe.folder, texts) if frame is None else frame.reset_index(drop=not data.time)
+    for column in (data.time, data.id, *(column.source for column in recipe.features)):
+        if column and column not in frame:
+            raise ConfigError(f"{origin}: has no column {column!r}, but {', '.join(map(str, frame.columns))}")
+    found = _arrange(frame, data, origin)
+    training = np.zeros(len(frame), np.bool_)
+    training[found.rows[found.part == 0]] = True
+    plans = plan_columns(recipe.features, frame, training)
+    values = parse_columns(plans, frame, data, origin)[found.rows]
+    streams = tuple(_stream(data, found, values, number, origin) for number in range(len(found.ids)))
+    dataset = Dataset(tuple(_completed(stream, plans) for stream in streams if len(stream.times)), plans)
+    _check(dataset, origin)
+    return dataset
 
 
-def _read(source: str, folder: Path) -> pd.DataFrame:
-    if source.startswith(VEGA):
-        name = source.removeprefix(VEGA).replace("-", "_")
-        try:
-            return getattr(importlib.import_module("vega_datasets").local_data, name)()
-        except ModuleNotFoundError:
-            raise ConfigError(f"{source}: needs the package vega_datasets; install tidegate[demo]") from None
-        except AttributeError:
-            raise ConfigError(f"{source}: vega_datasets holds no such data") from None
-    try:
-        return pd.read_csv(folder / source)
-    except OSError as error:
-        raise ConfigError(f"{folder / source}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
-        raise ConfigError(f"{folder / source}: is not CSV ({error})") from None
+def _check(dataset: Dataset, origin: str) -> None:
+    for part in ("training_part", "validation_part"):
+        if max((len(getattr(stream, part)) for stream in dataset.streams), default=0) < 2:
+            raise ConfigError(f"{origin}: training and validation need two rows each of a stream at least")
+    empty = np.isnan(dataset.training_values).all(axis=0)
+    if empty.any():
+        raise ConfigError(f"{origin}: {dataset.names[int(np.argmax(empty))]} has no value in the training part")
 
 
-def _between(times: Times, start: datetime | None, end: datetime | None) -> NDArray[np.bool_]:
-    chosen = np.ones(len(times), np.bool_)
-    if start:
-        chosen &= times >= _nanoseconds(start)
-    if end:
-        chosen &= times < _nanoseconds(end)
-    return chosen
+def _arrange(frame: pd.DataFrame, data: Data, origin: str) -> _Rows:
+    times = parse_times(frame, data, origin)
+    ids = frame[data.id].astype(str) if data.id else pd.Series([""] * len(frame))
+    numbers, names = pd.factorize(ids)
+    rows = np.lexsort((np.arange(len(frame)), times, numbers))
+    rows = _without_duplicates(rows, times, numbers, data, origin)
+    found = _Rows(rows, times[rows], numbers[rows].astype(np.int64), np.zeros(0, np.int64), tuple(map(str, names)))
+    part = _parts(found, data)
+    kept = part >= 0
+    return _Rows(found.rows[kept], found.times[kept], found.stream[kept], part[kept], found.ids)
 
 
-def _check_times(source: str, times: Times, frequency: str) -> None:
-    expected = Frequency.parse(frequency).add(times[:-1])
-    wrong = np.flatnonzero(times[1:] != expected)
-    if wrong.size:
-        time = np.datetime64(int(times[wrong[0] + 1]), "ns")
+def _without_duplicates(rows: Rows, times: Times, streams: NDArray[Any], data: Data, origin: str) -> Rows:
+    if not data.time or len(rows) < 2:
+        return rows
+    same = (np.diff(times[rows]) == 0) & (np.diff(streams[rows]) == 0)
+    if not same.any():
+        return rows
+    if data.duplicates == "refuse":
+        row = int(rows[1:][same][0])
+        moment = np.datetime64(int(times[row]), "ns")
+        raise ConfigError(f"{origin}: row {row + 1} ({moment}) repeats its stream's time; see data.duplicates")
+    dropped = np.append(same, False) if data.duplicates == "last" else np.append(False, same)
+    return rows[~dropped]
+
+
+def _parts(found: _Rows, data: Data) -> NDArray[np.int64]:
+    """0 training, 1 validation, 2 test, -1 left out, for each row."""
+    keys = _keys(found, data)
+    part = np.zeros(len(keys), np.int64)
+    if data.start is not None:
+        part[keys < _boundary(keys, data.start, data)] = -1
+    if data.end is not None:
+        part[keys >= _boundary(keys, data.end, data)] = -1
+    left = keys[part >= 0]
+    for number, place in ((1, data.validation), (2, data.test)):
+        if place is not None and len(left):
+            part[(part >= 0) & (keys >= _boundary(left, place, data))] = number
+    return part
+
+
+def _keys(found: _Rows, data: Data) -> NDArray[np.int64]:
+    """What places are counted by: times, numbers of streams, or numbers of rows in a stream."""
+    if data.parts == "streams":
+        return found.stream
+    if data.time:
+        return found.times
+    starts = np.flatnonzero(np.diff(found.stream, prepend=-1))
+    return np.arange(len(found.stream)) - np.repeat(starts, np.diff(np.append(starts, len(found.stream))))
+
+
+def _boundary(keys: NDArray[np.int64], place: Place, data: Data) -> int:
+    """The first key of what begins at the place; a share or number counts different keys."""
+    if isinstance(place, datetime):
+        return int(pd.Timestamp(data.moment(place)).as_unit("ns").value)
+    distinct = np.unique(keys)
+    number = round(place * len(distinct)) if isinstance(place, float) else place
+    return int(distinct[number]) if number < len(distinct) else int(distinct[-1]) + 1
+
+
+def _stream(data: Data, found: _Rows, values: Values, number: int, origin: str) -> Stream:
+    """One stream on its grid."""
+    own = slice(*np.searchsorted(found.stream, [number, number + 1]))
+    times, part = found.times[own], found.part[own]
+    name = found.ids[number]
+    if not data.time or not len(times):
+        validation, test = (int(np.searchsorted(part, first)) for first in (1, 2))
+        return Stream(name, times, values[own], validation, test)
+    places = _grid(data, times, f"{origin}: {name}" if name else origin)
+    steps = int(places[-1]) + 1
+    whole = np.full((steps, values.shape[1]), np.nan)
+    whole[places] = values[own]
+    frequency = Frequency.parse(data.frequency)
+    grid = frequency.add(np.repeat(times[:1], steps), 0) if steps == 1 else _grid_times(frequency, times, steps)
+    firsts = [np.flatnonzero(part >= first) for first in (1, 2)]
+    validation, test = (int(places[rows[0]]) if len(rows) else steps for rows in firsts)
+    return Stream(name, grid, whole, validation, test)
+
+
+def _grid(data: Data, times: Times, origin: str) -> Rows:
+    """Which step of the grid each time is; raises ConfigError for one that is off it."""
+    frequency = Frequency.parse(data.frequency)
+    exact = frequency.intervals(np.repeat(times[:1], len(times)), times)
+    places = np.rint(exact).astype(np.intp)
+    off = np.abs(exact - places) > max(data.time_tolerance, 1e-9)
+    off[1:] |= np.diff(places) == 0
+    if off.any():
+        moment = np.datetime64(int(times[int(np.argmax(off))]), "ns")
         raise ConfigError(
-            f"{source}: row {wrong[0] + 2} ({time}) is not one interval ({frequency}) after the row before"
+            f"{origin}: {moment} is not a whole number of intervals ({data.frequency}) after the first time; "
+            "see data.frequency and data.time_tolerance"
         )
+    if places[-1] > STEPS_A_ROW_MAX * (len(times) + 100):
+        raise ConfigError(f"{origin}: {data.frequency} is too fine: {places[-1] + 1} steps for {len(times)} rows")
+    return places
 
 
-def _nanoseconds(moment: datetime) -> int:
-    return int(pd.Timestamp(moment).as_unit("ns").value)
+def _grid_times(frequency: Frequency, times: Times, steps: int) -> Times:
+    if frequency.nanoseconds:
+        return times[0] + frequency.nanoseconds * np.arange(steps, dtype=np.int64)
+    return np.array([int(frequency.add(times[:1], step)[0]) for step in range(steps)], np.int64)
+
+
+def _completed(stream: Stream, plans: tuple[Plan, ...]) -> Stream:
+    """Future covariates moved to the step that they are for; a static one constant."""
+    values = stream.values.copy()
+    column = 0
+    for plan in plans:
+        own = values[:, column]
+        if plan.column.role == "future":
+            own[:-1] = own[1:].copy()
+        if plan.column.role == "static" and not np.isnan(own).all():
+            own[:] = own[~np.isnan(own)][0]
+        column += len(plan.names)
+    return Stream(stream.id, stream.times, values, stream.validation, stream.test)
+
+
+__all__ = ["NO_TIME", "Dataset", "Stream", "load"]

@@ -1,7 +1,8 @@
-"""Fits a recurrent network as it will be served: states carried along contiguous streams, from zero state.
+"""Fits a recurrent network as it will be served: states carried along contiguous streams.
 
 Truncated back-propagation: a stretch of the stream is run a few steps at a time; gradients stop where those steps
 begin, the state does not. What is judged and kept is a moving average of the weights, which rides out their noise.
+Every random number follows from the seed and the epoch, so that a fit that was cut off goes on to the same bits.
 """
 
 from __future__ import annotations
@@ -10,126 +11,181 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tidegate.training import recipe
-
-LAYERS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn_tanh": nn.RNN}
-State = Any  # of torch's layers: a Tensor, for an LSTM a pair of them, None for zeros
-
-
-class Network(nn.Module):
-    """Recurrent layers and a linear head; inputs [steps, streams, features] in training units."""
-
-    def __init__(self, shape: recipe.Network, features: int, targets: int) -> None:
-        super().__init__()
-        self.layers = LAYERS[shape.cell](features, shape.hidden_size, shape.layers)
-        self.head = nn.Linear(shape.hidden_size, targets)
-
-    def forward(self, x: Tensor, state: State = None, dropout: float = 0.0) -> tuple[Tensor, State]:
-        """Predictions [steps, streams, targets], and the state after the last step."""
-        hidden, state = self.layers(x, state)
-        return self.head(nn.functional.dropout(hidden, dropout, training=dropout > 0)), state
+from tidegate.training.examples import Stretch
+from tidegate.training.losses import Loss
+from tidegate.training.network import Network, State, detached
+from tidegate.training.parallel import World
+from tidegate.training.recipe import Training
+from tidegate.training.rollout import Batch, Rollout, make_batch, random_gaps
 
 
-class Fit(NamedTuple):
-    """A fitted network, the epoch that it is of, and its score (NaN if nothing judged it)."""
+class Report(NamedTuple):
+    """After an epoch: the mean loss of training, the validation loss of the averaged weights and the best so far (NaN
+    if nothing judges)."""
 
-    network: Network
     epoch: int
+    epochs: int
+    loss: float
     score: float
+    best: float
 
 
 Judge = Callable[[Network], float]  # lower is better
-Progress = Callable[[int, float], None]
+Progress = Callable[[Report], None]
 
 
-def fit(
-    network: Network,
-    inputs: Tensor,
-    targets: Tensor,
-    settings: recipe.Training,
-    epochs: int,
-    judge: Judge | None,
-    progress: Progress | None = None,
-) -> Fit:
-    """Runs at most `epochs` of the settings' schedule and returns the best epoch's average; the last one's, unjudged.
+@dataclass
+class Material:
+    """What a fit works with: spans of rows to train on, and who turns them into inputs and losses."""
 
-    inputs [steps, features] and targets [steps, targets] are one contiguous stream in training units.
-    """
-    ends = time.monotonic() + settings.seconds_max
-    updater = _Updater(network, settings, len(inputs))
-    best = Fit(network, 0, math.inf)
-    for epoch in range(1, epochs + 1):
-        for x, y in _stretches(inputs, targets, settings, epoch):
-            updater.run(x, y)
-        score = judge(updater.average) if judge else math.nan
-        if progress and judge:
-            progress(epoch, score)
-        if not score >= best.score:
-            best = Fit(copy.deepcopy(updater.average), epoch, score)
-        if epoch - best.epoch >= settings.patience or time.monotonic() > ends:
-            break
-    return best
+    spans: list[Stretch]
+    rollout: Rollout
+    loss: Loss
+    settings: Training
+    device: torch.device
+    world: World
 
 
-def _stretches(
-    inputs: Tensor, targets: Tensor, settings: recipe.Training, epoch: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Random contiguous stretches [steps, streams, …], about as many as cover the stream once."""
-    random = np.random.default_rng((settings.seed, epoch))
-    steps = torch.arange(settings.stretch, device=inputs.device)[:, None]
-    for _ in range(_stretches_per_epoch(settings, len(inputs))):
-        starts = random.integers(0, len(inputs) - settings.stretch + 1, settings.streams)
-        rows = steps + torch.tensor(starts, device=inputs.device)
-        yield inputs[rows], targets[rows]
+class Fit:
+    """A network on its way: weights, their average, optimiser, epoch, and the best average so far."""
 
-
-def _stretches_per_epoch(settings: recipe.Training, steps: int) -> int:
-    return max(1, round(steps / (settings.streams * settings.stretch)))
-
-
-class _Updater:
-    """The optimiser, its schedule, and the moving average of the weights."""
-
-    def __init__(self, network: Network, settings: recipe.Training, steps: int) -> None:
-        self.average = copy.deepcopy(network)
-        self._network, self._settings = network, settings
-        self._loss = nn.L1Loss() if settings.loss == "l1" else nn.HuberLoss(delta=settings.huber_delta)
+    def __init__(self, network: Network, material: Material, epochs: int) -> None:
+        self.network, self.average = network, copy.deepcopy(network).eval()
+        self.epoch, self.epochs = 0, epochs
+        self.best_epoch, self.best_score = 0, math.inf
+        self.best = {name: value.clone() for name, value in self.average.state_dict().items()}
+        self.seconds = 0.0
+        self._material = material
+        self._parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        settings = material.settings
         self._optimizer = torch.optim.AdamW(
-            network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
+            self._parameters, settings.learning_rate, weight_decay=settings.weight_decay
         )
-        updates_per_stretch = math.ceil(settings.stretch / settings.truncation)
         self._updates = 0
-        self._updates_max = settings.epochs * _stretches_per_epoch(settings, steps) * updates_per_stretch
+        self._updates_max = settings.epochs * self._updates_an_epoch()
 
-    def run(self, x: Tensor, y: Tensor) -> None:
-        """Trains on a stretch from zero state, an update for every `truncation` steps."""
+    def _updates_an_epoch(self) -> int:
+        settings = self._material.settings
+        return sum(math.ceil(max(s.steps for s in batch) / settings.truncation) for batch in self._batches(0))
+
+    def run(self, judge: Judge | None, done: Callable[[Report], None]) -> Network:
+        """Runs the epochs that are left; returns the best average (the last one, unjudged). `done` follows each."""
+        settings = self._material.settings
+        while self.epoch < self.epochs:
+            started = time.monotonic()
+            self.epoch += 1
+            loss = self._run_epoch()
+            score = judge(self.average) if judge else math.nan
+            self.seconds += time.monotonic() - started
+            world, device = self._material.world, self._material.device
+            score, self.seconds = world.from_first([score, self.seconds], device)
+            if not score >= self.best_score:
+                self.best_epoch, self.best_score = self.epoch, score
+                self.best = {name: value.clone() for name, value in self.average.state_dict().items()}
+            done(Report(self.epoch, self.epochs, loss, score, self.best_score))
+            if self.epoch - self.best_epoch >= settings.patience or self.seconds > settings.seconds_max:
+                break
+        self.average.load_state_dict(self.best)
+        return self.average
+
+    def state(self) -> dict[str, Any]:
+        """All that a fit needs to go on: tensors and numbers."""
+        names = ("epoch", "best_epoch", "best_score", "best", "seconds", "_updates")
+        return {name: getattr(self, name) for name in names} | {
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes on where `state` was taken."""
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        for name in ("epoch", "best_epoch", "best_score", "best", "seconds", "_updates"):
+            setattr(self, name, state[name])
+
+    def _run_epoch(self) -> float:
+        settings, world = self._material.settings, self._material.world
+        torch.manual_seed((settings.seed * 1_000_003 + self.epoch) * world.size + world.rank)  # dropout
+        total = number = 0.0
+        for index, batch in enumerate(self._batches(self.epoch)):
+            for loss, count in self._run_batch(batch, np.random.default_rng((settings.seed, self.epoch, index))):
+                total, number = total + loss, number + count
+        return total / max(number, 1.0)
+
+    def _batches(self, epoch: int) -> Iterator[list[Stretch]]:
+        """Random stretches, about as many as cover the spans once, in batches; the same in every process."""
+        settings = self._material.settings
+        random = np.random.default_rng((settings.seed, epoch))
+        spans = [span for span in self._material.spans for _ in range(max(1, round(span.steps / settings.stretch)))]
+        order = random.permutation(len(spans))
+        batches = max(1, round(len(spans) / settings.streams))
+        if len(spans) == settings.streams * batches or len(self._material.spans) > 1:
+            chosen = [spans[index] for index in order]
+        else:
+            chosen = [spans[index % len(spans)] for index in range(settings.streams * batches)]
+        for part in np.array_split(np.arange(len(chosen)), batches):
+            yield [_random_part(chosen[index], settings.stretch, random) for index in part]
+
+    def _run_batch(self, stretches: list[Stretch], random: np.random.Generator) -> Iterator[tuple[float, float]]:
+        """Trains on stretches side by side, an update for every `truncation` steps."""
+        settings, rollout = self._material.settings, self._material.rollout
+        steps = max(stretch.steps for stretch in stretches)
+        gap = None
+        if settings.gap_share:
+            gap = random_gaps(random, steps, len(stretches), settings.gap_share, settings.gap_steps)
+        own = self._material.world.share(range(len(stretches)))
+        batch = self._own_batch(stretches, gap, own)
+        memory = rollout.start(batch) if batch and (rollout.by_model or gap is not None) else None
         state: State = None
-        pieces = (torch.split(part, self._settings.truncation) for part in (x, y))
-        for inputs, targets in zip(*pieces, strict=True):
-            predictions, state = self._network(inputs, state, self._settings.dropout)
-            self._update(self._loss(predictions, targets))
-            state = tuple(part.detach() for part in state) if isinstance(state, tuple) else state.detach()
+        for start in range(0, steps, settings.truncation):
+            piece = batch.piece(slice(start, start + settings.truncation)) if batch else None
+            self._optimizer.zero_grad()
+            loss = count = torch.zeros((), device=self._material.device)
+            if piece is not None and len(piece.rows):
+                x, goals, _, _ = rollout.piece(self.network, piece, memory, state)
+                outputs, state = self.network.train()(x, state)
+                state = detached(state)
+                loss, count = self._material.loss(outputs.view(*goals.shape[:2], -1), goals)
+                loss.backward()  # type: ignore[no-untyped-call]
+            yield self._update(loss, count)
 
-    def _update(self, loss: Tensor) -> None:
+    def _own_batch(self, stretches: list[Stretch], gap: np.ndarray | None, own: list[int]) -> Batch | None:
+        if not own:
+            return None
+        mine = [stretches[index] for index in own]
+        steps = max(stretch.steps for stretch in mine)
+        return make_batch(mine, self._material.device, None if gap is None else gap[:steps, own])
+
+    def _update(self, loss: Tensor, count: Tensor) -> tuple[float, float]:
+        settings = self._material.settings
+        sums = self._material.world.sum_gradients(self._parameters, loss, count)
         for group in self._optimizer.param_groups:
-            group["lr"] = self._settings.learning_rate * _schedule(self._updates / self._updates_max)
-        self._optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self._network.parameters(), self._settings.gradient_norm_max)
+            group["lr"] = settings.learning_rate * _schedule(self._updates / self._updates_max)
+        nn.utils.clip_grad_norm_(self._parameters, settings.gradient_norm_max)
         self._optimizer.step()
         self._updates += 1
-        decay = min(self._settings.average, self._updates / (self._updates + 9))
+        decay = min(settings.average, self._updates / (self._updates + 9))
         with torch.no_grad():
-            for average, value in zip(self.average.parameters(), self._network.parameters(), strict=True):
+            for average, value in zip(self.average.parameters(), self.network.parameters(), strict=True):
                 average.lerp_(value, 1 - decay)
+        return sums
+
+
+def _random_part(span: Stretch, steps: int, random: np.random.Generator) -> Stretch:
+    """A stretch of at most so many steps, anywhere in the span."""
+    room = max(span.steps - steps, 0)
+    return Stretch(span.start + int(random.integers(0, room + 1)), min(span.steps, steps))
 
 
 def _schedule(done: float) -> float:
     """The learning rate's factor when this share of the updates is done: up over a tenth, then cosine to 0."""
-    return min(0.1 + 9 * done, 0.5 + 0.5 * math.cos(math.pi * done))
+    return min(0.1 + 9 * done, 0.5 + 0.5 * math.cos(math.pi * min(done, 1.0)))

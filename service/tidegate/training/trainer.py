@@ -1,139 +1,178 @@
 """From a recipe to a version in the model repository: data, scaling, two fits, errors, package.
 
-The first fit, on the training part, finds the epoch that predicts the validation part best (MAE relative to
-persistence, mean over targets). With `refit`, a second one on both parts stops at that epoch. The test part is measured
-once, at the end, and decides nothing. Scaling comes from the training part and runs in the code that serves.
+The first fit, on the training part, finds the epoch that predicts the validation part best. With `refit`, a second one
+on both parts stops at that epoch. The test part is measured once, at the end, and decides nothing. A killed training
+resumes from its checkpoint.
 """
 
 from __future__ import annotations
 
-import json
+import hashlib
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
-from tidegate.errors import ConfigError
-from tidegate.model.package import Package, Weights, expected_shapes, parse_manifest, save_package
-from tidegate.model.scaling import Scaler
-from tidegate.training.data import Table, Values, load_table
-from tidegate.training.evaluation import evaluate, mean_absolute_errors
-from tidegate.training.fit import Fit, Judge, Network, Progress, fit
-from tidegate.training.recipe import Column, Recipe
+from tidegate.model.manifest import Manifest
+from tidegate.model.package import Package, load_package, save_package
+from tidegate.training.checkpoint import Checkpoint
+from tidegate.training.data import Dataset, load
+from tidegate.training.draft import Fields, checked, draft_manifest
+from tidegate.training.examples import Examples, make_examples
+from tidegate.training.fit import Fit, Material, Progress, Report
+from tidegate.training.losses import Loss
+from tidegate.training.network import Network, new_network
+from tidegate.training.parallel import World, default_device, joined
+from tidegate.training.recipe import Recipe
+from tidegate.training.rollout import Rollout
+from tidegate.training.scores import Scores
 
-CPU = torch.device("cpu")
 
-
-def train(recipe: Recipe, models: Path, device: torch.device = CPU, progress: Progress | None = None) -> Package:
+def train(
+    recipe: Recipe,
+    models: Path,
+    data: pd.DataFrame | None = None,
+    device: torch.device | None = None,
+    progress: Progress | None = None,
+) -> Package:
     """Trains and writes the next version under `models/<name>/`, complete or not at all; raises ConfigError.
 
-    `progress` is called with the epoch and its validation score after every epoch of the first fit.
+    `data` stands in for the recipe's source. `progress` is called after every epoch. Under torchrun every process calls
+    it, the first one writes, and all return the package.
     """
-    started = time.monotonic()
-    table = load_table(recipe)
-    if len(table.training_part) <= recipe.training.stretch:
-        raise ConfigError(
-            f"training.stretch: the training part has {len(table.training_part)} rows, and needs one more"
-        )
-    folder = models / recipe.name / _next_version(models / recipe.name)
-    manifest = _manifest(recipe, table, folder.name)
-    draft = _draft(manifest)
-    best = _best_fit(recipe, draft, table, device, progress)
-    trained = Package(draft.manifest, _weights(best.network), "")
-    manifest["metrics"] = {
-        "validation": {"relative_mae": round(best.score, 4), "epoch": best.epoch},
-        "test": evaluate(trained, table.test_part) if len(table.test_part) > 1 else {},
-    }
-    manifest["provenance"] = _provenance(recipe, table, time.monotonic() - started)
-    return save_package(folder, manifest, trained.weights)
+    device = device or default_device()
+    with joined(device) as world, torch.random.fork_rng():
+        return _Training(recipe, models, load(recipe, data), device, world).run(progress)
 
 
-def _best_fit(
-    recipe: Recipe, draft: Package, table: Table, device: torch.device, progress: Progress | None = None
-) -> Fit:
-    scaler, settings = Scaler(draft), recipe.training
+class _Training:
+    """One training from data to package."""
 
-    def run(rows: Values, epochs: int, judge: Judge | None) -> Fit:
-        scaled = torch.tensor(scaler.scale(rows), device=device)
-        with torch.random.fork_rng():
-            torch.manual_seed(settings.seed)
-            network = Network(recipe.network, len(recipe.features), len(draft.manifest.targets)).to(device)
-            return fit(network, scaled[:-1], scaled[1:, draft.target_indices], settings, epochs, judge, progress)
+    def __init__(self, recipe: Recipe, models: Path, dataset: Dataset, device: torch.device, world: World) -> None:
+        self._recipe, self._dataset, self._device, self._world = recipe, dataset, device, world
+        self._folder = models / recipe.name
+        self._fields: Fields = draft_manifest(recipe, dataset)
+        self._manifest: Manifest = checked(self._fields)
+        self._examples: Examples = make_examples(self._manifest, dataset, device)
+        self._rollout = Rollout(self._manifest, self._examples, device)
+        self._checkpoint = Checkpoint(self._folder, self._key())
 
-    first = run(table.training_part, settings.epochs, _judge(draft, scaler, table.validation_part, device))
-    if not settings.refit:
-        return first
-    second = run(table.values[: table.test], first.epoch, None)
-    return Fit(second.network, first.epoch, first.score)
+    def run(self, progress: Progress | None) -> Package:
+        saved = self._checkpoint.load(self._device) or {}
+        best, first = self._fit("first", self._recipe.training.epochs, saved, progress)
+        validation = self._scores("validation")
+        settings = self._recipe.training
+        metrics: Fields = {
+            "validation": {"loss": round(best.best_score, 6), "epoch": best.best_epoch}
+            | self._relative(validation, first)
+        }
+        if self._manifest.head.kind == "regression":
+            self._fields["head"]["residual_std"] = validation.residual_std(first)
+        final, seconds = first, best.seconds
+        if settings.refit:
+            saved = saved if saved.get("phase") == "second" else {"phase": "second", "first": best.state()}
+            second, final = self._fit("second", best.best_epoch, saved, progress)
+            seconds += second.seconds
+        metrics["test"] = self._test_errors(final)
+        return self._write(final, metrics, seconds)
+
+    def _fit(self, phase: str, epochs: int, saved: Fields, progress: Progress | None) -> tuple[Fit, Network]:
+        settings = self._recipe.training
+        torch.manual_seed(settings.seed)
+        network = new_network(self._recipe, self._manifest, self._device)
+        second = phase == "second"
+        spans = self._examples.stretches(settings, refit=second)
+        loss = Loss(self._manifest, settings)
+        fit = Fit(network, Material(spans, self._rollout, loss, settings, self._device, self._world), epochs)
+        state = saved.get(phase)
+        if state:
+            fit.restore(state)
+        finished = phase == "first" and saved.get("phase") == "second"
+        if finished:
+            fit.average.load_state_dict(fit.best)
+            return fit, fit.average
+        scores = self._scores("validation")
+        judge = None if second else lambda candidate: scores.loss(candidate, settings)
+        return fit, fit.run(judge, self._saver(phase, fit, saved, progress))
+
+    def _saver(self, phase: str, fit: Fit, saved: Fields, progress: Progress | None) -> Callable[[Report], None]:
+        last = time.monotonic()
+
+        def done(report: Report) -> None:
+            nonlocal last
+            if progress and self._world.rank == 0:
+                progress(report)
+            if self._world.rank == 0 and time.monotonic() - last >= self._recipe.training.checkpoint_seconds:
+                others = {"first": saved["first"]} if phase == "second" else {}
+                self._checkpoint.save({"phase": phase, phase: fit.state()} | others)
+                last = time.monotonic()
+
+        return done
+
+    def _scores(self, part: str) -> Scores:
+        lanes = self._examples.lanes(part, self._recipe.training)
+        return Scores(self._manifest, self._examples, self._rollout, lanes)
+
+    def _relative(self, scores: Scores, network: Network) -> dict[str, float]:
+        """MAE relative to persistence, mean over targets: below 1 is good."""
+        if self._manifest.head.kind == "categorical":
+            return {}
+        own, naive = (np.array(part) for part in scores.errors(network))
+        return {"relative_mae": round(float((own / np.maximum(naive, np.finfo(np.float64).tiny)).mean()), 4)}
+
+    def _test_errors(self, network: Network) -> Fields:
+        """Errors a target; the loss alone of a vocabulary."""
+        scores = self._scores("test")
+        if not any(len(stream.test_part) > 1 for stream in self._dataset.streams):
+            return {}
+        if self._manifest.head.kind == "categorical":
+            return {"loss": round(scores.loss(network, self._recipe.training), 6)}
+        pairs = zip(self._manifest.targets, *scores.errors(network), strict=True)
+        return {t: {"mae": float(f"{own:.5g}"), "persistence_mae": float(f"{naive:.5g}")} for t, own, naive in pairs}
+
+    def _write(self, network: Network, metrics: Fields, seconds: float) -> Package:
+        """The first process writes; all return the package."""
+        version = int(self._world.from_first([float(next_version(self._folder))], self._device)[0])
+        folder = self._folder / str(version)
+        if self._world.rank == 0:
+            fields = self._fields | {
+                "version": folder.name,
+                "metrics": metrics,
+                "provenance": self._provenance(seconds),
+            }
+            save_package(folder, fields, network.weights())
+            self._checkpoint.remove()
+        self._world.from_first([0.0], self._device)  # waits for the file
+        return load_package(folder)
+
+    def _provenance(self, seconds: float) -> dict[str, Any]:
+        streams = self._dataset.streams
+        return {
+            "data": self._recipe.data.source,
+            "rows": {
+                "training": sum(len(stream.training_part) for stream in streams),
+                "validation": sum(len(stream.validation_part) for stream in streams),
+            },
+            "refit": self._recipe.training.refit,
+            "recipe_sha256": self._recipe.sha256,
+            "seed": self._recipe.training.seed,
+            "torch": torch.__version__,
+            "seconds": round(seconds, 1),
+        }
+
+    def _key(self) -> str:
+        """Of recipe, data and torch: a checkpoint is of the training that wrote it."""
+        digest = hashlib.sha256(f"{self._recipe.model_dump()!r} {torch.__version__} {self._world.size}".encode())
+        for stream in self._dataset.streams:
+            digest.update(stream.values.tobytes())
+        return digest.hexdigest()
 
 
-def _judge(package: Package, scaler: Scaler, observations: Values, device: torch.device) -> Judge:
-    """MAE relative to persistence over a stream of observations from zero state, mean over targets: below 1 is good."""
-    observed = observations[:, package.target_indices]
-    persistence = np.maximum(mean_absolute_errors(observed, observed), np.finfo(np.float64).tiny)
-    inputs = torch.tensor(scaler.scale(observations), device=device)
-
-    def judge(network: Network) -> float:
-        with torch.inference_mode():
-            predictions = scaler.unscale(network.eval()(inputs[:, None])[0][:, 0].cpu().numpy())
-        return float((mean_absolute_errors(predictions, observed) / persistence).mean())
-
-    return judge
-
-
-def _manifest(recipe: Recipe, table: Table, version: str) -> dict[str, Any]:
-    columns = zip(recipe.features, table.training_part.T, strict=True)
-    return {
-        "name": recipe.name,
-        "version": version,
-        "description": recipe.description,
-        "features": [_feature(column, values) for column, values in columns],
-        "targets": [column.name for column in recipe.features if column.role == "target"],
-        "cell": recipe.network.cell,
-        "layers": recipe.network.layers,
-        "hidden_size": recipe.network.hidden_size,
-        "frequency": recipe.data.frequency,
-    }
-
-
-def _feature(column: Column, values: Values) -> dict[str, Any]:
-    """Standardised over the training part; a column that never changes there keeps its unit."""
-    transformed = np.copysign(np.log1p(np.abs(values)), values) if column.transform == "log1p" else values
-    scaling = {
-        "transform": column.transform,
-        "center": round(float(transformed.mean()), 6),
-        "scale": round(float(transformed.std()), 6) or 1.0,
-    }
-    return {"name": column.name, "unit": column.unit, "role": column.role, "scaling": scaling}
-
-
-def _draft(manifest: dict[str, Any]) -> Package:
-    """The package before it is trained: all weights 0."""
-    checked = parse_manifest(json.dumps(manifest | {"weights_sha256": "0" * 64}).encode())
-    shapes = expected_shapes(checked)
-    return Package(checked, {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}, "")
-
-
-def _weights(network: Network) -> Weights:
-    """Named as in a package: the recurrent layers' own names, and head.weight and head.bias."""
-    return {name.removeprefix("layers."): value.detach().cpu().numpy() for name, value in network.state_dict().items()}
-
-
-def _provenance(recipe: Recipe, table: Table, seconds: float) -> dict[str, Any]:
-    return {
-        "data": recipe.data.source,
-        "rows": {"training": table.validation, "validation": table.test - table.validation},
-        "refit": recipe.training.refit,
-        "recipe_sha256": recipe.sha256,
-        "seed": recipe.training.seed,
-        "torch": torch.__version__,
-        "seconds": round(seconds, 1),
-    }
-
-
-def _next_version(folder: Path) -> str:
+def next_version(folder: Path) -> int:
     """One more than the highest number that a version has; versions with other names do not count."""
     numbers = [int(path.name) for path in folder.glob("*") if path.is_dir() and path.name.isdecimal()]
-    return str(max(numbers, default=0) + 1)
+    return max(numbers, default=0) + 1

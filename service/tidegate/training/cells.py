@@ -1,0 +1,108 @@
+"""From the cells of a table to times and numbers: parsing, categories and vocabularies, what counts as missing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from tidegate.errors import ConfigError
+from tidegate.model.frequency import NO_TIME, Times
+from tidegate.training.data_options import Column, Data
+
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A column of the recipe with the words that it has: resolved where the recipe says auto."""
+
+    column: Column
+    words: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The features that it becomes."""
+        return self.words if self.column.vocabulary else (self.column.name,)
+
+
+def parse_times(frame: pd.DataFrame, data: Data, origin: str) -> Times:
+    """int64 [rows] ns since 1970 UTC; NO_TIME without a column of times. Raises ConfigError."""
+    if not data.time:
+        return np.full(len(frame), NO_TIME)
+    try:
+        times = _times(frame[data.time], data.time_format)
+        if times.dt.tz is None:
+            times = times.dt.tz_localize(data.time_zone, ambiguous="NaT", nonexistent="NaT")
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{origin}: {data.time}: is not a column of times ({error}); see data.time_format") from None
+    if times.isna().any():
+        row = int(np.flatnonzero(times.isna())[0])
+        raise ConfigError(f"{origin}: row {row + 1}: {data.time} is missing, or is no time in {data.time_zone}")
+    nanoseconds: Times = times.dt.tz_convert("UTC").dt.as_unit("ns").astype("int64").to_numpy()
+    return nanoseconds
+
+
+def _times(cells: pd.Series[Any], time_format: str) -> pd.Series[Any]:
+    if time_format:
+        return pd.to_datetime(cells, format=time_format)
+    try:
+        return pd.to_datetime(cells)
+    except ValueError:  # not all alike
+        return pd.to_datetime(cells, format="ISO8601")
+
+
+def plan_columns(columns: tuple[Column, ...], frame: pd.DataFrame, training: NDArray[np.bool_]) -> tuple[Plan, ...]:
+    """Words of `auto` are those of the rows marked `training`, sorted."""
+    plans = []
+    for column in columns:
+        words = column.categories or column.vocabulary
+        if words == "auto":
+            cells = frame.loc[training, column.source].dropna()
+            words = tuple(sorted({str(cell) for cell in cells}))
+        plans.append(Plan(column, tuple(words)))
+    return tuple(plans)
+
+
+def parse_columns(plans: tuple[Plan, ...], frame: pd.DataFrame, data: Data, origin: str) -> Values:
+    """float64 [rows, features], NaN where missing. Raises ConfigError for a cell that is no number."""
+    missing = {str(cell) for cell in data.missing}
+    parts = [_words(plan, frame) if plan.column.is_text else _numbers(plan, frame, missing, origin) for plan in plans]
+    return np.concatenate(parts, axis=1)
+
+
+def _words(plan: Plan, frame: pd.DataFrame) -> Values:
+    """Numbers of categories, or one-hot words; a word that is not known is missing (a category: none of them)."""
+    cells: pd.Series[Any] = frame[plan.column.source]
+    numbers = {word: number for number, word in enumerate(plan.words)}
+    known = cells.map(lambda cell: numbers.get(str(cell), -1)).to_numpy(np.int64)
+    absent = cells.isna().to_numpy()
+    if plan.column.vocabulary:
+        one_hot = np.eye(len(plan.words))[known]
+        one_hot[absent | (known < 0)] = np.nan
+        return one_hot
+    values = known.astype(np.float64)
+    values[absent] = np.nan
+    return values[:, None]
+
+
+def _numbers(plan: Plan, frame: pd.DataFrame, missing: set[str], origin: str) -> Values:
+    column = plan.column
+    cells = frame[column.source]
+    if missing and not pd.api.types.is_numeric_dtype(cells):
+        cells = cells.mask(cells.astype(str).isin(missing))
+    numbers = pd.to_numeric(cells, errors="coerce")
+    wrong = numbers.isna() & cells.notna()
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        raise ConfigError(f"{origin}: row {row + 1}: {column.source} is {cells.iloc[row]!r}, which is no number")
+    values = numbers.to_numpy(np.float64, copy=True)
+    values[~np.isfinite(values)] = np.nan
+    if column.minimum is not None:
+        values[values < column.minimum] = np.nan
+    if column.maximum is not None:
+        values[values > column.maximum] = np.nan
+    return (values * column.multiply)[:, None]

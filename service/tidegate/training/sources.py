@@ -1,0 +1,61 @@
+"""Reads a recipe's source into a pandas DataFrame: CSV, Parquet, data of vega_datasets, or generated data."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from tidegate.errors import ConfigError
+from tidegate.training.data_options import GENERATED, VEGA, Data
+
+MISSING = ("", "NA", "N/A", "NaN", "nan", "null")
+
+
+def read_source(data: Data, folder: Path, texts: frozenset[str] = frozenset()) -> pd.DataFrame:
+    """The rows as they are in the source; `texts` names columns whose cells stay words. Raises ConfigError."""
+    source = data.source
+    if not source:
+        raise ConfigError("data.source: is empty; name a file, or hand over a DataFrame")
+    if source.startswith(VEGA):
+        return _vega(source)
+    if source.startswith(GENERATED):
+        generate: Callable[[str], pd.DataFrame]
+        generate = importlib.import_module("tidegate.training.generated").generate
+        return generate(source.removeprefix(GENERATED))
+    path = folder / source
+    try:
+        if path.suffix in (".parquet", ".pq"):
+            return pd.read_parquet(path)
+        return _csv(path, data, texts)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except ValueError as error:
+        kind = "Parquet" if path.suffix in (".parquet", ".pq") else "CSV"
+        raise ConfigError(f"{path}: is not {kind} ({error})") from None
+
+
+def _csv(path: Path, data: Data, texts: frozenset[str]) -> pd.DataFrame:
+    missing = [*MISSING, *(str(cell) for cell in data.missing)]
+    words = {name: "object" for name in (*texts, data.time, data.id) if name}
+    return pd.read_csv(
+        path,
+        sep=data.separator,
+        decimal=data.decimal,
+        na_values=missing,
+        keep_default_na=False,
+        dtype=words,
+        low_memory=False,
+    )
+
+
+def _vega(source: str) -> pd.DataFrame:
+    name = source.removeprefix(VEGA).replace("-", "_")
+    try:
+        return getattr(importlib.import_module("vega_datasets").local_data, name)()
+    except ModuleNotFoundError:
+        raise ConfigError(f"{source}: needs the package vega_datasets; install tidegate[demo]") from None
+    except AttributeError:
+        raise ConfigError(f"{source}: vega_datasets holds no such data") from None
