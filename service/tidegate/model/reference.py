@@ -1,51 +1,70 @@
-"""The judge: every cell in float64 NumPy, written straight from its equations, slow and obvious.
+"""The judge: every cell and head in float64 NumPy, written straight from their equations, slow and obvious.
 
-It shares no code with the kernel or the scaler, so that a mistake in one shows in the other.
+It shares no code with the kernel, so that a mistake in one shows in the other. Derived inputs are those of
+`inputs.Inputs`, which says what they are. A foreign graph is judged by its importer, not here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tidegate.model.package import Package
+from tidegate.model.inputs import Inputs
+from tidegate.model.package import Package, head_prefixes
 
 Array = NDArray[np.float64]
 
 
 class Predictions(NamedTuple):
-    """One row a step, one column a target: in training units and in raw units."""
+    """One row a step, [steps, outputs]: in training units and in raw units (probabilities are both)."""
 
     scaled: Array
     raw: Array
 
 
-def predict(package: Package, observations: Array) -> Predictions:
-    """Streams `observations` [steps, features] (raw units, none missing) through the model from zero state."""
-    scaled = predict_scaled(package, scale(package, observations))
-    return Predictions(scaled, unscale(package, scaled))
+def predict(
+    package: Package, observations: Array, times: NDArray[np.int64] | None = None, session_id: str = ""
+) -> Predictions:
+    """Streams `observations` [steps, features] (raw units, none missing) through the model from zero state.
+
+    `times` int64 [steps] in ns since 1970 UTC. Where they are missing, steps date themselves (`model/calendar.py`).
+    """
+    derived = Inputs(package.manifest).derive(observations, times, session_id)
+    scaled = predict_derived(package, derived.x)
+    return Predictions(scaled, scaled if package.manifest.head.kind == "categorical" else derived.restore(scaled))
 
 
 def predict_scaled(package: Package, inputs: Array) -> Array:
-    """The same in training units: inputs [steps, features] to predictions [steps, targets]."""
+    """Of a model of one channel, in training units: inputs [steps, input width] to outputs [steps, outputs]."""
+    return predict_derived(package, inputs[:, None, :])
+
+
+def predict_derived(package: Package, x: Array) -> Array:
+    """The same of any model: x [steps, channels, input width], in which feedback is filled in, to [steps, outputs]."""
     manifest = package.manifest
     weights = {name: value.astype(np.float64) for name, value in package.weights.items()}
-    h = np.zeros((manifest.layers, manifest.hidden_size))
-    c = np.zeros((manifest.layers, manifest.hidden_size))
-    predictions = np.empty((len(inputs), len(manifest.targets)))
-    for step in range(len(inputs)):
-        for layer in range(manifest.layers):
-            own = {name.removesuffix(f"_l{layer}"): w for name, w in weights.items() if name.endswith(f"_l{layer}")}
-            x = inputs[step] if layer == 0 else h[layer - 1]
-            h[layer], c[layer] = _step(package, own, x, h[layer], c[layer])
-        predictions[step] = weights["head.weight"] @ h[-1] + weights["head.bias"]
-    return predictions
+    shape = (manifest.channels, manifest.layers, manifest.hidden_size)
+    h, c = np.zeros(shape), np.zeros(shape)
+    outputs = np.zeros((len(x), manifest.channels, manifest.outputs // manifest.channels))
+    for step in range(len(x)):
+        for channel in range(manifest.channels):
+            row = x[step, channel].copy()
+            if manifest.feedback and step > 0:
+                last = outputs[step - 1, channel]
+                row[-len(last) :] = last
+            for layer in range(manifest.layers):
+                own = {name.removesuffix(f"_l{layer}"): w for name, w in weights.items() if name.endswith(f"_l{layer}")}
+                below = row if layer == 0 else h[channel, layer - 1]
+                h[channel, layer], c[channel, layer] = _step(package, own, below, h[channel, layer], c[channel, layer])
+            outputs[step, channel] = _head(package, weights, h[channel, -1])
+    return outputs.reshape(len(x), -1)
 
 
 def scale(package: Package, observations: Array) -> Array:
-    """(transform(x) - center) / scale, feature by feature."""
+    """(transform(x) - center) / scale of the package, feature by feature: the inputs of a model that derives none."""
     columns = []
     for feature, x in zip(package.manifest.features, np.asarray(observations, np.float64).T, strict=True):
         log1p = feature.scaling.transform == "log1p"
@@ -63,6 +82,21 @@ def unscale(package: Package, predictions: Array) -> Array:
         log1p = scalings[target].transform == "log1p"
         columns.append(np.sign(x) * (np.exp(np.abs(x)) - 1) if log1p else x)
     return np.stack(columns, axis=1)
+
+
+def _head(package: Package, weights: Mapping[str, Array], h: Array) -> Array:
+    """One row's outputs from the last layer's h."""
+    head = package.manifest.head
+    *hidden, last = head_prefixes(package.manifest)
+    y = h
+    for prefix in hidden:
+        y = weights[f"{prefix}.weight"] @ y + weights[f"{prefix}.bias"]
+        y = np.tanh(y) if head.activation == "tanh" else np.maximum(y, 0)
+    y = weights[f"{last}.weight"] @ y + weights[f"{last}.bias"]
+    if head.kind == "categorical":
+        odds: Array = np.exp(y - y.max())
+        y = odds / odds.sum()
+    return y
 
 
 def _step(package: Package, w: dict[str, Array], x: Array, h: Array, c: Array) -> tuple[Array, Array]:
