@@ -22,6 +22,20 @@ from tidegate.wire.stubs import prediction_pb2, prediction_pb2_grpc, types_pb2
 LENGTH_MAX = 12
 GAP_MAX = 3
 GAPS = {"policy": "impute", "gap_steps_max": GAP_MAX}
+LAGS = [{"feature": x, "steps": [1, 2, 7], "scales": [0.5, 1.0, 2.0]} for x in ("a", "b")]
+BY_SESSION = [{"name": "a", "scaling": {"by": "running"}}, {"name": "b", "scaling": {"by": "instance"}}]
+WORDS = [f"w{number}" for number in range(3)]
+DERIVED: dict[str, dict[str, Any]] = {  # each takes three values and bridges gaps
+    "lags-calendar": {
+        "lags": LAGS,
+        "calendar": [{"field": "hour_of_day"}, {"field": "month_of_year"}],
+        "ids": ["nobody"],
+    },
+    "channels": {"lags": LAGS, "channel_independent": True, "head": {"output": "change", "hidden": [24]}},
+    "by-session": {"lags": LAGS, "features": [*BY_SESSION, {"name": "c", "role": "past"}], "feedback": True},
+    "quantiles": {"head": {"kind": "quantile", "levels": [0.1, 0.5, 0.9], "hidden": [20, 12], "activation": "tanh"}},
+    "words": {"features": [{"name": word} for word in WORDS], "targets": WORDS, "head": {"kind": "categorical"}},
+}
 Told = dict[str, list[bytes]]  # by session: its predictions, float32 as they came
 
 
@@ -51,6 +65,13 @@ def make_package(models: Path, name: str, hidden: int, targets: int, **fields: A
     ]
     names = [x for role, x in marks if role == "target"]
     return random_package(models, name, hidden=hidden, features=features, targets=names, **fields)
+
+
+def derived_package(models: Path, name: str) -> Package:
+    """One of DERIVED: hourly, with a past covariate beside two targets unless it says otherwise."""
+    features = [{"name": "a"}, {"name": "b"}, {"name": "c", "role": "past"}]
+    given = {"features": features, "targets": ["b", "a"], "frequency": "h", "gaps": GAPS, "hidden": 40}
+    return random_package(models, name, **given | DERIVED[name])  # type: ignore[arg-type]
 
 
 def make_feeds(count: int, features: int, seed: int) -> list[Feed]:

@@ -9,12 +9,20 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.identity.feeds import GAPS, Connection, Feed, make_feeds, make_package, take_alone, take_mixed
-from tests.packages import random_package
+from tests.identity.feeds import (
+    DERIVED,
+    GAPS,
+    Connection,
+    Feed,
+    derived_package,
+    make_feeds,
+    make_package,
+    take_alone,
+    take_mixed,
+)
 from tests.servers import RunningServer
 
 HIDDEN, HEADS, THREADS = (32, 33, 64, 256), (1, 4, 7, 20), (1, 2, 3)
@@ -65,26 +73,12 @@ def test_covering_configurations(tmp_path: Path, threads: int) -> None:
             assert_alone_as_mixed(server, f"h{hidden}-t{targets}", feeds, seed=hidden)
 
 
-LAGS = [{"feature": x, "steps": [1, 2, 7], "scales": [0.5, 1.0, 2.0]} for x in ("a", "b")]
-BY_SESSION = [{"name": "a", "scaling": {"by": "running"}}, {"name": "b", "scaling": {"by": "instance"}}]
-WORDS = [f"w{number}" for number in range(3)]
-DERIVED: dict[str, dict[str, Any]] = {  # each takes three values and bridges gaps
-    "lags-calendar": {"lags": LAGS, "calendar": [{"field": "hour_of_day"}, {"field": "month_of_year"}], "ids": ["nobody"]},
-    "channels": {"lags": LAGS, "channel_independent": True, "head": {"output": "change", "hidden": [24]}},
-    "by-session": {"lags": LAGS, "features": [*BY_SESSION, {"name": "c", "role": "past"}], "feedback": True},
-    "quantiles": {"head": {"kind": "quantile", "levels": [0.1, 0.5, 0.9], "hidden": [20, 12], "activation": "tanh"}},
-    "words": {"features": [{"name": word} for word in WORDS], "targets": WORDS, "head": {"kind": "categorical"}},
-}
-
-
 @pytest.mark.parametrize("threads", [1, 2])
 def test_derived_inputs_and_heads(tmp_path: Path, threads: int) -> None:
     """Lags, calendar, ids, channels, scaling by session, feedback, every head: the bytes are the same."""
     models = tmp_path / "models"
-    for name, fields in DERIVED.items():
-        features = [{"name": "a"}, {"name": "b"}, {"name": "c", "role": "past"}]
-        given = {"features": features, "targets": ["b", "a"], "frequency": "h", "gaps": GAPS, "hidden": 40, **fields}
-        random_package(models, name, **given)
+    for name in DERIVED:
+        derived_package(models, name)
     with RunningServer(models, "--threads", str(threads)) as server:
         for seed, name in enumerate(DERIVED):
             assert_alone_as_mixed(server, name, make_feeds(300, 3, seed), seed)
