@@ -16,6 +16,7 @@ import tidegate
 from tidegate.cli.bench import bench
 from tidegate.cli.demo import demo
 from tidegate.cli.forecast import forecast
+from tidegate.cli.init import init
 from tidegate.cli.models import models
 from tidegate.cli.replay import replay
 from tidegate.cli.serve import serve
@@ -49,5 +50,5 @@ def main() -> None:
     """Live predictions from LSTM sessions that a server keeps in memory."""
 
 
-for verb in (serve, demo, replay, forecast, models, sessions, bench, train):
+for verb in (serve, demo, replay, forecast, models, sessions, bench, init, train):
     main.add_command(verb)

@@ -81,12 +81,13 @@ def _words(plan: Plan, frame: pd.DataFrame) -> Values:
     known = cells.map(lambda cell: numbers.get(str(cell), -1)).to_numpy(np.int64)
     absent = cells.isna().to_numpy()
     if plan.column.vocabulary:
-        one_hot = np.eye(len(plan.words))[known]
+        one_hot: Values = np.eye(len(plan.words))[known]
         one_hot[absent | (known < 0)] = np.nan
         return one_hot
-    values = known.astype(np.float64)
+    values: Values = known.astype(np.float64)
     values[absent] = np.nan
-    return values[:, None]
+    column: Values = values[:, None]
+    return column
 
 
 def _numbers(plan: Plan, frame: pd.DataFrame, missing: set[str], origin: str) -> Values:
@@ -99,10 +100,11 @@ def _numbers(plan: Plan, frame: pd.DataFrame, missing: set[str], origin: str) ->
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
         raise ConfigError(f"{origin}: row {row + 1}: {column.source} is {cells.iloc[row]!r}, which is no number")
-    values = numbers.to_numpy(np.float64, copy=True)
+    values: Values = numbers.to_numpy(np.float64, copy=True)
     values[~np.isfinite(values)] = np.nan
     if column.minimum is not None:
         values[values < column.minimum] = np.nan
     if column.maximum is not None:
         values[values > column.maximum] = np.nan
-    return (values * column.multiply)[:, None]
+    scaled: Values = (values * column.multiply)[:, None]
+    return scaled

@@ -134,7 +134,8 @@ def _without_duplicates(rows: Rows, times: Times, streams: NDArray[Any], data: D
         moment = np.datetime64(int(times[row]), "ns")
         raise ConfigError(f"{origin}: row {row + 1} ({moment}) repeats its stream's time; see data.duplicates")
     dropped = np.append(same, False) if data.duplicates == "last" else np.append(False, same)
-    return rows[~dropped]
+    kept: Rows = rows[~dropped]
+    return kept
 
 
 def _parts(found: _Rows, data: Data) -> NDArray[np.int64]:
@@ -210,7 +211,8 @@ def _grid(data: Data, times: Times, origin: str) -> Rows:
 
 def _grid_times(frequency: Frequency, times: Times, steps: int) -> Times:
     if frequency.nanoseconds:
-        return times[0] + frequency.nanoseconds * np.arange(steps, dtype=np.int64)
+        grid: Times = times[0] + frequency.nanoseconds * np.arange(steps, dtype=np.int64)
+        return grid
     return np.array([int(frequency.add(times[:1], step)[0]) for step in range(steps)], np.int64)
 
 

@@ -32,7 +32,7 @@ class Loss:
             return losses, whole.sum()
         goals = torch.where(known, goals, 0.0)
         if self._head.kind == "quantile":
-            losses = self._pinball(outputs.unflatten(-1, (-1, len(self._levels))), goals)
+            losses = self._pinball(outputs.view(*goals.shape, len(self._levels)), goals)
         else:
             losses = self._pointwise(outputs, goals)
         return (losses * known).sum(), known.sum()

@@ -35,7 +35,7 @@ class World:
             flat = torch.cat([numbers.to(gradients[0].dtype), *(gradient.flatten() for gradient in gradients)])
             distributed.all_reduce(flat)
             numbers = flat[:2].double()
-            pieces = flat[2:].split([parameter.numel() for parameter in parameters])
+            pieces = torch.split(flat[2:], [parameter.numel() for parameter in parameters])
             for parameter, piece in zip(parameters, pieces, strict=True):
                 parameter.grad = piece.view_as(parameter)
         total, number = numbers.tolist()

@@ -64,8 +64,8 @@ def make_batch(stretches: list[Stretch], device: torch.device, gap: np.ndarray |
     starts, lengths, skips = np.array(stretches, np.int64).T
     real = steps < lengths
     rows = starts + np.minimum(steps, lengths - 1)
-    parts = [torch.from_numpy(part).to(device) for part in (rows, real, real & (steps >= skips))]
-    return Batch(*parts, None if gap is None else torch.from_numpy(gap).to(device))
+    rows_, real_, scored = (torch.from_numpy(part).to(device) for part in (rows, real, real & (steps >= skips)))
+    return Batch(rows_, real_, scored, None if gap is None else torch.from_numpy(gap).to(device))
 
 
 def random_gaps(random: np.random.Generator, steps: int, stretches: int, share: float, longest: int) -> np.ndarray:
