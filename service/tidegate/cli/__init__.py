@@ -15,6 +15,7 @@ import click
 import tidegate
 from tidegate.cli.bench import bench
 from tidegate.cli.demo import demo
+from tidegate.cli.evaluate import evaluate
 from tidegate.cli.forecast import forecast
 from tidegate.cli.init import init
 from tidegate.cli.models import models
@@ -50,5 +51,5 @@ def main() -> None:
     """Live predictions from LSTM sessions that a server keeps in memory."""
 
 
-for verb in (serve, demo, replay, forecast, models, sessions, bench, init, train):
+for verb in (serve, demo, replay, forecast, models, sessions, bench, init, train, evaluate):
     main.add_command(verb)

@@ -85,7 +85,7 @@ class _Run:
 
     def tracks(self) -> list[Track]:
         """Runs it."""
-        with self._client.batches(self._manifest.name, version=self._manifest.version) as batches:
+        with self._client.batches(self._manifest.name, version=self._manifest.version, dtype="float64") as batches:
             for first, last in self._spans():
                 self._step(batches, first, last)
                 self._fork(last - 1)
@@ -112,12 +112,13 @@ class _Run:
         ]
         ids = [self._streams[index].id for index, begin, end in parts for _ in range(begin, end)]
         values = np.concatenate([self._streams[index].values[begin:end] for index, begin, end in parts])
-        predictions = batches.step(ids, values[:, self._manifest.sent], times=self._times(parts))
+        future = values[:, self._manifest.future] if len(self._manifest.future) else None
+        predictions = batches.step(ids, values[:, self._manifest.sent], times=self._times(parts), future=future)
         for error in predictions.errors[:1]:
             raise TidegateError(error.reason, f"stream {error.id}, about step {first + 1}: {error.message}")
         at = 0
         for index, begin, end in parts:
-            rows = predictions.values[at : at + end - begin].astype(np.float64)
+            rows = predictions.values[at : at + end - begin]
             at += end - begin
             behind = min(end + 1, len(self._predicted[index]))
             self._predicted[index][begin + 1 : behind] = rows[: behind - begin - 1]

@@ -62,7 +62,7 @@ def error_by_horizon(material: Material) -> Figure:
             axis.plot(steps, by_step, color=COLOURS[who], linewidth=2 if who == MODEL else 1, label=who)
         axis.set_ylabel(_label(material, place))
         axis.set_ylim(bottom=0)
-    axes[0].legend(loc="upper left", fontsize=8, ncols=4)
+    axes[0].legend(loc="lower right", fontsize=8, ncols=4)
     axes[0].set_title("mean absolute error by steps ahead", fontsize=10)
     return figure
 

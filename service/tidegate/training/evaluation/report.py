@@ -19,8 +19,8 @@ CAPTIONS = {
 }
 
 
-def write_report(evaluation: Evaluation, material: Material, folder: Path) -> None:
-    """Writes report.md, report.json and the pictures into `folder`, which is made."""
+def write_report(evaluation: Evaluation, material: Material, folder: Path) -> list[str]:
+    """Writes report.md, report.json and the pictures into `folder`, which is made; returns the pictures' names."""
     from tidegate.training.evaluation.plots import draw  # noqa: PLC0415  # matplotlib, for reports alone
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -30,6 +30,7 @@ def write_report(evaluation: Evaluation, material: Material, folder: Path) -> No
     for picture in pictures:
         lines += ["", f"![{CAPTIONS[picture]}]({picture})"]
     (folder / REPORT).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return pictures
 
 
 def summary(evaluation: Evaluation) -> list[str]:

@@ -96,6 +96,7 @@ def evaluate_streams(
     options = options or Options()
     package, steps, began = load_package(folder), scored(streams), time.monotonic()
     rivals = fit_rivals(streams, package.target_indices, package.frequency, options.season)
+    streams = [stream for stream in streams if stream.end > stream.start]
     plan = Plan(max(options.horizons), options.every or max(1, -(-steps // ORIGINS_MAX)))
     name, version = package.manifest.name, package.manifest.version
     with (

@@ -1,23 +1,28 @@
 """What is evaluated: streams of observations on the model's grid of time, and which of their steps are scored.
 
-A row of a stream is one interval after the row before; a step that the source lacks is a row of NaN, so that missing
-steps and missing values are the same thing here, and the server is sent them as such.
+The trainer's loader brings data to the grid; here its streams become ours. A step that the source lacks is a row of
+NaN and is sent as such. Row t holds of a future covariate the value of step t + 1, which is the step that it predicts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tidegate.errors import ConfigError
-from tidegate.model.frequency import NO_TIME, Frequency, Times
+from tidegate.model.frequency import NO_TIME, Times
+from tidegate.model.manifest import Feature, Manifest
+from tidegate.training.data import Dataset, load
+from tidegate.training.recipe import Recipe, make_recipe
 
 Array = NDArray[np.float64]
-STEPS_MAX = 5_000_000  # of one stream on its grid: above it, the frequency is too fine for the gaps
-SCORED_SHARE = 0.2  # of a stream that nobody has parted
+Part = Literal["validation", "test"]
+SCORED_FROM = 0.8  # of a file whose parts nobody has named
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,82 +43,93 @@ class Stream:
 
 
 @dataclass(frozen=True)
-class Window:
-    """Where the scored steps begin and end, and where the training part ends, in ns since 1970 UTC.
+class File:
+    """Data without a recipe: a CSV or Parquet file whose columns are named as the features are.
 
-    None: the scored part is the last fifth; it ends where the stream does; the training part ends where it begins.
+    The scored part begins at `start` (a date; empty: the last fifth) and ends before `end`; what is before `start`
+    warms sessions up, and baselines are fitted on it. Without a column of times, rows are in order.
     """
 
-    start: int | None = None
-    end: int | None = None
-    fit: int | None = None
+    path: Path
+    time: str = ""
+    id: str = ""
+    start: str = ""
+    end: str = ""
 
 
-def make_stream(
-    name: str, times: Times | None, values: Array, frequency: Frequency, window: Window | None = None
-) -> Stream:
-    """Brings rows to the grid and cuts the parts; raises ConfigError.
+def recipe_streams(recipe: Recipe, manifest: Manifest, part: Part = "test") -> list[Stream]:
+    """The streams of a recipe's data; raises ConfigError.
 
-    `times` must increase. Without times or without a frequency the rows are the grid.
+    Baselines may be fitted on what the model was trained on: of a model that was trained again with the validation
+    part, on that too.
     """
-    window = window or Window()
-    if times is not None and (times == NO_TIME).any():
-        raise ConfigError(f"{name}: a row has no time")
-    if times is not None and frequency:
-        times, values = on_grid(name, times, values, frequency)
-    if times is None and window != Window():
-        raise ConfigError(f"{name}: start and end need times; name their column")
-    steps = len(values)
-    end = _row(times, window.end, steps)
-    start = _row(times, window.start, round(end * (1 - SCORED_SHARE)))
-    fit = min(_row(times, window.fit, start), start)
-    return Stream(name, times, values, fit, min(start, end), end)
+    dataset = load(recipe)
+    both = part == "test" and recipe.training.refit
+    return _streams(dataset, manifest, part, both)
 
 
-def on_grid(name: str, times: Times, values: Array, frequency: Frequency) -> tuple[Times, Array]:
-    """Rows one interval apart, beginning with the first; those that are missing are NaN. Raises ConfigError where two
-    rows fall on one step, or a row is not after the one before."""
-    if len(times) < 2:
-        return times, values
-    places = np.rint(frequency.intervals(np.broadcast_to(times[0], times.shape), times)).astype(np.int64)
-    wrong = np.flatnonzero(np.diff(places) < 1)
-    if wrong.size:
-        row = int(wrong[0]) + 1
-        first, second = (np.datetime64(int(times[at]), "s") for at in (row - 1, row))
-        raise ConfigError(
-            f"{name}: row {row + 1} ({second}) is not an interval after the row before ({first}); "
-            f"sort the rows, and name the column that tells the streams apart"
-        )
-    steps = int(places[-1]) + 1
-    if steps > STEPS_MAX:
-        raise ConfigError(f"{name}: its times span {steps} intervals, more than {STEPS_MAX}; cut it into streams")
-    if steps == len(times):
-        return times, values
-    grid = np.full((steps, values.shape[1]), np.nan)
-    grid[places] = values
-    all_times = _times(int(times[0]), steps, frequency)
-    all_times[places] = times
-    return all_times, grid
+def file_streams(file: File, manifest: Manifest) -> list[Stream]:
+    """The streams of a file; raises ConfigError."""
+    return _streams(load(make_recipe(_options(file, manifest))), manifest, "validation", both=False)
 
 
 def scored(streams: Sequence[Stream]) -> int:
     """How many steps are scored in all; raises ConfigError when there is none."""
-    steps = sum(stream.end - stream.start for stream in streams)
+    steps = sum(max(0, stream.end - stream.start) for stream in streams)
     if not steps:
         raise ConfigError("no step lies in the part to be scored; look at start and end")
     return steps
 
 
-def _times(first: int, steps: int, frequency: Frequency) -> Times:
-    if frequency.nanoseconds:
-        times: Times = first + np.arange(steps, dtype=np.int64) * frequency.nanoseconds
-        return times
-    start = np.array([first], np.int64)
-    return np.concatenate([frequency.add(start, step) for step in range(steps)])
+def _streams(dataset: Dataset, manifest: Manifest, part: Part, both: bool) -> list[Stream]:
+    names = [feature.name for feature in manifest.features]
+    missing = [name for name in names if name not in dataset.names]
+    if missing:
+        raise ConfigError(f"the data gives no {', '.join(missing)}, which {manifest.name} takes")
+    order = [dataset.names.index(name) for name in names]
+    streams = []
+    for found in dataset.streams:
+        known = not (found.times == NO_TIME).any()
+        start, end = (found.test, len(found.values)) if part == "test" else (found.validation, found.test)
+        streams.append(
+            Stream(
+                id=found.id or manifest.name,
+                times=found.times if known else None,
+                values=found.values[:, order],
+                fit=found.test if both else found.validation,
+                start=start,
+                end=end,
+            )
+        )
+    return streams
 
 
-def _row(times: Times | None, moment: int | None, otherwise: int) -> int:
-    """The first row that is not before the moment."""
-    if moment is None or times is None:
-        return otherwise
-    return int(np.searchsorted(times, moment))
+def _options(file: File, manifest: Manifest) -> dict[str, Any]:
+    """A recipe of the package's features; its validation part is what is scored."""
+    if file.time and not manifest.frequency:
+        raise ConfigError(f"{manifest.name} has no frequency; leave the column of times away")
+    data = {
+        "source": str(file.path.resolve()),
+        "time": file.time,
+        "id": file.id,
+        "frequency": manifest.frequency if file.time else "",
+        "time_zone": manifest.time_zone,
+        "time_tolerance": manifest.gaps.time_tolerance,
+        "stamp": manifest.stamp,
+        "validation": file.start or SCORED_FROM,
+        "test": None,
+        "end": file.end or None,
+    }
+    categorical = {"network": {"head": {"kind": "categorical"}}} if manifest.head.kind == "categorical" else {}
+    return {"name": manifest.name, "data": data, "features": _columns(manifest)} | categorical
+
+
+def _columns(manifest: Manifest) -> list[dict[str, Any]]:
+    return [_column(feature) for feature in manifest.features]
+
+
+def _column(feature: Feature) -> dict[str, Any]:
+    """A feature as a column; one that is not sent is a target all the same."""
+    role = "target" if feature.role == "output" else feature.role
+    categories = {"categories": feature.categories} if feature.categories else {}
+    return {"name": feature.name, "role": role, **categories}
