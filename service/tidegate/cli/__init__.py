@@ -17,6 +17,7 @@ from tidegate.cli.bench import bench
 from tidegate.cli.demo import demo
 from tidegate.cli.evaluate import evaluate
 from tidegate.cli.forecast import forecast
+from tidegate.cli.import_ import import_
 from tidegate.cli.init import init
 from tidegate.cli.models import models
 from tidegate.cli.replay import replay
@@ -51,5 +52,5 @@ def main() -> None:
     """Live predictions from LSTM sessions that a server keeps in memory."""
 
 
-for verb in (serve, demo, replay, forecast, models, sessions, bench, init, train, evaluate):
+for verb in (serve, demo, replay, forecast, models, sessions, bench, init, train, evaluate, import_):
     main.add_command(verb)

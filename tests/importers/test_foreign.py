@@ -1,0 +1,81 @@
+"""Foreign graphs: whatever network steps by declared states is served as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from onnx import helper, load_from_string
+
+from tests.graphs import foreign_graph
+from tests.importers.command import imported, refusal
+from tidegate.training.importers.agreement import served_predictions
+
+STATES = ("--state", "h_in:h_out", "--state", "m_in:m_out")
+
+
+@pytest.mark.parametrize("batch", ["batch", 1, 8])
+def test_a_foreign_graph_is_served_as_it_is(tmp_path: Path, batch: int | str) -> None:
+    """A graph that no operator describes predicts through its package what ONNX Runtime steps, within 1e-5."""
+    content, file = foreign_graph(batch), tmp_path / "net.onnx"
+    file.write_bytes(content)
+    package = imported("onnx", file, *STATES, "--features", "a,b,c")
+    assert (package.manifest.cell, package.row_width) == ("onnx", 8)
+    assert [feature.role for feature in package.manifest.features] == ["past"] * 3 + ["output"] * 2
+    rows = batch if isinstance(batch, int) else 5
+    x = np.random.default_rng(3).standard_normal((100, rows, 3)).astype(np.float32)
+    session, h, m = onnxruntime.InferenceSession(content), np.zeros((rows, 6)), np.zeros((1, rows, 2))
+    expected = []
+    for values in x:
+        feeds = {"x": values, "h_in": h.astype(np.float32), "m_in": m.astype(np.float32)}
+        y, h, m = session.run(["y", "h_out", "m_out"], feeds)
+        expected.append(y)
+    assert np.abs(expected).max() > 0.05  # the comparison is of something
+    np.testing.assert_allclose(served_predictions(package, x), expected, rtol=0, atol=1e-5)
+
+
+WRONG = {
+    "a state is left out": (("--state", "h_in:h_out"), "one input that is no declared state"),
+    "no such input": (("--state", "z:h_out", *STATES), "z: is no input of the graph"),
+    "no such output": (("--state", "h_in:z", "--state", "m_in:m_out"), "z: is no output"),
+    "states crossed": (("--state", "h_in:m_out", "--state", "m_in:h_out"), "m_out: is"),
+    "no pair": (("--state", "h_in"), "must be two names"),
+}
+
+
+@pytest.mark.parametrize(("states", "problem"), WRONG.values(), ids=WRONG)
+def test_wrong_declarations_are_named(tmp_path: Path, states: tuple[str, ...], problem: str) -> None:
+    """Refused with the name that is wrong, and nothing is written."""
+    file = tmp_path / "net.onnx"
+    file.write_bytes(foreign_graph())
+    assert problem in refusal("onnx", file, *states)
+
+
+def changed(last: str) -> bytes:
+    """The foreign graph with one more node before its output."""
+    model = load_from_string(foreign_graph())
+    model.graph.node[-1].output[0] = "y_before"
+    if last == "mix":
+        model.graph.node.append(helper.make_node("ReduceMean", ["y_before"], ["mean"], axes=[0], keepdims=1))
+        model.graph.node.append(helper.make_node("Add", ["y_before", "mean"], ["y"]))
+    else:
+        model.graph.node.append(helper.make_node("RandomNormalLike", ["y_before"], ["noise"], name="dice"))
+        model.graph.node.append(helper.make_node("Add", ["y_before", "noise"], ["y"]))
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def test_a_graph_that_mixes_rows_is_refused(tmp_path: Path) -> None:
+    """Sessions must not see each other: a graph that averages over its batch does not agree with its rows alone."""
+    file = tmp_path / "net.onnx"
+    file.write_bytes(changed("mix"))
+    assert "predictions are up to" in refusal("onnx", file, *STATES)
+
+
+def test_a_graph_that_draws_random_numbers_is_refused(tmp_path: Path) -> None:
+    """A retry must give the same prediction: the random node is named."""
+    file = tmp_path / "net.onnx"
+    file.write_bytes(changed("dice"))
+    assert "RandomNormalLike dice" in refusal("onnx", file, *STATES)

@@ -1,0 +1,139 @@
+"""State dicts of torch: what is served predicts as the module that they came from; the rest is refused by name."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from tests.importers.command import call, imported, refusal
+from tidegate.training.importers.agreement import served_predictions
+
+INPUTS, HIDDEN, OUTPUTS, TOLERANCE = 5, 24, 3, 1e-5
+
+
+class Net(nn.Module):
+    """A recurrent stack and a head, as anybody writes them."""
+
+    def __init__(self, cell: type[nn.Module], head: nn.Module, **options: Any) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.cell = cell(INPUTS, HIDDEN, **options)
+        self.out = head
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[steps, rows, inputs] to [steps, rows, outputs]."""
+        predictions: Tensor = self.out(self.cell(x)[0])
+        return predictions
+
+
+def linear() -> nn.Module:
+    return nn.Linear(HIDDEN, OUTPUTS)
+
+
+def mlp(activation: type[nn.Module]) -> nn.Module:
+    return nn.Sequential(nn.Linear(HIDDEN, 9), activation(), nn.Linear(9, 7), activation(), nn.Linear(7, OUTPUTS))
+
+
+NETS: dict[str, tuple[Net, tuple[str, ...]]] = {
+    "lstm of two layers": (Net(nn.LSTM, linear(), num_layers=2), ()),
+    "gru": (Net(nn.GRU, linear()), ()),
+    "rnn without biases": (Net(nn.RNN, linear(), bias=False), ()),
+    "relu mlp": (Net(nn.LSTM, mlp(nn.ReLU)), ()),
+    "tanh mlp": (Net(nn.GRU, mlp(nn.Tanh)), ("--activation", "tanh")),
+}
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize(("net", "options"), NETS.values(), ids=NETS)
+def test_an_import_predicts_as_its_module(tmp_path: Path, net: Net, options: tuple[str, ...], suffix: str) -> None:
+    """The written package gives what the very module that was saved gives, within 1e-5 over 100 steps."""
+    file = tmp_path / f"net{suffix}"
+    if suffix == ".pt":
+        torch.save({"epoch": 3, "state_dict": net.state_dict()}, file)
+    else:
+        safetensors.torch.save_file(net.state_dict(), file)
+    package = imported("torch", file, *options)
+    x = np.random.default_rng(2).standard_normal((100, 4, INPUTS)).astype(np.float32)
+    with torch.no_grad():
+        expected = net(torch.from_numpy(x)).numpy()
+    assert np.abs(expected).max() > 0.05  # the comparison is of something
+    np.testing.assert_allclose(served_predictions(package, x), expected, rtol=0, atol=TOLERANCE)
+
+
+def test_features_and_targets_get_names_and_roles(tmp_path: Path) -> None:
+    """A target that is a feature is an ordinary one; one that is not is an output; a second import is version 2."""
+    file = tmp_path / "net.pt"
+    torch.save(NETS["gru"][0].state_dict(), file)
+    names = ("--features", "a,b,c,d,e", "--targets", "b,rain,e", "--unit", "rain=mm", "--frequency", "h")
+    manifest = imported("torch", file, *names).manifest
+    roles = {feature.name: (feature.role, feature.unit) for feature in manifest.features}
+    assert roles == {
+        "a": ("past", ""),
+        "b": ("target", ""),
+        "c": ("past", ""),
+        "d": ("past", ""),
+        "e": ("target", ""),
+        "rain": ("output", "mm"),
+    }
+    assert (manifest.targets, manifest.frequency) == (("b", "rain", "e"), "h")
+    assert manifest.provenance["agreement"]["error_max"] <= TOLERANCE
+    assert call("torch", file)[0] == 0
+    assert sorted(path.name for path in (tmp_path / "models" / "net").iterdir()) == ["1", "2"]
+
+
+def test_code_in_a_pickle_is_named_and_not_run(tmp_path: Path) -> None:
+    """A pickle that would make a folder when it is loaded is refused, with what it would have called, and does not."""
+    trace = tmp_path / "it-ran"
+
+    class Trap:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (os.mkdir, (str(trace),))
+
+    file = tmp_path / "trap.pt"
+    torch.save(OrderedDict(NETS["gru"][0].state_dict()) | {"extra": Trap()}, file)
+    line = refusal("torch", file)
+    assert "which was not run" in line
+    assert "mkdir" in line
+    plain = tmp_path / "plain.pt"
+    plain.write_bytes(pickle.dumps(Trap()))
+    refusal("torch", plain)
+    assert not trace.exists()
+    torch.load(file, weights_only=False)
+    assert trace.exists()  # the trap works
+
+
+REFUSED: dict[str, tuple[dict[str, Tensor], str]] = {
+    "bidirectional": (Net(nn.LSTM, nn.Linear(2 * HIDDEN, 2), bidirectional=True).state_dict(), "bidirectional"),
+    "a projection": (Net(nn.LSTM, nn.Linear(8, 2), proj_size=8).state_dict(), "projection"),
+    "no head": (nn.GRU(INPUTS, HIDDEN).state_dict(), "no linear layer"),
+    "no recurrent layer": (linear().state_dict(), "there is no nn.LSTM, GRU or RNN"),
+    "something between": (Net(nn.RNN, nn.Sequential(nn.LayerNorm(HIDDEN), linear())).state_dict(), "out.0.weight"),
+    "not finite": (nn.GRU(INPUTS, HIDDEN).state_dict() | {"out.bias": torch.tensor([torch.nan])}, "not finite"),
+}
+
+
+@pytest.mark.parametrize(("tensors", "problem"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_served_is_named(tmp_path: Path, tensors: dict[str, Tensor], problem: str) -> None:
+    """Refused in one line that names the tensor or what it means, and nothing is written."""
+    file = tmp_path / "net.pt"
+    torch.save(tensors, file)
+    assert problem in refusal("torch", file)
+
+
+def test_wrong_names_are_wrong_usage(tmp_path: Path) -> None:
+    """Names that are too few, or a unit of nobody, exit with 2 and say how many there are."""
+    file = tmp_path / "net.pt"
+    torch.save(NETS["gru"][0].state_dict(), file)
+    for options, problem in ((("--features", "a,b"), "the network has 5"), (("--unit", "z=m"), "there is no 'z'")):
+        code, output = call("torch", file, *options)
+        assert code == 2
+        assert problem in output
