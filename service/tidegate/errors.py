@@ -79,6 +79,8 @@ class Reason(IntEnum):
     NO_PREDICTION = 33
     NO_DISTRIBUTION = 34
     FORECAST_DIVERGED = 35
+    BAD_EXPORT = 36
+    PACKAGE_MISMATCH = 37
 
 
 _BAD = Code.INVALID_ARGUMENT
@@ -197,6 +199,12 @@ MEANINGS: Mapping[Reason, Meaning] = {
         Code.FAILED_PRECONDITION,
         "the forecast did not stay finite; the session is as it was",
         "Ask for fewer steps ahead.",
+    ),
+    Reason.BAD_EXPORT: Meaning(_BAD, "the bytes are no whole export of a session", "Export the session again."),
+    Reason.PACKAGE_MISMATCH: Meaning(
+        Code.FAILED_PRECONDITION,
+        "the session was stepped by a package that is not loaded here",
+        "Load that package, or name a version of the model that has the same state shape.",
     ),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import islice
+from pathlib import Path
 
 import click
 
@@ -15,7 +16,7 @@ COLUMNS = ("model", "session", "version", "step", "steps seen", "last observatio
 
 @click.group()
 def sessions() -> None:
-    """List, read, open, reset, close and fork sessions of a running server."""
+    """List, read, open, reset, close, fork, export and import sessions of a running server."""
 
 
 def print_sessions(found: Iterable[SessionInfo], as_json: bool) -> None:
@@ -125,3 +126,28 @@ def fork(model: str, session: str, new_session: str, address: str, as_json: bool
     """Copy a session, its state and its numbering to a new id."""
     with Client(address) as client:
         print_sessions([client.session(model, session).fork(new_session).info()], as_json)
+
+
+@sessions.command("export")
+@click.argument("model")
+@click.argument("session")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@address
+def export_session(model: str, session: str, file: Path, address: str) -> None:
+    """Write all that the server remembers of a session to FILE. The session lives on."""
+    with Client(address) as client:
+        content = client.session(model, session).export()
+    file.write_bytes(content)
+    click.echo(f"{file}: {len(content)} bytes")
+
+
+@sessions.command("import")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@click.option("--id", "session", default="", help="The session's id; without it, the one that it had.")
+@click.option("--version", default="", help="A version with the same state shape, instead of the package that it had.")
+@address
+@as_json
+def import_session(file: Path, session: str, version: str, address: str, as_json: bool) -> None:
+    """Make a session of an exported FILE; its predictions go on as if it had never moved."""
+    with Client(address) as client:
+        print_sessions([client.import_session(file.read_bytes(), id=session, version=version)], as_json)

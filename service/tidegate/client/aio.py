@@ -101,6 +101,13 @@ class AsyncClient:
         """Has the server read its model repository again; sessions that live are not touched."""
         return await self._catalog.reload()
 
+    async def import_session(self, content: bytes, *, id: str = "", version: str = "") -> SessionInfo:  # noqa: A002
+        """Makes a session of what `session.export()` gave: by default under its own id, by the very package that
+        stepped it; `version` names another one with the same state shape. Raises BAD_EXPORT, PACKAGE_MISMATCH, …"""
+        request = session_pb2.ImportSessionRequest(content=content, session_id=id, version=version)
+        response = await self._connection.call(self._connection.sessions.ImportSession, request)
+        return read_session(response.session)
+
     async def sessions(self, *, model: str = "", filter: str = "") -> AsyncIterator[SessionInfo]:  # noqa: A002
         """Every session, page by page. `filter`: `id=PREFIX*`, `version=V`, `state=QUARANTINED`, joined by AND."""
         async for page in self.session_pages(model=model, filter=filter):

@@ -180,6 +180,14 @@ class AsyncSession:
         cursor.follow(response.session)
         return AsyncSession(self._feed, cursor)
 
+    async def export(self) -> bytes:
+        """All that the server remembers of it, for `client.import_session`, here or on another server."""
+        async with self._cursor.lock:
+            request = session_pb2.ExportSessionRequest(model=self.model, session_id=self.id)
+            response = await self._feed.connection.call(self._feed.connection.sessions.ExportSession, request)
+            content: bytes = response.content
+            return content
+
     async def info(self) -> SessionInfo:
         """The session as the server has it; raises SESSION_NOT_FOUND when there is none."""
         return read_session(await self._get())

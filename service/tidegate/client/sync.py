@@ -70,6 +70,10 @@ class Session:
         """Copies state and numbering to a new session; raises SESSION_EXISTS when the id is taken."""
         return Session(self._loop, self._loop.run(self._session.fork(new_id)))
 
+    def export(self) -> bytes:
+        """All that the server remembers of it; see AsyncSession.export."""
+        return self._loop.run(self._session.export())
+
     def info(self) -> SessionInfo:
         """The session as the server has it; raises SESSION_NOT_FOUND when there is none."""
         return self._loop.run(self._session.info())
@@ -193,6 +197,10 @@ class Client:
     def reload_models(self) -> Reloaded:
         """Has the server read its model repository again; sessions that live are not touched."""
         return self._loop.run(self._client.reload_models())
+
+    def import_session(self, content: bytes, *, id: str = "", version: str = "") -> SessionInfo:  # noqa: A002
+        """Makes a session of an export; see AsyncClient.import_session."""
+        return self._loop.run(self._client.import_session(content, id=id, version=version))
 
     def sessions(self, *, model: str = "", filter: str = "") -> Iterator[SessionInfo]:  # noqa: A002
         """Every session, page by page; see AsyncClient.sessions."""

@@ -29,7 +29,8 @@ class Place(Enum):
 
 @dataclass(frozen=True)
 class Column:
-    """One thing remembered a session. `shape` is one row's; `cleared`: a reset sets it to `initial`."""
+    """One thing remembered a session. `shape` is one row's; `cleared`: a reset sets it to `initial`; `local`: it means
+    something in this process alone, and does not travel."""
 
     name: str
     dtype: str
@@ -37,6 +38,7 @@ class Column:
     initial: float | int = 0
     place: Place = Place.HOST
     cleared: bool = False
+    local: bool = False
 
     @property
     def row_bytes(self) -> int:
@@ -68,14 +70,16 @@ def session_schema(package: Package) -> Schema:
     features = len(manifest.features)
     return Schema(
         (
-            Column("version", "int32"),  # which lane (loaded version) steps it
-            Column("tenant", "int32"),  # whose it is
+            Column("version", "int32", local=True),  # which lane (loaded version) steps it
+            Column("tenant", "int32", local=True),  # whose it is
             Column("step", "int64"),  # the client's number of the last observation; a reset leaves it
             Column("steps_seen", "int64", cleared=True),  # cell steps since the state was zero
             Column("event_time", "int64", initial=NO_TIME, cleared=True),  # of the last observation, ns since 1970 UTC
             Column("digest", "uint64"),  # hash of the last observation, to tell a retry from a conflict
             Column("diverged", "bool", cleared=True),  # quarantined until reset
-            Column("active_at", "float64"),  # when it was last stepped or opened, seconds of the monotonic clock
+            Column(
+                "active_at", "float64", local=True
+            ),  # when it was last stepped or opened, seconds of the monotonic clock
             # Raw units; stands in for missing values.
             Column("last_input", "float64", (features,), np.nan, cleared=True),
             # For how many steps each feature has been missing.

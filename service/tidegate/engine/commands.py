@@ -85,6 +85,33 @@ class ForkSession:
 
 
 @dataclass(frozen=True)
+class ExportSession:
+    """-> Export"""
+
+    tenant: str
+    model: str
+    session_id: bytes
+
+
+@dataclass(frozen=True)
+class Export:
+    """A session as bytes (`engine/record.py`), and what it is."""
+
+    content: bytes
+    info: SessionInfo
+
+
+@dataclass(frozen=True)
+class ImportSession:
+    """-> SessionInfo. `new_id` empty: the id that it had; `version` empty: the package that stepped it."""
+
+    tenant: str
+    content: bytes
+    new_id: bytes
+    version: str
+
+
+@dataclass(frozen=True)
 class SessionFilter:
     """Which sessions a listing wants; empty fields match all. `id_prefix` matches ids that start so."""
 
@@ -125,4 +152,15 @@ class Sweep:
     """-> int: how many sessions were closed because they were idle too long."""
 
 
-Command = OpenSessions | ResetSessions | CloseSessions | GetSession | ForkSession | ListSessions | CancelStream | Sweep
+Command = (
+    OpenSessions
+    | ResetSessions
+    | CloseSessions
+    | GetSession
+    | ForkSession
+    | ExportSession
+    | ImportSession
+    | ListSessions
+    | CancelStream
+    | Sweep
+)

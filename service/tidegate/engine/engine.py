@@ -53,6 +53,27 @@ class Engine:
 
     def execute(self, command: commands.Command) -> object:
         """Carries out a command; raises TidegateError. Not while a flight is in the air."""
+        if isinstance(command, commands.CancelStream):
+            self._cancel(command.stream)
+            return None
+        return self._with_one(command) or self._with_many(command)
+
+    def _with_one(self, command: commands.Command) -> object:
+        """What concerns one session; None for any other command."""
+        sessions, now = self.sessions, self._clock()
+        match command:
+            case commands.GetSession(tenant, model, session_id):
+                return sessions.info(tenant, model, session_id, now)
+            case commands.ForkSession(tenant, model, session_id, new_id):
+                return sessions.fork(tenant, model, session_id, new_id, now)
+            case commands.ExportSession(tenant, model, session_id):
+                return sessions.export(tenant, model, session_id, now)
+            case commands.ImportSession(tenant, content, new_id, version):
+                return sessions.take_in(tenant, content, new_id, version, now)
+        return None
+
+    def _with_many(self, command: commands.Command) -> object:
+        """What concerns many sessions."""
         sessions, now = self.sessions, self._clock()
         match command:
             case commands.OpenSessions(tenant, model, version, ids):
@@ -61,17 +82,11 @@ class Engine:
                 return sessions.reset_many(tenant, model, ids)
             case commands.CloseSessions(tenant, model, ids):
                 return sessions.close_many(tenant, model, ids)
-            case commands.GetSession(tenant, model, session_id):
-                return sessions.info(tenant, model, session_id, now)
-            case commands.ForkSession(tenant, model, session_id, new_id):
-                return sessions.fork(tenant, model, session_id, new_id, now)
             case commands.ListSessions(tenant, wanted, cursor, size):
                 return sessions.list(tenant, wanted, cursor, size, now)
-            case commands.CancelStream(stream):
-                self._cancel(stream)
-                return None
             case commands.Sweep():
                 return sessions.sweep(now)
+        return None
 
     def prepare(self) -> Flight | Stretch | None:
         """Admits what is in the inbox and makes up the next batch; work on forecasts when there is none, or when they

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from tidegate.config import Limits
 from tidegate.engine.catalog import Catalog
-from tidegate.engine.commands import BulkResult, Page, SessionFilter, SessionInfo
+from tidegate.engine.commands import BulkResult, Export, Page, SessionFilter, SessionInfo
 from tidegate.engine.lane import Lane
+from tidegate.engine.record import Heading, pack, unpack
 from tidegate.engine.slab import Slab
 from tidegate.engine.slots import Slots, slabs_of, slots_of
 from tidegate.errors import Reason, TidegateError
@@ -110,6 +111,45 @@ class Sessions:
         lane.sessions += 1
         self.opened[model] += 1
         return self._info(*self.place(copy), now)
+
+    def export(self, tenant: str, model: str, session_id: bytes, now: float) -> Export:
+        """All that is remembered of a session, as bytes; raises SESSION_NOT_FOUND."""
+        slab, slot = self.place(self.find(tenant, model, session_id))
+        package = self._catalog.lanes[int(slab.host["version"][slot])].package
+        manifest = package.manifest
+        content = pack(manifest.name, manifest.version, package.fingerprint, session_id.decode(), slab.read(slot))
+        return Export(content, self._info(slab, slot, now))
+
+    def take_in(self, tenant: str, content: bytes, new_id: bytes, version: str, now: float) -> SessionInfo:
+        """Makes a session of an export; raises BAD_EXPORT, PACKAGE_MISMATCH, SESSION_EXISTS, SESSION_LIMIT, …"""
+        heading, row = unpack(content)
+        session_id = new_id or heading.session_id.encode()
+        lane = self._lane_for(heading, version)
+        if not valid_id(session_id):
+            raise TidegateError(Reason.BAD_SESSION_ID)
+        if session_id in self.names(tenant, lane.model):
+            raise TidegateError(Reason.SESSION_EXISTS, f"session {_text(session_id)} lives already")
+        if not self.room(lane):
+            raise TidegateError(Reason.SESSION_LIMIT)
+        shapes = {column.name: column.shape for column in lane.slab.schema.columns if not column.local}
+        known = {name: value for name, value in row.items() if name in shapes}
+        if any(value.shape != shapes[name] for name, value in known.items()):
+            raise TidegateError(Reason.PACKAGE_MISMATCH, f"{lane.model}/{lane.version} has another state shape")
+        slab, slot = self.place(int(self.open(tenant, lane, [session_id], now)[0]))
+        slab.write(slot, known)
+        return self._info(slab, slot, now)
+
+    def _lane_for(self, heading: Heading, version: str) -> Lane:
+        """The version that goes on with an exported session."""
+        if version:
+            return self._catalog.resolve(heading.model, version)
+        lanes = [lane for lane in self._catalog.lanes.values() if lane.package.fingerprint == heading.fingerprint]
+        if not lanes:
+            named = f"{heading.model}/{heading.version} ({heading.fingerprint[:12]})"
+            raise TidegateError(
+                Reason.PACKAGE_MISMATCH, f"the session was stepped by {named}, which is not loaded here"
+            )
+        return lanes[0]
 
     def find(self, tenant: str, model: str, session_id: bytes) -> int:
         """A session's reference; raises SESSION_NOT_FOUND, or MODEL_NOT_FOUND for an unknown model."""

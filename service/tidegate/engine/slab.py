@@ -7,6 +7,7 @@ A list of chunks was rejected: every gather would have to be split by chunk.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,27 @@ class Slab:
         self.next_turn[copy] = 0
         self._name(slots, [new_id])
         return self.slots.refs(slots)
+
+    def read(self, slot: int) -> dict[str, NDArray[Any]]:
+        """A session's columns by name, but for those that mean something in this process alone."""
+        row = {}
+        for column in self.schema.columns:
+            if not column.local:
+                on_host = column.name in self.host
+                row[column.name] = (
+                    np.array(self.host[column.name][slot])
+                    if on_host
+                    else self.device[column.name][slot].cpu().numpy().copy()
+                )
+        return row
+
+    def write(self, slot: int, row: Mapping[str, NDArray[Any]]) -> None:
+        """Sets the columns that `row` has; they must be of the schema's shapes."""
+        for name, value in row.items():
+            if name in self.host:
+                self.host[name][slot] = value
+            else:
+                self.device[name][slot] = torch.from_numpy(np.array(value)).to(self.device[name].device)
 
     def copies(self, slots: Slots) -> dict[str, torch.Tensor]:
         """Device columns of the given rows (a row may stand in several places), from row 1 on; row 0 is spare."""

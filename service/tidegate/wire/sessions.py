@@ -46,6 +46,8 @@ class SessionService:
             "CloseSession": self.close,
             "BatchCloseSessions": self.close_many,
             "ForkSession": self.fork,
+            "ExportSession": self.export,
+            "ImportSession": self.take_in,
         }
         return self._guard.handlers(methods)
 
@@ -111,6 +113,18 @@ class SessionService:
         )
         info = cast(commands.SessionInfo, await self._host.call(command))
         return pb.ForkSessionResponse(session=_session(info)).SerializeToString()
+
+    async def export(self, message: bytes, _: Context) -> bytes:
+        request = codec.parse(pb.ExportSessionRequest, message)
+        command = commands.ExportSession(TENANT, request.model, request.session_id.encode())
+        found = cast(commands.Export, await self._host.call(command))
+        return pb.ExportSessionResponse(content=found.content, session=_session(found.info)).SerializeToString()
+
+    async def take_in(self, message: bytes, _: Context) -> bytes:
+        request = codec.parse(pb.ImportSessionRequest, message)
+        command = commands.ImportSession(TENANT, request.content, request.session_id.encode(), request.version)
+        info = cast(commands.SessionInfo, await self._host.call(command))
+        return pb.ImportSessionResponse(session=_session(info)).SerializeToString()
 
     async def _session(self, model: str, session_id: str) -> pb.Session:
         info = await self._host.call(commands.GetSession(TENANT, model, session_id.encode()))

@@ -26,12 +26,13 @@ if _version_not_supported:
 
 
 class SessionServiceStub(object):
-    """Opens, reads, resets, closes and forks sessions. A session is named by its model and its id.
+    """Opens, reads, resets, closes, forks and moves sessions. A session is named by its model and its id.
 
     Code                 meaning, and what the client does
-    INVALID_ARGUMENT     BAD_SESSION_ID, BAD_FILTER, BAD_PAGE_TOKEN: mend the request
+    INVALID_ARGUMENT     BAD_SESSION_ID, BAD_FILTER, BAD_PAGE_TOKEN: mend the request; BAD_EXPORT: export it again
     NOT_FOUND            MODEL_NOT_FOUND, VERSION_NOT_FOUND, SESSION_NOT_FOUND
-    ALREADY_EXISTS       SESSION_EXISTS: a fork needs a free id
+    ALREADY_EXISTS       SESSION_EXISTS: a fork or an import needs a free id
+    FAILED_PRECONDITION  PACKAGE_MISMATCH: load the package that stepped it, or name a version with the same state shape
     RESOURCE_EXHAUSTED   SESSION_LIMIT: close sessions or add a replica; INBOX_FULL: try again
     UNAVAILABLE          DRAINING: use another replica
     """
@@ -87,15 +88,26 @@ class SessionServiceStub(object):
                 request_serializer=tidegate_dot_v1_dot_session__pb2.ForkSessionRequest.SerializeToString,
                 response_deserializer=tidegate_dot_v1_dot_session__pb2.ForkSessionResponse.FromString,
                 _registered_method=True)
+        self.ExportSession = channel.unary_unary(
+                '/tidegate.v1.SessionService/ExportSession',
+                request_serializer=tidegate_dot_v1_dot_session__pb2.ExportSessionRequest.SerializeToString,
+                response_deserializer=tidegate_dot_v1_dot_session__pb2.ExportSessionResponse.FromString,
+                _registered_method=True)
+        self.ImportSession = channel.unary_unary(
+                '/tidegate.v1.SessionService/ImportSession',
+                request_serializer=tidegate_dot_v1_dot_session__pb2.ImportSessionRequest.SerializeToString,
+                response_deserializer=tidegate_dot_v1_dot_session__pb2.ImportSessionResponse.FromString,
+                _registered_method=True)
 
 
 class SessionServiceServicer(object):
-    """Opens, reads, resets, closes and forks sessions. A session is named by its model and its id.
+    """Opens, reads, resets, closes, forks and moves sessions. A session is named by its model and its id.
 
     Code                 meaning, and what the client does
-    INVALID_ARGUMENT     BAD_SESSION_ID, BAD_FILTER, BAD_PAGE_TOKEN: mend the request
+    INVALID_ARGUMENT     BAD_SESSION_ID, BAD_FILTER, BAD_PAGE_TOKEN: mend the request; BAD_EXPORT: export it again
     NOT_FOUND            MODEL_NOT_FOUND, VERSION_NOT_FOUND, SESSION_NOT_FOUND
-    ALREADY_EXISTS       SESSION_EXISTS: a fork needs a free id
+    ALREADY_EXISTS       SESSION_EXISTS: a fork or an import needs a free id
+    FAILED_PRECONDITION  PACKAGE_MISMATCH: load the package that stepped it, or name a version with the same state shape
     RESOURCE_EXHAUSTED   SESSION_LIMIT: close sessions or add a replica; INBOX_FULL: try again
     UNAVAILABLE          DRAINING: use another replica
     """
@@ -163,6 +175,21 @@ class SessionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExportSession(self, request, context):
+        """All that the server remembers of a session, as bytes that ImportSession takes, here or on another server: what it
+        predicts after is the same to the bit. The session lives on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportSession(self, request, context):
+        """Makes a session of an export.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SessionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -211,6 +238,16 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     request_deserializer=tidegate_dot_v1_dot_session__pb2.ForkSessionRequest.FromString,
                     response_serializer=tidegate_dot_v1_dot_session__pb2.ForkSessionResponse.SerializeToString,
             ),
+            'ExportSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExportSession,
+                    request_deserializer=tidegate_dot_v1_dot_session__pb2.ExportSessionRequest.FromString,
+                    response_serializer=tidegate_dot_v1_dot_session__pb2.ExportSessionResponse.SerializeToString,
+            ),
+            'ImportSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.ImportSession,
+                    request_deserializer=tidegate_dot_v1_dot_session__pb2.ImportSessionRequest.FromString,
+                    response_serializer=tidegate_dot_v1_dot_session__pb2.ImportSessionResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'tidegate.v1.SessionService', rpc_method_handlers)
@@ -220,12 +257,13 @@ def add_SessionServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class SessionService(object):
-    """Opens, reads, resets, closes and forks sessions. A session is named by its model and its id.
+    """Opens, reads, resets, closes, forks and moves sessions. A session is named by its model and its id.
 
     Code                 meaning, and what the client does
-    INVALID_ARGUMENT     BAD_SESSION_ID, BAD_FILTER, BAD_PAGE_TOKEN: mend the request
+    INVALID_ARGUMENT     BAD_SESSION_ID, BAD_FILTER, BAD_PAGE_TOKEN: mend the request; BAD_EXPORT: export it again
     NOT_FOUND            MODEL_NOT_FOUND, VERSION_NOT_FOUND, SESSION_NOT_FOUND
-    ALREADY_EXISTS       SESSION_EXISTS: a fork needs a free id
+    ALREADY_EXISTS       SESSION_EXISTS: a fork or an import needs a free id
+    FAILED_PRECONDITION  PACKAGE_MISMATCH: load the package that stepped it, or name a version with the same state shape
     RESOURCE_EXHAUSTED   SESSION_LIMIT: close sessions or add a replica; INBOX_FULL: try again
     UNAVAILABLE          DRAINING: use another replica
     """
@@ -463,6 +501,60 @@ class SessionService(object):
             '/tidegate.v1.SessionService/ForkSession',
             tidegate_dot_v1_dot_session__pb2.ForkSessionRequest.SerializeToString,
             tidegate_dot_v1_dot_session__pb2.ForkSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidegate.v1.SessionService/ExportSession',
+            tidegate_dot_v1_dot_session__pb2.ExportSessionRequest.SerializeToString,
+            tidegate_dot_v1_dot_session__pb2.ExportSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidegate.v1.SessionService/ImportSession',
+            tidegate_dot_v1_dot_session__pb2.ImportSessionRequest.SerializeToString,
+            tidegate_dot_v1_dot_session__pb2.ImportSessionResponse.FromString,
             options,
             channel_credentials,
             insecure,

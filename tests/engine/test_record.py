@@ -1,0 +1,67 @@
+"""A session as bytes: what goes in comes out, and nothing else is taken for a session."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tidegate.engine import record
+from tidegate.engine.record import pack, unpack
+from tidegate.errors import Reason, TidegateError
+
+ROW = {
+    "step": np.array(7, np.int64),
+    "diverged": np.array(True),
+    "state": np.arange(6, dtype=np.float32),
+    "ring": np.array([[1.5, np.nan], [np.inf, -0.0]]),
+    "nothing": np.zeros((0,), np.uint8),
+}
+CONTENT = pack("weather", "3", "f" * 64, "stätion", ROW)
+
+
+def test_round_trip() -> None:
+    """Every column comes back with its bits, type and shape, and the heading as it was."""
+    heading, row = unpack(CONTENT)
+    assert (heading.model, heading.version, heading.fingerprint) == ("weather", "3", "f" * 64)
+    assert heading.session_id == "stätion"
+    assert row.keys() == ROW.keys()
+    for name, value in ROW.items():
+        assert row[name].dtype == value.dtype
+        assert row[name].shape == value.shape
+        assert row[name].tobytes() == value.tobytes()
+
+
+@given(place=st.integers(0, len(CONTENT) - 1), bit=st.integers(0, 7))
+def test_any_changed_bit_is_seen(place: int, bit: int) -> None:
+    """No change of a bit, wherever, passes."""
+    changed = bytearray(CONTENT)
+    changed[place] ^= 1 << bit
+    with pytest.raises(TidegateError) as caught:
+        unpack(bytes(changed))
+    assert caught.value.reason is Reason.BAD_EXPORT
+
+
+@given(length=st.integers(0, len(CONTENT) - 1))
+def test_any_cut_is_seen(length: int) -> None:
+    """No beginning of an export is one."""
+    with pytest.raises(TidegateError):
+        unpack(CONTENT[:length])
+
+
+@given(st.binary(max_size=200))
+def test_nonsense_is_refused(content: bytes) -> None:
+    """Arbitrary bytes are refused with the reason, also when their checksum is right."""
+    whole = record._START.pack(record._MAGIC, 1, len(content)) + content
+    for given_bytes in (content, whole, whole + record._digest(whole)):
+        with pytest.raises(TidegateError) as caught:
+            unpack(given_bytes)
+        assert caught.value.reason is Reason.BAD_EXPORT
+
+
+def test_a_later_format_is_named() -> None:
+    """Bytes of a later server say so."""
+    later = CONTENT[:4] + (2).to_bytes(2, "little") + CONTENT[6:]
+    with pytest.raises(TidegateError, match="format 2"):
+        unpack(later)
