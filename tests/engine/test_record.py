@@ -60,6 +60,26 @@ def test_nonsense_is_refused(content: bytes) -> None:
         assert caught.value.reason is Reason.BAD_EXPORT
 
 
+@pytest.mark.parametrize(
+    "heading",
+    [
+        b"0",
+        b"[]",
+        b"{}",
+        b'{"columns": [["a", "O", [1]]], "model": "", "version": "", "fingerprint": "", "session_id": ""}',
+        b'{"columns": [["a", "uint8", [-1]]], "model": "", "version": "", "fingerprint": "", "session_id": ""}',
+        b'{"columns": [], "model": "", "version": "", "fingerprint": "", "session_id": "", "more": 1}',
+        b"[" * 100_000,
+    ],
+)
+def test_a_strange_heading_is_refused(heading: bytes) -> None:
+    """Whoever can compute a checksum can write anything: what is no heading is refused, not run into."""
+    whole = record._START.pack(record._MAGIC, 1, len(heading)) + heading
+    with pytest.raises(TidegateError) as caught:
+        unpack(whole + record._digest(whole))
+    assert caught.value.reason is Reason.BAD_EXPORT
+
+
 def test_a_later_format_is_named() -> None:
     """Bytes of a later server say so."""
     later = CONTENT[:4] + (2).to_bytes(2, "little") + CONTENT[6:]
