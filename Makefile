@@ -5,13 +5,14 @@ TORCH_INDEX_ARGS ?=
 # Two workers, each file of tests in one of them: servers that a file shares are started once.
 TEST_ARGS ?= -n 2 --dist loadfile
 BENCH_ARGS ?=
+QUALITY_ARGS ?=
 
 BIN := .venv/bin
 VENV := .venv/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lint types layers protos stubs services bench soak proto clean
+.PHONY: help demo test check format lint types layers protos stubs services bench quality soak proto clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +52,9 @@ services: ## install the Debian packages that tests and benchmarks use
 
 bench: $(VENV) ## the benchmarks (BENCH_ARGS go to them)
 	$(BIN)/python -m tests.benchmarks $(BENCH_ARGS)
+
+quality: $(VENV) ## trained models beside what they must reach; minutes (QUALITY_ARGS="etth1 airports" picks some)
+	$(BIN)/python -m tests.quality $(QUALITY_ARGS)
 
 soak: $(VENV) ## the tests that run for long
 	$(BIN)/python -m pytest -m soak --timeout 0
