@@ -11,10 +11,13 @@ import click
 import numpy as np
 import pytest
 
+from tidegate.client import AsyncClient
 from tidegate.client.accuracy import Score
 from tidegate.config import default_models
 from tidegate.demo import good
 from tidegate.demo.child import parse_metrics
+from tidegate.demo.plays import perform
+from tidegate.demo.stage import Stage
 from tidegate.demo.year import FEATURES, jittered, read_year
 
 METRICS = """\
@@ -84,3 +87,43 @@ def test_the_whole_demo(tmp_path: Path) -> None:
     assert "drained and exited cleanly" in ran.stdout
     assert "2015-12-26" in ran.stdout
     assert picture.read_text().startswith("<svg")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("weather-us", "High 67 F, low 43 F, wind 13 mph, 0.25 in of rain, humidity 83%"),
+        ("dinner", "nobody wrote it down: the prediction stands in"),
+        ("storybook", "10,000 sentences, 0 of them wrong"),
+        ("storybook-rnn", "<- a name that sees itself"),
+    ],
+)
+def test_the_shorter_demos(name: str, said: str) -> None:
+    """Each ends with 0, says what it is for, and writes no terminal codes where there is no terminal."""
+    command = [sys.executable, "-m", "tidegate.cli", "demo", name]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "120"})
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert said in ran.stdout
+    assert "drained and exited cleanly" in ran.stdout
+    assert "\x1b" not in ran.stdout
+
+
+def test_a_picture_is_of_the_weather_alone() -> None:
+    """Another demo has none: wrong usage, and no server is started."""
+    command = [sys.executable, "-m", "tidegate.cli", "demo", "dinner", "--svg", "picture.svg"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 2
+    assert "--svg belongs to the demo weather" in ran.stderr
+
+
+async def test_a_demo_that_shows_something_else_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    """A play that did not show what it says ends with 1, although the server drained cleanly."""
+
+    async def poor(client: AsyncClient, stage: Stage) -> bool:
+        stage.say(f"{len(await client.models())} models")
+        return False
+
+    assert await perform(poor, keep=False) == 1
+    said = capsys.readouterr().out
+    assert "This is not what the demo should show." in said
+    assert "drained and exited cleanly" in said
