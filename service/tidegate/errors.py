@@ -81,6 +81,7 @@ class Reason(IntEnum):
     FORECAST_DIVERGED = 35
     BAD_EXPORT = 36
     PACKAGE_MISMATCH = 37
+    STEP_NOT_RETAINED = 38
 
 
 _BAD = Code.INVALID_ARGUMENT
@@ -199,6 +200,11 @@ MEANINGS: Mapping[Reason, Meaning] = {
         Code.FAILED_PRECONDITION,
         "the forecast did not stay finite; the session is as it was",
         "Ask for fewer steps ahead.",
+    ),
+    Reason.STEP_NOT_RETAINED: Meaning(
+        Code.FAILED_PRECONDITION,
+        "the session's memory of that step is gone, or was never kept",
+        "Rewind to a step that is retained; a package's rewind_steps says how many are.",
     ),
     Reason.BAD_EXPORT: Meaning(_BAD, "the bytes are no whole export of a session", "Export the session again."),
     Reason.PACKAGE_MISMATCH: Meaning(

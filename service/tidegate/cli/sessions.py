@@ -16,7 +16,7 @@ COLUMNS = ("model", "session", "version", "step", "steps seen", "last observatio
 
 @click.group()
 def sessions() -> None:
-    """List, read, open, reset, close, fork, export and import sessions of a running server."""
+    """List, read, open, reset, close, fork, rewind, export and import sessions of a running server."""
 
 
 def print_sessions(found: Iterable[SessionInfo], as_json: bool) -> None:
@@ -120,12 +120,25 @@ def report(verb: str, done: int, errors: list[RowError], as_json: bool) -> None:
 @click.argument("model")
 @click.argument("session")
 @click.argument("new_session")
+@click.option("--step", type=click.IntRange(min=0), help="Begin at this retained step instead of the last.")
 @address
 @as_json
-def fork(model: str, session: str, new_session: str, address: str, as_json: bool) -> None:
+def fork(model: str, session: str, new_session: str, step: int | None, address: str, as_json: bool) -> None:
     """Copy a session, its state and its numbering to a new id."""
     with Client(address) as client:
-        print_sessions([client.session(model, session).fork(new_session).info()], as_json)
+        print_sessions([client.session(model, session).fork(new_session, step=step).info()], as_json)
+
+
+@sessions.command()
+@click.argument("model")
+@click.argument("session")
+@click.argument("step", type=click.IntRange(min=0))
+@address
+@as_json
+def rewind(model: str, session: str, step: int, address: str, as_json: bool) -> None:
+    """Take a session back to a retained STEP; what came after it is forgotten."""
+    with Client(address) as client:
+        print_sessions([client.session(model, session).rewind(step)], as_json)
 
 
 @sessions.command("export")

@@ -71,6 +71,7 @@ class Description:
     calendar: tuple[str, ...] = ()
     time_zone: str = "UTC"
     lag_steps_max: int = 0
+    rewind_steps: int = 0
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -175,4 +176,5 @@ def read_description(message: model_pb2.ModelDescription) -> Description:
         calendar=tuple(message.calendar),
         time_zone=message.time_zone,
         lag_steps_max=message.lag_steps_max,
+        rewind_steps=message.rewind_steps,
     )

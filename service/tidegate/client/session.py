@@ -171,14 +171,25 @@ class AsyncSession:
             self._cursor.step = None
             return read_session(response.session)
 
-    async def fork(self, new_id: str) -> AsyncSession:
-        """Copies state and numbering to a new session; raises SESSION_EXISTS when the id is taken."""
+    async def fork(self, new_id: str, *, step: int | None = None) -> AsyncSession:
+        """Copies state and numbering to a new session, as they are or as they were at a retained step; raises
+        SESSION_EXISTS when the id is taken, STEP_NOT_RETAINED."""
         async with self._cursor.lock:
-            request = session_pb2.ForkSessionRequest(model=self.model, session_id=self.id, new_session_id=new_id)
+            request = session_pb2.ForkSessionRequest(
+                model=self.model, session_id=self.id, new_session_id=new_id, step=step
+            )
             response = await self._feed.connection.call(self._feed.connection.sessions.ForkSession, request)
         cursor = self._feed.cursor(new_id)
         cursor.follow(response.session)
         return AsyncSession(self._feed, cursor)
+
+    async def rewind(self, step: int) -> SessionInfo:
+        """Takes the session back to a retained step, and the numbering with it; raises STEP_NOT_RETAINED."""
+        async with self._cursor.lock:
+            request = session_pb2.RewindSessionRequest(model=self.model, session_id=self.id, step=step)
+            response = await self._feed.connection.call(self._feed.connection.sessions.RewindSession, request)
+            self._cursor.follow(response.session)
+            return read_session(response.session)
 
     async def export(self) -> bytes:
         """All that the server remembers of it, for `client.import_session`, here or on another server."""

@@ -66,9 +66,13 @@ class Session:
         """Ends the session in the server and frees its memory; another step would begin a new one."""
         return self._loop.run(self._session.close())
 
-    def fork(self, new_id: str) -> Session:
-        """Copies state and numbering to a new session; raises SESSION_EXISTS when the id is taken."""
-        return Session(self._loop, self._loop.run(self._session.fork(new_id)))
+    def fork(self, new_id: str, *, step: int | None = None) -> Session:
+        """Copies state and numbering to a new session; see AsyncSession.fork."""
+        return Session(self._loop, self._loop.run(self._session.fork(new_id, step=step)))
+
+    def rewind(self, step: int) -> SessionInfo:
+        """Takes the session back to a retained step; see AsyncSession.rewind."""
+        return self._loop.run(self._session.rewind(step))
 
     def export(self) -> bytes:
         """All that the server remembers of it; see AsyncSession.export."""

@@ -8,7 +8,7 @@ iterate over this list, so that a new kind of memory is one more entry here, and
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
 from math import prod
@@ -30,7 +30,7 @@ class Place(Enum):
 @dataclass(frozen=True)
 class Column:
     """One thing remembered a session. `shape` is one row's; `cleared`: a reset sets it to `initial`; `local`: it means
-    something in this process alone, and does not travel."""
+    something in this process alone, and does not travel; `past_of`: it holds earlier values of another column."""
 
     name: str
     dtype: str
@@ -39,6 +39,7 @@ class Column:
     place: Place = Place.HOST
     cleared: bool = False
     local: bool = False
+    past_of: str = ""
 
     @property
     def row_bytes(self) -> int:
@@ -59,16 +60,36 @@ class Schema:
     def device(self) -> tuple[Column, ...]:
         return tuple(column for column in self.columns if column.place is Place.DEVICE)
 
+    @cached_property
+    def past(self) -> tuple[Column, ...]:
+        """The columns that hold earlier values, [rewind steps, …] each."""
+        return tuple(column for column in self.columns if column.past_of)
+
     @property
     def row_bytes(self) -> int:
         return sum(column.row_bytes for column in self.columns)
+
+
+def with_past(columns: tuple[Column, ...], steps: int) -> Schema:
+    """The columns and, for so many steps back, what they held: step number n of them (from 0) at n mod `steps`.
+
+    `retained` counts the steps kept so far, `retained_from` is the number of the oldest that is still whole.
+    """
+    if not steps:
+        return Schema(columns)
+    past = tuple(
+        replace(column, name=f"{column.name}@", shape=(steps, *column.shape), cleared=False, past_of=column.name)
+        for column in columns
+        if not column.local
+    )
+    return Schema((*columns, Column("retained", "int64"), Column("retained_from", "int64"), *past))
 
 
 def session_schema(package: Package) -> Schema:
     """The columns of a session of the package. `state` and what follows it live where the model is stepped."""
     manifest = package.manifest
     features = len(manifest.features)
-    return Schema(
+    return with_past(
         (
             Column("version", "int32", local=True),  # which lane (loaded version) steps it
             Column("tenant", "int32", local=True),  # whose it is
@@ -92,7 +113,8 @@ def session_schema(package: Package) -> Schema:
             *((Column("identity", "int32"),) if manifest.ids else ()),  # which of the package's ids, from 1; 0: none
             Column("state", "float32", (package.state_width,), place=Place.DEVICE, cleared=True),
             *_derived(manifest),
-        )
+        ),
+        manifest.rewind_steps,
     )
 
 

@@ -76,12 +76,23 @@ class GetSession:
 
 @dataclass(frozen=True)
 class ForkSession:
-    """-> SessionInfo of the copy"""
+    """-> SessionInfo of the copy, which begins at `step` if that is given: one that is retained."""
 
     tenant: str
     model: str
     session_id: bytes
     new_id: bytes
+    step: int | None = None
+
+
+@dataclass(frozen=True)
+class RewindSession:
+    """-> SessionInfo. Back to `step`, one that is retained."""
+
+    tenant: str
+    model: str
+    session_id: bytes
+    step: int
 
 
 @dataclass(frozen=True)
@@ -158,6 +169,7 @@ Command = (
     | CloseSessions
     | GetSession
     | ForkSession
+    | RewindSession
     | ExportSession
     | ImportSession
     | ListSessions

@@ -64,8 +64,10 @@ class Engine:
         match command:
             case commands.GetSession(tenant, model, session_id):
                 return sessions.info(tenant, model, session_id, now)
-            case commands.ForkSession(tenant, model, session_id, new_id):
-                return sessions.fork(tenant, model, session_id, new_id, now)
+            case commands.ForkSession(tenant, model, session_id, new_id, step):
+                return sessions.fork(tenant, model, session_id, new_id, step, now)
+            case commands.RewindSession(tenant, model, session_id, step):
+                return sessions.rewind(tenant, model, session_id, step, now)
             case commands.ExportSession(tenant, model, session_id):
                 return sessions.export(tenant, model, session_id, now)
             case commands.ImportSession(tenant, content, new_id, version):

@@ -65,6 +65,8 @@ class Flight:
             return
         lane, memory = self.lane, self.lane.slab.device
         try:
+            if lane.slab.schema.past:
+                lane.slab.retain(self.batch.slots)
             if self.gap is None:
                 self.result = lane.stepper.launch(self.batch, memory).collect()
             else:
@@ -128,6 +130,8 @@ def commit(flight: Flight, now: float) -> Outcomes:
     taken = slice(None) if result.finite.all() else np.flatnonzero(result.finite)
     slots, rows, gaps = slots[taken], flight.advancing[taken], flight.gaps[taken]
     imputed, batch = flight.imputed, flight.batch
+    if flight.lane.slab.schema.past:
+        flight.lane.slab.retained(slots)
     host["step"][slots] = flight.verdicts.step[rows]
     host["steps_seen"][slots] = batch.seen[taken] + gaps + 1
     host["event_time"][slots] = batch.time[taken]

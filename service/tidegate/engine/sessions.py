@@ -95,8 +95,10 @@ class Sessions:
             self._close(slab, slots, reason)
         return result
 
-    def fork(self, tenant: str, model: str, session_id: bytes, new_id: bytes, now: float) -> SessionInfo:
-        """Copies a session to a free id."""
+    def fork(
+        self, tenant: str, model: str, session_id: bytes, new_id: bytes, step: int | None, now: float
+    ) -> SessionInfo:
+        """Copies a session to a free id, as it is or as it was at a retained step."""
         names = self.names(tenant, model)
         ref = self.find(tenant, model, session_id)
         if not valid_id(new_id):
@@ -105,12 +107,23 @@ class Sessions:
             raise TidegateError(Reason.SESSION_EXISTS, f"session {_text(new_id)} lives already")
         slab, slot = self.place(ref)
         lane = self._catalog.lanes[int(slab.host["version"][slot])]
+        number = _retained(slab, slot, step)
         if not self.room(lane):
             raise TidegateError(Reason.SESSION_LIMIT)
         (names[new_id],) = (copy,) = slab.fork(slot, new_id, now).tolist()
+        if number is not None:
+            slab.rewind(self.place(copy)[1], number)
         lane.sessions += 1
         self.opened[model] += 1
         return self._info(*self.place(copy), now)
+
+    def rewind(self, tenant: str, model: str, session_id: bytes, step: int, now: float) -> SessionInfo:
+        """Takes a session back to a retained step: what was stepped after it is as if it had never been."""
+        slab, slot = self.place(self.find(tenant, model, session_id))
+        number = _retained(slab, slot, step)
+        if number is not None:
+            slab.rewind(slot, number)
+        return self._info(slab, slot, now)
 
     def export(self, tenant: str, model: str, session_id: bytes, now: float) -> Export:
         """All that is remembered of a session, as bytes; raises SESSION_NOT_FOUND."""
@@ -273,6 +286,17 @@ class Sessions:
         if tenant not in self._tenants:
             self._tenants.append(tenant)
         return self._tenants.index(tenant)
+
+
+def _retained(slab: Slab, slot: int, step: int | None) -> int | None:
+    """Under which number a step is kept, None for the session as it is; raises STEP_NOT_RETAINED."""
+    if step is None or step == int(slab.host["step"][slot]):
+        return None
+    kept = slab.retained_steps(slot)
+    if step not in kept:
+        named = f"{min(kept)} to {max(kept)}" if kept else "none"
+        raise TidegateError(Reason.STEP_NOT_RETAINED, f"step {step} is not retained; steps that are: {named}")
+    return kept[step]
 
 
 def valid_id(session_id: bytes) -> bool:

@@ -97,11 +97,51 @@ class Slab:
         """Device columns of the given rows (a row may stand in several places), from row 1 on; row 0 is spare."""
         index = torch.from_numpy(slots)
         copies = {}
+        past = {column.name for column in self.schema.past}
         for name, column in self.device.items():
+            if name in past:
+                continue
             copy = torch.zeros((len(slots) + 1, *column.shape[1:]), dtype=column.dtype, device=column.device)
             torch.index_select(column, 0, index.to(column.device), out=copy[1:])
             copies[name] = copy
         return copies
+
+    def retain(self, slots: Slots) -> None:
+        """Keeps what the rows hold now, before they are stepped. It counts when the step is taken: see `retained`."""
+        places = self.host["retained"][slots] % self.schema.past[0].shape[0]
+        for column in self.schema.past:
+            if column.name in self.host:
+                self.host[column.name][slots, places] = self.host[column.past_of][slots]
+            else:
+                kept, now = self.device[column.name], self.device[column.past_of]
+                rows, index = torch.from_numpy(slots).to(now.device), torch.from_numpy(places).to(now.device)
+                kept[rows, index] = now[rows]
+
+    def retained(self, slots: Slots) -> None:
+        """Counts the steps that were kept of rows that moved on."""
+        count = self.host["retained"][slots] + 1
+        self.host["retained"][slots] = count
+        oldest = np.maximum(self.host["retained_from"][slots], count - self.schema.past[0].shape[0])
+        self.host["retained_from"][slots] = oldest
+
+    def retained_steps(self, slot: int) -> dict[int, int]:
+        """Where the session can be taken back to: client's step to the number under which it is kept, oldest first.
+
+        Of a step that was kept twice (before and after a reset) the later one counts.
+        """
+        if not self.schema.past:
+            return {}
+        length = self.schema.past[0].shape[0]
+        numbers = range(int(self.host["retained_from"][slot]), int(self.host["retained"][slot]))
+        return {int(self.host["step@"][slot, number % length]): number for number in numbers}
+
+    def rewind(self, slot: int, number: int) -> None:
+        """Takes a session back to what was kept under a number of `retained_steps`."""
+        for column in self.schema.past:
+            place = number % column.shape[0]
+            columns = self.host if column.name in self.host else self.device
+            columns[column.past_of][slot] = columns[column.name][slot, place]
+        self.host["retained"][slot] = number
 
     def close(self, slots: Slots) -> None:
         """Frees the rows; chunks that hold nothing any more go back to the system."""

@@ -216,7 +216,7 @@ class TorchStepper:
 
     def _memory_of_nobody(self, package: Package, random: np.random.Generator) -> dict[str, torch.Tensor]:
         """Device columns as sessions might have them, [PIECE_ROWS + 1, …] each."""
-        columns = session_schema(package).device
+        columns = [column for column in session_schema(package).device if not column.past_of]
         values = (random.uniform(-1, 1, (PIECE_ROWS + 1, *column.shape)).astype(column.dtype) for column in columns)
         memory = {column.name: torch.from_numpy(value) for column, value in zip(columns, values, strict=True)}
         if "scale" in memory:

@@ -19,6 +19,7 @@ from tidegate.model.frequency import Frequency
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 FEATURES_MAX, HIDDEN_MAX, LAYERS_MAX = 4096, 4096, 16
 TARGET_ROLES = ("target", "output")
+REWIND_STEPS_MAX = 1_000
 LAG_STEPS_MAX, LAGS_MAX = 10_000, 256
 CATEGORIES_MAX, IDS_MAX, LEVELS_MAX, HEAD_LAYERS_MAX = 4096, 65_536, 99, 4
 
@@ -205,7 +206,8 @@ class Manifest(Strict):
     Derived inputs: `lags`; `calendar`, in `time_zone`; `ids`, session ids that the cell knows one-hot (all zeros for
     any other); `feedback`, the last prediction in training units (zeros before there is one). `channel_independent`:
     one set of weights, and each target its own row of state (`model/inputs.py`). `scaling_window` is the memory of
-    scaling by session, in steps.
+    scaling by session, in steps. `rewind_steps`: how many steps back a session can be taken; each costs as much memory
+    as the session itself.
     """
 
     format: Literal[1] = 1
@@ -231,6 +233,7 @@ class Manifest(Strict):
     time_zone: str = "UTC"
     stamp: Literal["start", "end"] = "start"
     gaps: Gaps = Gaps()
+    rewind_steps: int = Field(default=0, ge=0, le=REWIND_STEPS_MAX)
     metrics: dict[str, Any] = {}
     provenance: dict[str, Any] = {}
     weights_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")

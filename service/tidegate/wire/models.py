@@ -98,6 +98,7 @@ def _description(lane: Lane) -> pb.ModelDescription:
         lag_steps_max=manifest.lag_steps_max,
         known_ids=len(manifest.ids),
         channel_independent=manifest.channel_independent,
+        rewind_steps=manifest.rewind_steps,
     )
 
 

@@ -46,6 +46,7 @@ class SessionService:
             "CloseSession": self.close,
             "BatchCloseSessions": self.close_many,
             "ForkSession": self.fork,
+            "RewindSession": self.rewind,
             "ExportSession": self.export,
             "ImportSession": self.take_in,
         }
@@ -108,11 +109,17 @@ class SessionService:
 
     async def fork(self, message: bytes, _: Context) -> bytes:
         request = codec.parse(pb.ForkSessionRequest, message)
-        command = commands.ForkSession(
-            TENANT, request.model, request.session_id.encode(), request.new_session_id.encode()
-        )
+        step = request.step if request.HasField("step") else None
+        ids = request.session_id.encode(), request.new_session_id.encode()
+        command = commands.ForkSession(TENANT, request.model, *ids, step)
         info = cast(commands.SessionInfo, await self._host.call(command))
         return pb.ForkSessionResponse(session=_session(info)).SerializeToString()
+
+    async def rewind(self, message: bytes, _: Context) -> bytes:
+        request = codec.parse(pb.RewindSessionRequest, message)
+        command = commands.RewindSession(TENANT, request.model, request.session_id.encode(), request.step)
+        info = cast(commands.SessionInfo, await self._host.call(command))
+        return pb.RewindSessionResponse(session=_session(info)).SerializeToString()
 
     async def export(self, message: bytes, _: Context) -> bytes:
         request = codec.parse(pb.ExportSessionRequest, message)

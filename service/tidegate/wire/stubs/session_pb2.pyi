@@ -173,16 +173,34 @@ class BatchCloseSessionsResponse(_message.Message):
     def __init__(self, done: _Optional[int] = ..., errors: _Optional[_Iterable[_Union[_types_pb2.RowError, _Mapping]]] = ...) -> None: ...
 
 class ForkSessionRequest(_message.Message):
-    __slots__ = ("model", "session_id", "new_session_id")
+    __slots__ = ("model", "session_id", "new_session_id", "step")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     NEW_SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
     model: str
     session_id: str
     new_session_id: str
-    def __init__(self, model: _Optional[str] = ..., session_id: _Optional[str] = ..., new_session_id: _Optional[str] = ...) -> None: ...
+    step: int
+    def __init__(self, model: _Optional[str] = ..., session_id: _Optional[str] = ..., new_session_id: _Optional[str] = ..., step: _Optional[int] = ...) -> None: ...
 
 class ForkSessionResponse(_message.Message):
+    __slots__ = ("session",)
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    session: Session
+    def __init__(self, session: _Optional[_Union[Session, _Mapping]] = ...) -> None: ...
+
+class RewindSessionRequest(_message.Message):
+    __slots__ = ("model", "session_id", "step")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    session_id: str
+    step: int
+    def __init__(self, model: _Optional[str] = ..., session_id: _Optional[str] = ..., step: _Optional[int] = ...) -> None: ...
+
+class RewindSessionResponse(_message.Message):
     __slots__ = ("session",)
     SESSION_FIELD_NUMBER: _ClassVar[int]
     session: Session

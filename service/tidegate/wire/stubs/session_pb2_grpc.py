@@ -32,7 +32,8 @@ class SessionServiceStub(object):
     INVALID_ARGUMENT     BAD_SESSION_ID, BAD_FILTER, BAD_PAGE_TOKEN: mend the request; BAD_EXPORT: export it again
     NOT_FOUND            MODEL_NOT_FOUND, VERSION_NOT_FOUND, SESSION_NOT_FOUND
     ALREADY_EXISTS       SESSION_EXISTS: a fork or an import needs a free id
-    FAILED_PRECONDITION  PACKAGE_MISMATCH: load the package that stepped it, or name a version with the same state shape
+    FAILED_PRECONDITION  STEP_NOT_RETAINED: the message names the steps that are; PACKAGE_MISMATCH: load the package that
+    stepped it, or name a version with the same state shape
     RESOURCE_EXHAUSTED   SESSION_LIMIT: close sessions or add a replica; INBOX_FULL: try again
     UNAVAILABLE          DRAINING: use another replica
     """
@@ -88,6 +89,11 @@ class SessionServiceStub(object):
                 request_serializer=tidegate_dot_v1_dot_session__pb2.ForkSessionRequest.SerializeToString,
                 response_deserializer=tidegate_dot_v1_dot_session__pb2.ForkSessionResponse.FromString,
                 _registered_method=True)
+        self.RewindSession = channel.unary_unary(
+                '/tidegate.v1.SessionService/RewindSession',
+                request_serializer=tidegate_dot_v1_dot_session__pb2.RewindSessionRequest.SerializeToString,
+                response_deserializer=tidegate_dot_v1_dot_session__pb2.RewindSessionResponse.FromString,
+                _registered_method=True)
         self.ExportSession = channel.unary_unary(
                 '/tidegate.v1.SessionService/ExportSession',
                 request_serializer=tidegate_dot_v1_dot_session__pb2.ExportSessionRequest.SerializeToString,
@@ -107,7 +113,8 @@ class SessionServiceServicer(object):
     INVALID_ARGUMENT     BAD_SESSION_ID, BAD_FILTER, BAD_PAGE_TOKEN: mend the request; BAD_EXPORT: export it again
     NOT_FOUND            MODEL_NOT_FOUND, VERSION_NOT_FOUND, SESSION_NOT_FOUND
     ALREADY_EXISTS       SESSION_EXISTS: a fork or an import needs a free id
-    FAILED_PRECONDITION  PACKAGE_MISMATCH: load the package that stepped it, or name a version with the same state shape
+    FAILED_PRECONDITION  STEP_NOT_RETAINED: the message names the steps that are; PACKAGE_MISMATCH: load the package that
+    stepped it, or name a version with the same state shape
     RESOURCE_EXHAUSTED   SESSION_LIMIT: close sessions or add a replica; INBOX_FULL: try again
     UNAVAILABLE          DRAINING: use another replica
     """
@@ -170,6 +177,14 @@ class SessionServiceServicer(object):
 
     def ForkSession(self, request, context):
         """Copies a session, its state and its numbering to a new id; both go their own ways from there.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RewindSession(self, request, context):
+        """Takes a session back to a retained step: state, numbering and last reply are what they were then, and what was
+        stepped after it is as if it had never been.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -238,6 +253,11 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     request_deserializer=tidegate_dot_v1_dot_session__pb2.ForkSessionRequest.FromString,
                     response_serializer=tidegate_dot_v1_dot_session__pb2.ForkSessionResponse.SerializeToString,
             ),
+            'RewindSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.RewindSession,
+                    request_deserializer=tidegate_dot_v1_dot_session__pb2.RewindSessionRequest.FromString,
+                    response_serializer=tidegate_dot_v1_dot_session__pb2.RewindSessionResponse.SerializeToString,
+            ),
             'ExportSession': grpc.unary_unary_rpc_method_handler(
                     servicer.ExportSession,
                     request_deserializer=tidegate_dot_v1_dot_session__pb2.ExportSessionRequest.FromString,
@@ -263,7 +283,8 @@ class SessionService(object):
     INVALID_ARGUMENT     BAD_SESSION_ID, BAD_FILTER, BAD_PAGE_TOKEN: mend the request; BAD_EXPORT: export it again
     NOT_FOUND            MODEL_NOT_FOUND, VERSION_NOT_FOUND, SESSION_NOT_FOUND
     ALREADY_EXISTS       SESSION_EXISTS: a fork or an import needs a free id
-    FAILED_PRECONDITION  PACKAGE_MISMATCH: load the package that stepped it, or name a version with the same state shape
+    FAILED_PRECONDITION  STEP_NOT_RETAINED: the message names the steps that are; PACKAGE_MISMATCH: load the package that
+    stepped it, or name a version with the same state shape
     RESOURCE_EXHAUSTED   SESSION_LIMIT: close sessions or add a replica; INBOX_FULL: try again
     UNAVAILABLE          DRAINING: use another replica
     """
@@ -501,6 +522,33 @@ class SessionService(object):
             '/tidegate.v1.SessionService/ForkSession',
             tidegate_dot_v1_dot_session__pb2.ForkSessionRequest.SerializeToString,
             tidegate_dot_v1_dot_session__pb2.ForkSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RewindSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidegate.v1.SessionService/RewindSession',
+            tidegate_dot_v1_dot_session__pb2.RewindSessionRequest.SerializeToString,
+            tidegate_dot_v1_dot_session__pb2.RewindSessionResponse.FromString,
             options,
             channel_credentials,
             insecure,
