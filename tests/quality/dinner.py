@@ -1,4 +1,4 @@
-"""10,000 dinners foretold one by one by a real server: python -m tests.quality.dinner"""
+"""10,000 dinners foretold one by one by a real server: python -m tests.quality dinner"""
 
 from __future__ import annotations
 
@@ -52,19 +52,18 @@ def memoryless(days: Household, unknown: Mask) -> float:
     return float(counts.max(axis=2).sum() / counts.sum())
 
 
-def main() -> int:
-    """Prints what was found; 0 when all bounds are kept."""
+def measure() -> list[Bound]:
+    """Asks a server."""
     days = random_days(DAYS, seed=0)
     unknown, known = unknown_days(DAYS, UNKNOWN_SHARE, seed=0), np.zeros(DAYS, np.bool_)
     with served() as client:
-        bounds = [
+        return [
             Bound(f"dinner, {DAYS} days", foretold(client, "known", days, known), at_least=1.0),
             Bound("dinner, 60% of yesterdays unknown", foretold(client, "unknown", days, unknown), at_least=0.999),
             Bound("the best rule without memory, all known", memoryless(days, known)),
             Bound("the best rule without memory, 60% unknown", memoryless(days, unknown)),
         ]
-    return report(bounds)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(report(measure()))

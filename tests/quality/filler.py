@@ -1,5 +1,5 @@
 """Long memory: an LSTM and a tanh RNN (Elman's, trained through time) on sentences with about 20 words between subject
-and object: python -m tests.quality.filler [SEED …]
+and object: python -m tests.quality filler
 
 Both have the same data, size, batches, number of updates and learning rate, and gradients flow back to the start of the
 sentence for both. A sentence is wrong if its form is, or if a name sees itself; who forgets the subject is wrong in a
@@ -57,16 +57,16 @@ def wrong_share(client: Client, model: str) -> float:
     return wrong / SENTENCES
 
 
-def main(seeds: Sequence[int] = SEEDS) -> int:
-    """Prints what was found; 0 when all bounds are kept."""
+def measure(seeds: Sequence[int] = SEEDS) -> list[Bound]:
+    """Trains them all, then asks a server of them."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         models = Path(folder) / "models"
         names = {(cell, seed): fit(models, cell, seed) for seed in seeds for cell in CELLS}
         with served(models) as client:
             shares = {key: wrong_share(client, name) for key, name in names.items()}
-    return report([Bound(f"{cell}, seed {seed}: wrong", shares[cell, seed], **CELLS[cell]) for cell, seed in shares])
+    return [Bound(f"{cell}, seed {seed}: wrong", shares[cell, seed], **CELLS[cell]) for cell, seed in shares]
 
 
 if __name__ == "__main__":
-    sys.exit(main([int(seed) for seed in sys.argv[1:]] or SEEDS))
+    sys.exit(report(measure([int(seed) for seed in sys.argv[1:]] or SEEDS)))

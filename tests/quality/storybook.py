@@ -1,4 +1,4 @@
-"""10,000 sentences of the storybook and of its contrast, by a real server: python -m tests.quality.storybook"""
+"""10,000 sentences of the storybook and of its contrast, by a real server: python -m tests.quality storybook"""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def wrong(found: list[tuple[str, ...]]) -> int:
     return sum(bool(mistakes(sentence)) for sentence in found)
 
 
-def main() -> int:
-    """Prints what was found; 0 when all bounds are kept."""
+def measure() -> list[Bound]:
+    """Asks a server."""
     bounds = []
     with served() as client:
         for name, generation, most in (("min-p 0.05", Generation(min_p=MIN_P), 0), ("bare", Generation(), 30)):
@@ -49,8 +49,8 @@ def main() -> int:
             kinds = Counter(kind for sentence in found for kind in mistakes(sentence))
             bounds += [Bound(f"storybook-rnn, {name}: {kind}", kinds[kind], at_least=100) for kind in list(Mistake)[:3]]
         click.echo("storybook-rnn writes: " + " ".join(map(written, found[:12])))
-    return report(bounds)
+    return bounds
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(report(measure()))

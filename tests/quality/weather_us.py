@@ -1,5 +1,5 @@
 """`weather-us` on the last fifth of 2013, beside persistence and the mean of the season, through a real server:
-python -m tests.quality.weather_us
+python -m tests.quality weather_us
 
 The mean of the season is, for each station and feature, a constant and one sine and cosine of the day of the year,
 fitted by least squares to the first four fifths. What it says of the last fifth, autumn and early winter, is in part an
@@ -82,8 +82,8 @@ def errors(said: Array, days: Days) -> Array:
     return mean
 
 
-def main() -> int:
-    """Prints what was found; 0 when the model is better than persistence on every feature.
+def measure() -> list[Bound]:
+    """Each feature must be better than persistence.
 
     For rain, look at the last line too: most days have none."""
     days = days_of_2013()
@@ -97,8 +97,8 @@ def main() -> int:
         bounds.append(Bound(f"{name}, {unit}: mean of the season", season[place]))
     none = errors(np.zeros_like(days.values[1:]), days)[FEATURES.index("precipitation")]
     bounds.append(Bound("precipitation, in: none, every day", none))
-    return report(bounds)
+    return bounds
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(report(measure()))
