@@ -1,0 +1,1 @@
+"""Stores: where checkpoints of sessions live. One protocol, one contract suite (`tests/store`), several places."""
