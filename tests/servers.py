@@ -33,6 +33,7 @@ class RunningServer:
         line = self.process.stdout.readline()
         if not line:
             self.process.wait(STOP_SECONDS_MAX)
+            self.process.stdout.close()
             raise RuntimeError(f"the server did not start (exit code {self.process.returncode}): {self.log}")
         addresses = json.loads(line)
         self.grpc: str = addresses["grpc"]

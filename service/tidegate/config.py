@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -51,6 +51,9 @@ class Limits(BaseModel):
     stream_messages_max: int = Field(default=64, ge=1, description="messages of a stream read but not answered")
     stream_rows_max: int = Field(default=32_768, ge=1, description="rows of a stream read but not answered")
 
+    # Durability.
+    checkpoint_seconds: float = Field(default=1.0, gt=0, description="how often sessions that moved are saved")
+
     # Forecasts.
     forecast_horizon_max: int = Field(default=1000, ge=1, le=100_000, description="steps ahead of one forecast")
     forecast_scenarios_max: int = Field(default=16_384, ge=1, description="scenarios of one call")
@@ -90,11 +93,19 @@ class Settings(BaseSettings):
     http_port: int = Field(default=8002, ge=0, le=65_535, description="port of /metrics /livez /readyz; 0 picks one")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where states live and steps run")
     threads: int = Field(default=0, ge=0, le=256, description="threads of one step on CPU; 0: the number of cores")
-    store: Literal["memory"] = Field(default="memory", description="where sessions are kept: in memory alone, so far")
+    store: str = Field(default="memory", description="where checkpoints are kept: memory (none) or sqlite:PATH")
     insecure: bool = Field(default=False, description="listen beyond loopback without TLS and auth")
     log_format: Literal["plain", "json"] = Field(default="plain", description="how log lines look")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least level logged")
     limits: Limits = Limits()
+
+    @field_validator("store")
+    @classmethod
+    def _store_is_known(cls, value: str) -> str:
+        kind, _, path = value.partition(":")
+        if value != "memory" and (kind != "sqlite" or not path):
+            raise ValueError("must be memory or sqlite:PATH")
+        return value
 
     @classmethod
     def settings_customise_sources(

@@ -181,10 +181,14 @@ MEANINGS: Mapping[Reason, Meaning] = {
         Code.UNIMPLEMENTED, "the server does not know this call", "Use a client and a server of like versions."
     ),
     Reason.BAD_FORECAST: Meaning(
-        _BAD, "the forecast that is asked for does not fit the model", "Ask as forecast.proto says; GetModel names more."
+        _BAD,
+        "the forecast that is asked for does not fit the model",
+        "Ask as forecast.proto says; GetModel names more.",
     ),
     Reason.FORECAST_LIMIT: Meaning(
-        _FULL, "the forecast is larger than the server makes at once", "Ask for fewer scenarios, samples or steps a call."
+        _FULL,
+        "the forecast is larger than the server makes at once",
+        "Ask for fewer scenarios, samples or steps a call.",
     ),
     Reason.NO_PREDICTION: Meaning(
         Code.FAILED_PRECONDITION,

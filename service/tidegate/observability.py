@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable
 
+from tidegate.durability import Durability
 from tidegate.engine.catalog import Catalog
 from tidegate.engine.device import device_memory_used, torch_version
 from tidegate.engine.loop import EngineHost
@@ -65,3 +66,15 @@ def register(
             for lane in catalog.lanes.values()
         ],
     )
+
+
+def register_durability(metrics: Metrics, durability: Durability) -> None:
+    """The same for checkpoints, where there is a store."""
+    metrics.gauge(
+        "tidegate_checkpoint_lag_seconds",
+        "Age of the oldest change that may not be saved; 0 when all is.",
+        lambda: durability.lag_seconds,
+    )
+    metrics.counter("tidegate_checkpoints_saved", "Checkpoints written.", lambda: durability.saved)
+    metrics.counter("tidegate_checkpoint_failures", "Passes that the store did not take.", lambda: durability.failures)
+    metrics.counter("tidegate_sessions_restored", "Sessions made of checkpoints.", lambda: durability.restored)

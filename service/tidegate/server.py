@@ -14,10 +14,12 @@ import signal
 import time
 from collections.abc import Coroutine
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from tidegate import logs, observability
 from tidegate.config import Settings
+from tidegate.durability import Durability
 from tidegate.engine.catalog import Catalog, Changes
 from tidegate.engine.device import choose_device, cores, memory_bytes, use_one_thread
 from tidegate.engine.engine import Engine
@@ -27,6 +29,8 @@ from tidegate.engine.sessions import Sessions
 from tidegate.errors import ConfigError, TidegateError
 from tidegate.metrics import Metrics
 from tidegate.model import repository
+from tidegate.store.protocol import StoreError
+from tidegate.store.sqlite import SqliteStore
 from tidegate.web.http import HttpServer
 from tidegate.wire.frontend import FrontEnd
 from tidegate.wire.server import GrpcServer
@@ -52,6 +56,7 @@ class Server:
         engine = Engine(self.catalog, self.sessions, inbox, self.metrics, clock=time.monotonic)
         self.host = EngineHost(engine, limits.sweep_seconds)
         self.front = FrontEnd(self.host, limits)
+        self.durability = _durability(self.host, settings)
         self._ready = False
         self._stopping = asyncio.Event()
         self._http = HttpServer(self.metrics.registry, lambda: self._ready)
@@ -60,6 +65,8 @@ class Server:
         observability.register(
             self.metrics, version("tidegate"), device, self.catalog, self.sessions, self.host, self.front
         )
+        if self.durability is not None:
+            observability.register_durability(self.metrics, self.durability)
 
     async def run(self) -> None:
         """Serves until `stop`, then drains. Raises ConfigError when it cannot begin."""
@@ -71,6 +78,7 @@ class Server:
             raise ConfigError(f"models: nothing in {settings.models} can be served: {why}")
         self.host.start()
         try:
+            await self._restore()
             http_port = await self._http.start(settings.host, settings.http_port)
             grpc_port = await grpc_server.start(settings.host, settings.port)
         except ConfigError:
@@ -87,6 +95,14 @@ class Server:
         log.info("ready, grpc on %s, http on %s", addresses["grpc"], addresses["http"])
         await self._stopping.wait()
         await self._drain(grpc_server)
+
+    async def _restore(self) -> None:
+        """Sessions of the store, before anyone may ask for them; raises ConfigError."""
+        if self.durability is not None:
+            try:
+                await self.durability.start()
+            except StoreError as error:
+                raise ConfigError(f"store: {error}") from None
 
     def stop(self) -> None:
         """Begins the drain. Safe to call again."""
@@ -138,9 +154,20 @@ class Server:
         await grpc_server.stop(min(CLOSE_SECONDS, max(0.0, (deadline - time.monotonic()) / 2)))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(0.1, deadline - time.monotonic())):
+                if self.durability is not None:
+                    await self.host.quiet()
+                    await self.durability.stop()
                 await self.host.stop()
         await self._http.stop()
         log.info("drained")
+
+
+def _durability(host: EngineHost, settings: Settings) -> Durability | None:
+    """What keeps checkpoints, if anything does."""
+    kind, _, path = settings.store.partition(":")
+    if kind == "memory":
+        return None
+    return Durability(host, SqliteStore(Path(path)), settings.limits.checkpoint_seconds)
 
 
 def serve(settings: Settings) -> int:

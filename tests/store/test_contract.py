@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tidegate.checkpoints import Checkpoint, Key
 from tidegate.store import protocol
 from tidegate.store.memory import MemoryStore
-from tidegate.store.protocol import Checkpoint, Key, Store, StoreError, opened, sealed
+from tidegate.store.protocol import Store, StoreError, opened, sealed
 from tidegate.store.sqlite import SqliteStore
 
 STORES: dict[str, Callable[[Path], Store]] = {

@@ -7,6 +7,7 @@ iterate over this list, so that a new kind of memory is one more entry here, and
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -64,6 +65,16 @@ class Schema:
     def past(self) -> tuple[Column, ...]:
         """The columns that hold earlier values, [rewind steps, …] each."""
         return tuple(column for column in self.columns if column.past_of)
+
+    @cached_property
+    def travelling(self) -> tuple[Column, ...]:
+        """The columns that a checkpoint holds, in order."""
+        return tuple(column for column in self.columns if not column.local)
+
+    @cached_property
+    def layout(self) -> bytes:
+        """Their names, types and shapes, as JSON: what a checkpoint's bytes are made of."""
+        return json.dumps([[column.name, column.dtype, column.shape] for column in self.travelling]).encode()
 
     @property
     def row_bytes(self) -> int:

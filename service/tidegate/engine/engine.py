@@ -21,6 +21,7 @@ from tidegate.engine.forecaster import Forecaster, Stretch
 from tidegate.engine.inbox import Inbox
 from tidegate.engine.lane import Lane, Queued
 from tidegate.engine.replies import STREAM_SHIFT, Replies, RowFlag, refusals
+from tidegate.engine.saving import Saving
 from tidegate.engine.sessions import Sessions
 from tidegate.engine.stepper import TILE_ROWS
 from tidegate.errors import Reason
@@ -41,6 +42,7 @@ class Engine:
         self.outbox: list[Replies] = []
         self._metrics = metrics
         self._clock = clock
+        self.saving = Saving(catalog, sessions)
         self.forecaster = Forecaster(catalog, sessions, catalog.limits, clock)
         self._admission = Admission(catalog, sessions)
         self._turn = 0

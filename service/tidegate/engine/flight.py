@@ -122,10 +122,11 @@ def commit(flight: Flight, now: float) -> Outcomes:
     if not len(slots):
         return outcome
     if result is None:  # some states may have moved and others not: none of them can be trusted
-        host["diverged"][slots] = True
+        host["diverged"][slots] = flight.lane.slab.unsaved[slots] = True
         outcome[flight.advancing] = Reason.INTERNAL
         return outcome
     host["diverged"][slots] = ~result.finite
+    flight.lane.slab.unsaved[slots] = True
     outcome[flight.advancing] = np.where(result.finite, Reason.OK, Reason.SESSION_DIVERGED)
     taken = slice(None) if result.finite.all() else np.flatnonzero(result.finite)
     slots, rows, gaps = slots[taken], flight.advancing[taken], flight.gaps[taken]

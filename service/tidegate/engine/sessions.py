@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tidegate.checkpoints import Key
 from tidegate.config import Limits
 from tidegate.engine.catalog import Catalog
 from tidegate.engine.commands import BulkResult, Export, Page, SessionFilter, SessionInfo
@@ -35,6 +36,7 @@ class Sessions:
         self._swept = (0, 1)  # slab and slot at which the next sweep begins
         self.opened: Counter[str] = Counter()  # by model
         self.closed: Counter[tuple[str, ...]] = Counter()  # by model and reason
+        self.on_closed: Callable[[Key], None] | None = None  # told of each session that ends
 
     def __len__(self) -> int:
         return sum(slab.slots.in_use for slab in self._catalog.slabs)
@@ -256,6 +258,9 @@ class Sessions:
             lane = self._catalog.lanes[int(slab.host["version"][slot])]
             names = self.names(self._tenants[int(slab.host["tenant"][slot])], lane.model)
             del names[slab.ids[slot] or b""]
+            if self.on_closed is not None:
+                tenant = self.tenant(int(slab.host["tenant"][slot]))
+                self.on_closed(Key(tenant, lane.model, slab.ids[slot] or b""))
             lane.sessions -= 1
             self.closed[lane.model, reason] += 1
         if len(slots):
@@ -281,6 +286,10 @@ class Sessions:
             idle_seconds=now - float(host["active_at"][slot]),
             diverged=bool(host["diverged"][slot]),
         )
+
+    def tenant(self, number: int) -> str:
+        """A tenant by the number that columns hold."""
+        return self._tenants[number]
 
     def _tenant(self, tenant: str) -> int:
         if tenant not in self._tenants:

@@ -7,7 +7,9 @@ A list of chunks was rejected: every gather would have to be split by chunk.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,7 @@ class Slab:
         self.slots = SlotTable(number, capacity, CHUNK_ROWS, new=reserve)
         self.ids: list[bytes | None] = [None]
         self.next_turn: NDArray[np.int64] = reserve(capacity, "int64")  # see engine/choice.py
+        self.unsaved: NDArray[np.bool_] = reserve(capacity, "bool")  # sessions that moved since their checkpoint
         self._reserved: list[Reserved] = []
         self.host: HostColumns = {column.name: self._reserve(column, capacity) for column in schema.host}
         self.device: dict[str, torch.Tensor] = {
@@ -52,12 +55,14 @@ class Slab:
         self.host["active_at"][slots] = now
         if identity is not None:
             self.host["identity"][slots] = identity
+        self.unsaved[slots] = True
         self.next_turn[slots] = 0
         self._name(slots, ids)
         return self.slots.refs(slots)
 
     def reset(self, slots: Slots) -> None:
         """Sets to zero all that a reset clears."""
+        self.unsaved[slots] = True
         self._initialise(slots, tuple(column for column in self.schema.columns if column.cleared))
 
     def fork(self, slot: int, new_id: bytes, now: float) -> Refs:
@@ -68,6 +73,7 @@ class Slab:
         for tensor in self.device.values():
             tensor[int(copy)] = tensor[slot]
         self.host["active_at"][copy] = now
+        self.unsaved[copy] = True
         self.next_turn[copy] = 0
         self._name(slots, [new_id])
         return self.slots.refs(slots)
@@ -88,10 +94,45 @@ class Slab:
     def write(self, slot: int, row: Mapping[str, NDArray[Any]]) -> None:
         """Sets the columns that `row` has; they must be of the schema's shapes."""
         for name, value in row.items():
-            if name in self.host:
-                self.host[name][slot] = value
+            self._set(name, np.array([slot]), np.array(value)[None])
+        self.unsaved[slot] = True
+
+    def pack(self, slots: Slots) -> NDArray[np.uint8]:
+        """The rows as bytes, [n, bytes]: the columns of `schema.travelling` after each other, little-endian."""
+        index = torch.from_numpy(slots)
+        parts = []
+        for column in self.schema.travelling:
+            if column.name in self.host:
+                values = self.host[column.name][slots]
             else:
-                self.device[name][slot] = torch.from_numpy(np.array(value)).to(self.device[name].device)
+                values = self.device[column.name][index.to(self.device[column.name].device)].cpu().numpy()
+            flat = np.ascontiguousarray(values, values.dtype.newbyteorder("<")).reshape(len(slots), -1)
+            parts.append(flat.view(np.uint8).reshape(len(slots), -1))
+        return np.concatenate(parts, axis=1)
+
+    def unpack(self, slots: Slots, layout: bytes, rows: NDArray[np.uint8]) -> None:
+        """The reverse, for rows of an earlier server too: a column that the schema has not is left out, one that the
+        layout has not keeps its value. Raises ValueError where a column has another shape or type."""
+        shapes = {column.name: (column.dtype, column.shape) for column in self.schema.travelling}
+        start = 0
+        for name, dtype, shape in json.loads(layout):
+            kind = np.dtype(dtype).newbyteorder("<")
+            size = kind.itemsize * prod(shape)
+            if name in shapes:
+                if shapes[name] != (dtype, tuple(shape)):
+                    raise ValueError(f"column {name} is {dtype} {shape}, not {shapes[name]}")
+                values = np.ascontiguousarray(rows[:, start : start + size]).view(kind).reshape(len(slots), *shape)
+                self._set(name, slots, values.astype(dtype))
+            start += size
+        if start != rows.shape[1]:
+            raise ValueError(f"a row has {rows.shape[1]} bytes, its layout {start}")
+
+    def _set(self, name: str, slots: Slots, values: NDArray[Any]) -> None:
+        if name in self.host:
+            self.host[name][slots] = values
+        else:
+            column = self.device[name]
+            column[torch.from_numpy(slots).to(column.device)] = torch.from_numpy(values).to(column.device)
 
     def copies(self, slots: Slots) -> dict[str, torch.Tensor]:
         """Device columns of the given rows (a row may stand in several places), from row 1 on; row 0 is spare."""
@@ -142,11 +183,13 @@ class Slab:
             columns = self.host if column.name in self.host else self.device
             columns[column.past_of][slot] = columns[column.name][slot, place]
         self.host["retained"][slot] = number
+        self.unsaved[slot] = True
 
     def close(self, slots: Slots) -> None:
         """Frees the rows; chunks that hold nothing any more go back to the system."""
         for slot in slots.tolist():
             self.ids[slot] = None
+        self.unsaved[slots] = False
         for chunk in self.slots.give(slots).tolist():
             for reserved in self._reserved:
                 reserved.give_back(chunk * CHUNK_ROWS, (chunk + 1) * CHUNK_ROWS)

@@ -54,6 +54,11 @@ class SlotTable:
         self.chunk_use = np.zeros(-(-capacity // chunk_rows), np.int64)  # slots in use, a chunk
 
     @property
+    def grown(self) -> int:
+        """All slots from this one on were never in use."""
+        return self._grown
+
+    @property
     def free(self) -> int:
         """How many slots can still be taken."""
         return self.capacity - 1 - self.in_use

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 
-from tidegate.store.protocol import PAGE_ROWS, Checkpoint, Key
+from tidegate.checkpoints import Checkpoint, Key
+from tidegate.store.protocol import PAGE_ROWS
 
 
 class MemoryStore:

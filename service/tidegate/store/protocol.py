@@ -8,31 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+from tidegate.checkpoints import Checkpoint, Key
 
 PAGE_ROWS = 4096  # of one page of a scan
 _DIGEST_BYTES = 16
-
-
-class Key(NamedTuple):
-    """Whose checkpoint it is."""
-
-    tenant: str
-    model: str
-    session_id: bytes
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """All that is remembered of a session at a step. `layout` says what `content` is made of (`engine/record.py`)."""
-
-    key: Key
-    version: str
-    fingerprint: str
-    step: int
-    layout: bytes
-    content: bytes
 
 
 class StoreError(Exception):

@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from tidegate.store.protocol import PAGE_ROWS, Checkpoint, Key, StoreError, opened, sealed
+from tidegate.checkpoints import Checkpoint, Key
+from tidegate.store.protocol import PAGE_ROWS, StoreError, opened, sealed
 
 FORMAT = 1  # `user_version` of the file
 BUSY_SECONDS_MAX = 5.0  # another process holds the file for so long: an error

@@ -1,0 +1,175 @@
+"""Sessions that survive: a server that is killed and started again goes on, to the bit, from its last checkpoint."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sqlite3
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.identity.feeds import DERIVED, derived_package
+from tests.packages import random_package
+from tests.servers import RunningServer
+from tidegate import Client, Reason, TidegateError
+
+HOUR = np.timedelta64(1, "h")
+START = np.datetime64("2024-01-01T00", "ns")
+PATIENCE_SECONDS = 20.0
+IDS = [f"s{number}" for number in range(300)]
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """One model of each kind."""
+    folder = tmp_path / "models"
+    for name in DERIVED:
+        derived_package(folder, name)
+    return folder
+
+
+def start(models: Path, *flags: str) -> RunningServer:
+    """A server with its checkpoints beside the models."""
+    store = f"sqlite:{models.parent / 'sessions.db'}"
+    environment = {"TIDEGATE_LIMITS__CHECKPOINT_SECONDS": "0.05"}
+    return RunningServer(models, "--store", store, *flags, environment=environment)
+
+
+def saved(server: RunningServer) -> None:
+    """Returns when all that was answered by now is saved."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while server.metric("tidegate_checkpoint_lag_seconds") > 0:
+        assert time.monotonic() < deadline, "nothing is saved"
+        time.sleep(0.02)
+
+
+def rows(step: int) -> np.ndarray:
+    """What all sessions observe at a step; some values are missing."""
+    random = np.random.default_rng(step)
+    values = random.normal(3.0, 2.0, (len(IDS), 3))
+    values[random.random(values.shape) < 0.05] = np.nan
+    return values
+
+
+def stepped(server: RunningServer, model: str, steps: range) -> list[bytes]:
+    """Steps all sessions by batches; returns the predictions' bytes."""
+    with Client(server.grpc) as client, client.batches(model) as batches:
+        told = []
+        for step in steps:
+            predictions = batches.step(IDS, rows(step), times=np.full(len(IDS), START + step * HOUR))
+            assert not predictions.errors
+            assert (predictions.steps == step).all()
+            told.append(predictions.values.tobytes())
+        return told
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+def test_goes_on_to_the_bit(models: Path, end: int) -> None:
+    """Killed at once, or drained: three hundred sessions of each kind of model go on as if nothing had been."""
+    wanted = {}
+    with RunningServer(models) as calm:
+        for model in DERIVED:
+            wanted[model] = stepped(calm, model, range(1, 13))
+    told: dict[str, list[bytes]] = {model: [] for model in DERIVED}
+    for steps in (range(1, 5), range(5, 9), range(9, 13)):
+        with start(models) as server:
+            for model in DERIVED:
+                told[model] += stepped(server, model, steps)
+            if end == signal.SIGKILL:
+                saved(server)
+            server.stop(end)
+    assert told == wanted
+
+
+def test_what_ends_is_forgotten(models: Path) -> None:
+    """A closed session is not there after a restart; one that was reset has no memory; the retry of a last step is
+    still known."""
+    with start(models) as server, Client(server.grpc) as client:
+        for name in ("closed", "reset", "retried", "again"):
+            session = client.session("quantiles", name)
+            session.step([1.0, 2.0, 3.0])
+            last = session.step([2.0, 3.0, 4.0])
+        client.close_sessions("quantiles", ["closed", "again"])
+        client.reset_sessions("quantiles", ["reset"])
+        saved(server)
+        again = client.session("quantiles", "again")
+        again.resync()
+        again.step([5.0, 5.0, 5.0])
+        saved(server)
+        server.stop(signal.SIGKILL)
+    with start(models) as server, Client(server.grpc) as client:
+        assert server.metric("tidegate_sessions_restored_total") == 3
+        found = {session.id: session for session in client.sessions()}
+        assert {name: (info.step, info.steps_seen) for name, info in found.items()} == {
+            "reset": (2, 0),
+            "retried": (2, 2),
+            "again": (1, 1),
+        }
+        assert client.session("quantiles", "retried").forecast(1).values.tobytes() == last.values.tobytes()
+
+
+def test_a_package_that_is_gone(models: Path) -> None:
+    """Sessions whose package is not loaded stay in the store, are named in the log, and are back when it is."""
+    with start(models) as server:
+        for model in ("quantiles", "words"):
+            stepped(server, model, range(1, 3))
+    shutil.move(models / "words", models.parent / "away")
+    with start(models) as server, Client(server.grpc) as client:
+        assert len(list(client.sessions())) == len(IDS)
+        assert "stays in the store" in server.log
+        assert "and 297 more" in server.log
+        with pytest.raises(TidegateError) as caught:
+            client.session("words", "s1").info()
+        assert caught.value.reason is Reason.MODEL_NOT_FOUND
+    shutil.move(models.parent / "away", models / "words")
+    with start(models) as server:
+        stepped(server, "words", range(3, 5))
+
+
+def test_a_damaged_row_harms_no_other(models: Path) -> None:
+    """It is counted, and all else serves on."""
+    with start(models) as server:
+        stepped(server, "quantiles", range(1, 3))
+    with sqlite3.connect(models.parent / "sessions.db") as file:
+        file.execute("UPDATE sessions SET content = x'00' WHERE session_id = ?", (b"s7",))
+    with start(models) as server, Client(server.grpc) as client:
+        assert "restored 299 sessions; 1 damaged" in server.log
+        assert client.session("quantiles", "s8").info().step == 2
+        assert client.session("quantiles", "s7").step([1.0, 2.0, 3.0]).created
+
+
+def test_a_store_that_fails(models: Path) -> None:
+    """While the store cannot be written, steps go on and the lag grows; when it can, everything is saved."""
+    with start(models) as server:
+        stepped(server, "quantiles", range(1, 3))
+        saved(server)
+        blocker = sqlite3.connect(models.parent / "sessions.db", isolation_level=None)
+        blocker.execute("BEGIN EXCLUSIVE")
+        stepped(server, "quantiles", range(3, 5))
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not server.metric("tidegate_checkpoint_failures_total"):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert server.metric("tidegate_checkpoint_lag_seconds") > 1.0
+        stepped(server, "quantiles", range(5, 7))
+        blocker.execute("ROLLBACK")
+        blocker.close()
+        saved(server)
+        server.stop(signal.SIGKILL)
+    with start(models) as server:
+        stepped(server, "quantiles", range(7, 9))
+
+
+def test_what_cannot_be_a_store(tmp_path: Path) -> None:
+    """A wrong setting and a file that is no database end the start with one line and exit code 2."""
+    random_package(tmp_path / "models")
+    (tmp_path / "text").write_text("no database, " * 100)
+    for store, problem in (
+        ("redis", "must be memory or sqlite:PATH"),
+        (f"sqlite:{tmp_path / 'text'}", "not a database"),
+    ):
+        with pytest.raises(RuntimeError, match=problem):
+            RunningServer(tmp_path / "models", "--store", store)
