@@ -7,10 +7,14 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+import torch
 from onnx import helper, load_from_string
 
 from tests.graphs import foreign_graph
 from tests.importers.command import imported, refusal
+from tests.importers.test_onnx import single_step
+from tests.model.test_bit_identity import assert_rows_keep_their_bits
+from tidegate.model.graph import GraphKernel
 from tidegate.training.importers.agreement import served_predictions
 
 STATES = ("--state", "h_in:h_out", "--state", "m_in:m_out")
@@ -34,6 +38,19 @@ def test_a_foreign_graph_is_served_as_it_is(tmp_path: Path, batch: int | str) ->
         expected.append(y)
     assert np.abs(expected).max() > 0.05  # the comparison is of something
     np.testing.assert_allclose(served_predictions(package, x), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("sequence_first", [True, False])
+@torch.inference_mode()
+def test_an_operator_with_sequence_axes_runs_as_it_is(tmp_path: Path, sequence_first: bool) -> None:
+    """An LSTM of 64 in a graph of one step, time or batch first, agrees, and its rows keep their bits in any tile."""
+    file = tmp_path / "net.onnx"
+    file.write_bytes(single_step(64, sequence_first))
+    package = imported("onnx", file, "--state", "h_in:h_out", "--state", "c_in:c_out")
+    assert package.manifest.graph is not None
+    axis = 0 if sequence_first else 1
+    assert (package.manifest.graph.sequence_axis, package.manifest.graph.output_sequence_axis) == (axis, axis)
+    assert_rows_keep_their_bits(GraphKernel(package, torch.device("cpu")), seed=7)
 
 
 WRONG = {

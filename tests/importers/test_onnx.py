@@ -23,14 +23,16 @@ PEEPHOLES = 7  # place of an LSTM's P
 Weights = dict[str, NDArray[Any]]
 
 
-def recurrent(op: str, x: str, width: int, peepholes: bool = False, **options: Any) -> tuple[NodeProto, Weights]:
+def recurrent(
+    op: str, x: str, width: int, peepholes: bool = False, hidden: int = HIDDEN, **options: Any
+) -> tuple[NodeProto, Weights]:
     """A node that makes `{x}_y` [steps, 1, rows, hidden], `{x}_h` and, of an LSTM, `{x}_c`; and its weights."""
     random, gates = np.random.default_rng(len(x)), GATES[op]
-    shapes = {"W": (1, gates * HIDDEN, width), "R": (1, gates * HIDDEN, HIDDEN), "B": (1, 2 * gates * HIDDEN)}
+    shapes = {"W": (1, gates * hidden, width), "R": (1, gates * hidden, hidden), "B": (1, 2 * gates * hidden)}
     names = [f"{x}_{name}" for name in shapes]
     inputs = [x, *names]
     if peepholes:
-        shapes["P"] = (1, 3 * HIDDEN)
+        shapes["P"] = (1, 3 * hidden)
         names.append(f"{x}_P")
         inputs += [""] * (PEEPHOLES - len(inputs)) + [f"{x}_P"]
     weights: Weights = {
@@ -38,13 +40,13 @@ def recurrent(op: str, x: str, width: int, peepholes: bool = False, **options: A
         for name, shape in zip(names, shapes.values(), strict=True)
     }
     outputs = [f"{x}_y", f"{x}_h", *([f"{x}_c"] if op == "LSTM" else [])]
-    return helper.make_node(op, inputs, outputs, name=f"{x}_cell", hidden_size=HIDDEN, **options), weights
+    return helper.make_node(op, inputs, outputs, name=f"{x}_cell", hidden_size=hidden, **options), weights
 
 
-def head(x: str, relu: bool = False) -> tuple[list[NodeProto], Weights]:
+def head(x: str, relu: bool = False, hidden: int = HIDDEN) -> tuple[list[NodeProto], Weights]:
     """From x [steps, rows, hidden] to `y`, by MatMul and Add."""
     random = np.random.default_rng(9)
-    widths = [HIDDEN, 8, OUTPUTS] if relu else [HIDDEN, OUTPUTS]
+    widths = [hidden, 8, OUTPUTS] if relu else [hidden, OUTPUTS]
     weights: Weights = {"axis1": np.array([1])}
     nodes: list[NodeProto] = []
     for index in range(len(widths) - 1):
@@ -103,21 +105,25 @@ def last_step() -> bytes:
     return build_graph(nodes, weights, {"x": ["steps", "rows", INPUTS]}, {"y": ["rows", OUTPUTS]})
 
 
-def single_step() -> bytes:
-    """x [1, rows, inputs] and the states h and c, as inputs and outputs."""
-    node, weights = recurrent("LSTM", "x", INPUTS)
+def single_step(hidden: int = HIDDEN, sequence_first: bool = True) -> bytes:
+    """x [1, rows, inputs] and the states h and c, as inputs and outputs; or x [rows, 1, inputs]."""
+    node, weights = recurrent("LSTM", "t", INPUTS, hidden=hidden)
     node.input.extend(["", "h_in", "c_in"])
-    end, own = head("s")
+    end, own = head("s", hidden=hidden)
+    order = [0, 1, 2] if sequence_first else [1, 0, 2]
     nodes = [
+        helper.make_node("Transpose", ["x"], ["t"], perm=order),
         node,
-        helper.make_node("Identity", ["x_h"], ["h_out"]),
-        helper.make_node("Identity", ["x_c"], ["c_out"]),
-        helper.make_node("Squeeze", ["x_y", "axis1"], ["s"]),
+        helper.make_node("Identity", ["t_h"], ["h_out"]),
+        helper.make_node("Identity", ["t_c"], ["c_out"]),
+        helper.make_node("Squeeze", ["t_y", "axis1"], ["u"]),
+        helper.make_node("Transpose", ["u"], ["s"], perm=order),
         *end,
     ]
-    state: Sequence[int | str] = [1, "rows", HIDDEN]
-    inputs: Shapes = {"x": [1, "rows", INPUTS], "h_in": state, "c_in": state}
-    outputs: Shapes = {"h_out": state, "c_out": state, "y": [1, "rows", OUTPUTS]}
+    state: Sequence[int | str] = [1, "rows", hidden]
+    ends: Sequence[int | str] = [1, "rows"] if sequence_first else ["rows", 1]
+    inputs: Shapes = {"x": [*ends, INPUTS], "h_in": state, "c_in": state}
+    outputs: Shapes = {"h_out": state, "c_out": state, "y": [*ends, OUTPUTS]}
     return build_graph(nodes, weights | own, inputs, outputs)
 
 
@@ -144,7 +150,12 @@ def test_an_import_predicts_as_onnxruntime(tmp_path: Path, content: bytes, field
     np.testing.assert_allclose(served_predictions(package, x), expected, rtol=0, atol=TOLERANCE)
 
 
-SHAPES = {"batch first": batch_major(), "the last step alone": last_step(), "one step": single_step()}
+SHAPES = {
+    "batch first": batch_major(),
+    "the last step alone": last_step(),
+    "one step": single_step(),
+    "one step, batch first": single_step(sequence_first=False),
+}
 
 
 @pytest.mark.parametrize("content", SHAPES.values(), ids=SHAPES)

@@ -20,6 +20,7 @@ from tidegate.training.importers.onnx_graph import OnnxGraph
 
 Shape = list[int | str | None]
 ROWS = 3
+SHAPE_ROWS = 2  # a batch of one looks like a sequence of one
 
 
 def read_foreign(path: Path, states: Mapping[str, str]) -> tuple[Network, ForeignSource]:
@@ -43,13 +44,14 @@ def read_foreign(path: Path, states: Mapping[str, str]) -> tuple[Network, Foreig
     if not isinstance(width, int):
         raise PackageError(observed[0], f"does not say how many values it takes: {graph.inputs[observed[0]]}")
     source = ForeignSource(graph, observed[0], predicted[0], entries, axis)
-    shape = source.output_shape(width)
+    several = ForeignSource(graph, observed[0], predicted[0], entries, axis, SHAPE_ROWS)
+    shape = several.output_shape(width)
     known = Graph(
         input=observed[0],
         output=predicted[0],
         states=tuple(entries),
         sequence_axis=axis,
-        output_sequence_axis=_output_axis(predicted[0], shape, source.rows_at_once),
+        output_sequence_axis=_output_axis(predicted[0], shape, several.rows_at_once),
     )
     network = Network(
         cell="onnx",
@@ -67,12 +69,14 @@ class ForeignSource:
 
     rows, steps = ROWS, None
 
-    def __init__(self, graph: OnnxGraph, x: str, output: str, states: list[GraphState], axis: int | None) -> None:
+    def __init__(
+        self, graph: OnnxGraph, x: str, output: str, states: list[GraphState], axis: int | None, rows: int = 1
+    ) -> None:
         self.name = f"onnxruntime {onnxruntime.__version__}"
         self._session = open_session(graph.bytes)
         self._x, self._output, self._states, self._axis = x, output, states, axis
         fixed = [graph.inputs[state.input][state.batch_axis] for state in states]
-        self.rows_at_once = next((size for size in fixed if isinstance(size, int)), 1)
+        self.rows_at_once = next((size for size in fixed if isinstance(size, int)), rows)
 
     def predict(self, x: Array) -> dict[int, Array]:
         """See network.Source."""
