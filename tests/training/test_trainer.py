@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from tidegate.model.package import load_package
+from tidegate.model.inputs import Inputs
+from tidegate.model.package import Package, load_package
 from tidegate.model.reference import predict
-from tidegate.training.recipe import Recipe, load_recipe
+from tidegate.training.network import Network
+from tidegate.training.recipe import Recipe, load_recipe, make_recipe
 from tidegate.training.trainer import train
 
 RECIPE = Path(__file__).parents[2] / "models" / "weather" / "recipe.toml"
@@ -32,7 +39,7 @@ def short(recipe: Recipe, **options: Any) -> Recipe:
     return recipe.model_copy(update={"training": recipe.training.model_copy(update=options)})
 
 
-def sine(folder: Path, cell: str = "lstm") -> Recipe:
+def sine(folder: Path, cell: str = "lstm", gaps: bool = False) -> Recipe:
     """Hours of a noiseless sine, which a recurrent network predicts almost exactly and persistence does not."""
     times = np.datetime64("2024-01-01T00") + np.arange(600).astype("timedelta64[h]")
     levels = 5 + 2 * np.sin(np.arange(600) * 2 * np.pi / 12)
@@ -56,6 +63,8 @@ epochs = 40
 stretch = 60
 learning_rate = 0.02
 average = 0.9
+checkpoint_seconds = 0.0
+gap_share = {0.2 if gaps else 0.0}
 """)
     return load_recipe(folder / "recipe.toml")
 
@@ -114,3 +123,132 @@ def test_predictions_are_finite_on_any_stream(tmp_path: Path) -> None:
     """What was trained answers raw values far outside of its data with numbers."""
     package = train(short(sine(tmp_path), epochs=1), tmp_path)
     assert np.isfinite(predict(package, np.array([[1e6], [-1e6], [0.0]])).raw).all()
+
+
+def interrupted(recipe: Recipe, folder: Path, epoch: int) -> None:
+    """A training in a process of its own, killed as soon as it has done the epoch."""
+    code = (
+        "import os, signal, sys; from pathlib import Path; import torch; torch.set_num_threads(1)\n"
+        "from tidegate.training.recipe import load_recipe; from tidegate.training.trainer import train\n"
+        "last = lambda report: os.kill(os.getpid(), signal.SIGKILL) if report.epoch > int(sys.argv[3]) else None\n"
+        "train(load_recipe(Path(sys.argv[1])), Path(sys.argv[2]), progress=last)\n"
+    )
+    path = recipe.folder / "recipe.toml"
+    killed = subprocess.run([sys.executable, "-c", code, path, folder, str(epoch)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+
+
+def test_killed_training_resumes(tmp_path: Path) -> None:
+    """A training that is killed goes on to the same weights, to the bit; nothing of it is left but the version."""
+    recipe = sine(tmp_path, gaps=True)
+    whole = train(recipe, tmp_path / "whole")
+    interrupted(recipe, tmp_path / "cut", epoch=3)
+    assert [path.name for path in (tmp_path / "cut" / "sine").iterdir()] == [".training"]
+    epochs: list[int] = []
+    resumed = train(recipe, tmp_path / "cut", progress=lambda report: epochs.append(report.epoch))
+    assert epochs[0] == 4
+    assert resumed.manifest.weights_sha256 == whole.manifest.weights_sha256
+    assert resumed.manifest.metrics == whole.manifest.metrics
+    assert [path.name for path in (tmp_path / "cut" / "sine").iterdir()] == ["1"]
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_well_as_one(tmp_path: Path) -> None:
+    """Under torchrun two processes share the batches and write one version, as good as that of one process."""
+    recipe = sine(tmp_path)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    arguments = ["-m", "tidegate.training", str(tmp_path / "recipe.toml"), "--models", str(tmp_path / "two")]
+    subprocess.run([*command, *arguments], check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert [path.name for path in (tmp_path / "two" / "sine").iterdir()] == ["1"]
+    two, one = load_package(tmp_path / "two" / "sine" / "1"), train(recipe, tmp_path / "one")
+    scores = [package.manifest.metrics["validation"]["loss"] for package in (two, one)]
+    assert scores[0] < 1.5 * scores[1] + 1e-3
+
+
+def frame_of(streams: dict[str, np.ndarray]) -> pd.DataFrame:
+    """Hourly levels of several streams."""
+    hours = pd.date_range("2024-01-01", periods=len(next(iter(streams.values()))), freq="h")
+    parts = [pd.DataFrame({"time": hours, "id": name, "level": values}) for name, values in streams.items()]
+    return pd.concat(parts, ignore_index=True)
+
+
+def levels_recipe(training: dict[str, Any], **inputs: Any) -> Recipe:
+    """One target, hourly, of streams told apart by an id; predicts the change."""
+    return make_recipe(
+        {
+            "name": "levels",
+            "data": {"time": "time", "frequency": "h", "id": "id"},
+            "features": [{"name": "level", "input": inputs.pop("level", True)}],
+            "inputs": inputs,
+            "network": {"hidden_size": 16, "head": {"output": "change"}},
+            "training": {"refit": False, "learning_rate": 0.01, **training},
+        }
+    )
+
+
+@pytest.mark.parametrize("scaling", ["running", "instance"])
+def test_scales_apart_by_a_thousand(tmp_path: Path, scaling: str) -> None:
+    """Two streams of one model, one a thousand times the other: scaled by session, both beat persistence."""
+    wave = 3 + np.sin(np.arange(600) * 2 * np.pi / 24)
+    recipe = levels_recipe({"epochs": 30, "stretch": 60}, lags=[1, 2, 24], scaling=scaling)
+    for name, size in {"small": 2.0, "large": 2000.0}.items():
+        package = train(recipe, tmp_path / name, data=frame_of({"small": wave, "large": 1000 * wave}))
+        values = size * wave[:, None]
+        derived = Inputs(package.manifest).derive(values)
+        own = reference_outputs(package, derived.x)
+        error = np.abs(derived.restore(own)[300:-1] - values[301:]).mean()
+        assert error < 0.5 * np.abs(np.diff(values[300:], axis=0)).mean()
+
+
+def reference_outputs(package: Package, x: np.ndarray) -> np.ndarray:
+    """Outputs [steps, targets] in training units of one stream's inputs [steps, channels, width]."""
+    network = Network(package.manifest).eval()
+    named = {("" if name.startswith("head") else "layers.") + name: value for name, value in package.weights.items()}
+    network.load_state_dict({name: torch.tensor(value) for name, value in named.items()})
+    with torch.no_grad():
+        outputs: np.ndarray = network(torch.tensor(x, dtype=torch.float32))[0][:, 0].double().numpy()
+    return outputs
+
+
+def test_counter_at_ten_million(tmp_path: Path) -> None:
+    """A counter at 1e7 whose steps are 0.1 to 0.3: the model sees its differences and predicts the next ones."""
+    steps = 0.2 + 0.1 * np.sin(np.arange(600) * 2 * np.pi / 12)
+    counter = 1e7 + np.cumsum(steps)
+    recipe = levels_recipe({"epochs": 120, "stretch": 60}, lags=[1, 2, 3, 12], level=False)
+    package = train(recipe, tmp_path, data=frame_of({"meter": counter}))
+    error = package.manifest.metrics["test"]["level"]
+    assert error["mae"] < 0.1 * error["persistence_mae"]
+
+
+def test_vocabulary(tmp_path: Path) -> None:
+    """Words become one-hot targets of a categorical head, which learns a cycle, unknown words bridged by its own."""
+    words = np.array(["pizza", "burger", "fries"] * 120, dtype=object)
+    words[np.random.default_rng(0).random(360) < 0.2] = None
+    recipe = make_recipe(
+        {
+            "name": "dinner",
+            "features": [{"name": "dinner", "vocabulary": "auto"}],
+            "network": {"hidden_size": 16, "head": {"kind": "categorical"}},
+            "training": {"epochs": 40, "stretch": 30, "learning_rate": 0.02, "refit": False},
+        }
+    )
+    package = train(recipe, tmp_path, data=pd.DataFrame({"dinner": words}))
+    assert package.manifest.targets == ("burger", "fries", "pizza")
+    assert package.manifest.metrics["test"]["loss"] < 0.1
+
+
+def test_feedback_without_recurrence(tmp_path: Path) -> None:
+    """A network without recurrence keeps weight_hh at 0; feedback and quantiles train beside it."""
+    recipe = make_recipe(
+        {
+            "name": "plain",
+            "features": [{"name": "level"}],
+            "inputs": {"feedback": True},
+            "network": {"cell": "rnn_tanh", "recurrent": False, "hidden_size": 8, "head": {"kind": "quantile"}},
+            "training": {"epochs": 150, "stretch": 30, "learning_rate": 0.02},
+        }
+    )
+    package = train(recipe, tmp_path, data=pd.DataFrame({"level": np.sin(np.arange(300) / 2)}))
+    assert not package.weights["weight_hh_l0"].any()
+    assert package.manifest.input_width == 4
+    assert package.manifest.metrics["validation"]["relative_mae"] < 1.0

@@ -17,9 +17,7 @@ from tidegate.client import Client, Forecast, Generation
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Names the random numbers.")
 @click.option("--temperature", type=float, default=1.0, show_default=True, help="Of a categorical model's draws.")
 @click.option("--top-k", type=click.IntRange(min=0), default=0, help="Draw from so many of the likeliest; 0: all.")
-@click.option(
-    "--min-p", type=float, default=0.0, help="Draw from those with this share of the likeliest's."
-)
+@click.option("--min-p", type=float, default=0.0, help="Draw from those with this share of the likeliest's.")
 @click.option("--stop", default="", help="The category that ends a path.")
 @address
 @as_json

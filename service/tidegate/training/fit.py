@@ -140,7 +140,7 @@ class Fit:
         settings, rollout = self._material.settings, self._material.rollout
         steps = max(stretch.steps for stretch in stretches)
         gap = None
-        if settings.gap_share:
+        if settings.gap_share and random.random() < settings.gap_batches:
             gap = random_gaps(random, steps, len(stretches), settings.gap_share, settings.gap_steps)
         own = self._material.world.share(range(len(stretches)))
         batch = self._own_batch(stretches, gap, own)

@@ -166,6 +166,9 @@ class Training(Strict):
         "learns to forecast and to bridge gaps",
     )
     gap_steps: int = Field(default=24, ge=1, le=10_000, description="the longest such block; lengths are even from 1")
+    gap_batches: float = Field(
+        default=1.0, gt=0, le=1, description="share of batches that have such blocks; they take several times as long"
+    )
     patience: int = Field(default=50, ge=1, description="epochs without a better validation before training stops")
     refit: bool = Field(default=True, description="train again on training and validation, for the best epochs")
     seed: int = Field(default=0, ge=0, lt=2**32, description="of weights, stretches, dropout and gaps")
