@@ -55,6 +55,7 @@ class PredictionStream:
         self._sequence = 0
         self._in_flight: dict[int, Asked] = {}
         self._call: Any = None
+        self._begun = False  # whether the call has been told its config
         self._outgoing: asyncio.Queue[Request | None] = asyncio.Queue()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -63,8 +64,7 @@ class PredictionStream:
         if self._call is None:
             self._connection.check_open()
             self._call = self._connection.predictions.StreamPredict(metadata=self._routing_key)
-            self._outgoing = asyncio.Queue()
-            self._outgoing.put_nowait(Request(config=self._config))
+            self._outgoing, self._begun = asyncio.Queue(), False
             loop = asyncio.get_running_loop()
             self._tasks = [loop.create_task(self._read(self._call)), loop.create_task(self._write(self._call))]
             self.epoch += 1
@@ -92,6 +92,9 @@ class PredictionStream:
         self.connect()
         self._sequence += 1
         request.sequence = self._sequence
+        if not self._begun:  # with the first payload: a write after the config's refusal would hide its reason
+            request.config.CopyFrom(self._config)
+            self._begun = True
         answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
         self._in_flight[self._sequence] = Asked(request, answer)
         self._outgoing.put_nowait(request)
