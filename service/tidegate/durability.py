@@ -36,6 +36,7 @@ class Durability:
         self._writing: list[Key] = []  # on their way to the store
         self._clean = time.monotonic()  # all that had moved by then is saved
         self._task: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Event()
         host.engine.sessions.on_closed = self._closed.add
 
     @property
@@ -56,17 +57,18 @@ class Durability:
 
     async def stop(self) -> None:
         """Saves what moved, once more, and closes the store. Nothing must move meanwhile."""
+        self._stopping.set()
         if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await self._task  # a pass is never cut off: what it took would be lost on its way
             await self._pass()
         with contextlib.suppress(StoreError):
             await self._store.stop()
 
     async def _run(self) -> None:
-        while True:
-            await asyncio.sleep(self._interval)
+        while not self._stopping.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._interval):
+                    await self._stopping.wait()
             await self._pass()
 
     async def _pass(self) -> None:
