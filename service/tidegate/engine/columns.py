@@ -109,9 +109,8 @@ def session_schema(package: Package) -> Schema:
             Column("event_time", "int64", initial=NO_TIME, cleared=True),  # of the last observation, ns since 1970 UTC
             Column("digest", "uint64"),  # hash of the last observation, to tell a retry from a conflict
             Column("diverged", "bool", cleared=True),  # quarantined until reset
-            Column(
-                "active_at", "float64", local=True
-            ),  # when it was last stepped or opened, seconds of the monotonic clock
+            # When it was last stepped or opened, seconds of the monotonic clock.
+            Column("active_at", "float64", local=True),
             # Raw units; stands in for missing values.
             Column("last_input", "float64", (features,), np.nan, cleared=True),
             # For how many steps each feature has been missing.

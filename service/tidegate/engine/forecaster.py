@@ -17,7 +17,6 @@ from tidegate.config import Limits
 from tidegate.engine.catalog import Catalog
 from tidegate.engine.forecasts import Forecast, ForecastRequest
 from tidegate.engine.lane import Lane
-from tidegate.engine.sampling import Distribution
 from tidegate.engine.sessions import Sessions
 from tidegate.engine.slots import SPARE_SLOT
 from tidegate.engine.unroll import Unrolling
@@ -200,7 +199,7 @@ class Forecaster:
         future = scenario.future
         if future.size and (future.shape[1] != len(manifest.future) or len(future) >= scenario.horizon):
             return Reason.BAD_FORECAST
-        if sampling is not None and not Distribution(manifest).known:
+        if sampling is not None and not manifest.head.drawable:
             return Reason.NO_DISTRIBUTION
         if request.rows > self._rows_max(lane):
             return Reason.FORECAST_LIMIT

@@ -18,12 +18,11 @@ Rows = NDArray[np.float64]
 
 
 class Distribution:
-    """How one package's outputs are drawn from. Not every head has one: see `known`."""
+    """How one package's outputs are drawn from, if its head is `drawable`."""
 
     def __init__(self, manifest: Manifest) -> None:
         head = manifest.head
         self.head = head
-        self.known = head.kind != "regression" or bool(head.residual_std)
         self._residual_std = np.array(head.residual_std or 0.0)
         scalings = {feature.name: feature.scaling for feature in manifest.features}
         self._log1p = np.array([scalings[target].transform == "log1p" for target in manifest.targets])

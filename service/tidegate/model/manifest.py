@@ -146,6 +146,11 @@ class Head(Strict):
         """Outputs a target."""
         return len(self.levels) or 1
 
+    @property
+    def drawable(self) -> bool:
+        """Whether it says how sure it is, so that sample paths can be drawn."""
+        return self.kind != "regression" or bool(self.residual_std)
+
     @cached_property
     def intervals(self) -> dict[float, tuple[float, float]]:
         """The levels that bound an interval around the median, by its coverage."""

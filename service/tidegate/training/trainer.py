@@ -30,6 +30,7 @@ from tidegate.training.parallel import World, default_device, joined
 from tidegate.training.recipe import Recipe
 from tidegate.training.rollout import Rollout
 from tidegate.training.scores import Scores
+from tidegate.training.versions import next_version
 
 
 def train(
@@ -170,9 +171,3 @@ class _Training:
         for stream in self._dataset.streams:
             digest.update(stream.values.tobytes())
         return digest.hexdigest()
-
-
-def next_version(folder: Path) -> int:
-    """One more than the highest number that a version has; versions with other names do not count."""
-    numbers = [int(path.name) for path in folder.glob("*") if path.is_dir() and path.name.isdecimal()]
-    return max(numbers, default=0) + 1

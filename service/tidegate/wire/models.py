@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 from tidegate.engine.catalog import Changes, Entry
 from tidegate.engine.inbox import Scope
 from tidegate.engine.lane import Lane
-from tidegate.engine.sampling import Distribution
 from tidegate.errors import ConfigError, Reason, TidegateError
 from tidegate.model.manifest import Feature
 from tidegate.model.repository import natural_order
@@ -92,7 +91,7 @@ def _description(lane: Lane) -> pb.ModelDescription:
         head=manifest.head.kind,
         levels=manifest.head.levels,
         coverages=sorted(manifest.head.intervals),
-        sample_paths=Distribution(manifest).known,
+        sample_paths=manifest.head.drawable,
         calendar=[entry.field for entry in manifest.calendar],
         time_zone=manifest.time_zone,
         lag_steps_max=manifest.lag_steps_max,

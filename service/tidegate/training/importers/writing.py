@@ -13,6 +13,7 @@ from tidegate.errors import ConfigError
 from tidegate.model.package import Package, parse_manifest, save_package
 from tidegate.training.importers.agreement import Agreement, check_agreement
 from tidegate.training.importers.network import Network, Source
+from tidegate.training.versions import next_version
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def write_import(
     models: Path, meaning: Meaning, file: Path, network: Network, source: Source
 ) -> tuple[Package, Agreement]:
     """Writes the next version of `models/<name>/`, if it predicts as its source; raises ConfigError, PackageError."""
-    folder = models / meaning.name / _next_version(models / meaning.name)
+    folder = models / meaning.name / str(next_version(models / meaning.name))
     manifest = {
         "name": meaning.name,
         "version": folder.name,
@@ -92,9 +93,3 @@ def _role(name: str, features: Collection[str], targets: Collection[str]) -> str
     if name not in targets:
         return "past"
     return "target" if name in features else "output"
-
-
-def _next_version(folder: Path) -> str:
-    """One more than the highest number that a version has; versions with other names do not count."""
-    numbers = [int(path.name) for path in folder.iterdir() if path.name.isdecimal()] if folder.is_dir() else []
-    return str(max(numbers, default=0) + 1)
