@@ -6,6 +6,7 @@ else the TOML file of `--config`, else the default.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -22,6 +23,14 @@ from pydantic_settings import (
 from tidegate.errors import ConfigError
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+class Durability(StrEnum):
+    """What of a model's sessions outlives a crash: nothing, all but what moved in the last interval, every answer."""
+
+    NONE = "none"
+    INTERVAL = "interval"
+    STEP = "step"
 
 
 class Limits(BaseModel):
@@ -53,6 +62,19 @@ class Limits(BaseModel):
 
     # Durability.
     checkpoint_seconds: float = Field(default=1.0, gt=0, description="how often sessions that moved are saved")
+    checkpoint_lag_seconds_max: float = Field(
+        default=30.0, gt=0, description="a longer lag of checkpoints: unhealthy, and no new sessions"
+    )
+    lease_seconds: float = Field(
+        default=3.0, ge=0.5, description="a replica not heard of for so long has lost its sessions to those who ask"
+    )
+    handover_seconds_max: float = Field(
+        default=5.0, gt=0, description="rows wait for a session that lives elsewhere; then SESSION_MOVED"
+    )
+    stored_seconds_max: float = Field(
+        default=30 * 86_400.0, gt=0, description="a session in the store alone is forgotten after this"
+    )
+    parked_rows_max: int = Field(default=65_536, ge=1, description="rows that wait for the store; then reading stops")
 
     # Forecasts.
     forecast_horizon_max: int = Field(default=1000, ge=1, le=100_000, description="steps ahead of one forecast")
@@ -66,6 +88,17 @@ class Limits(BaseModel):
     keepalive_seconds: float = Field(default=5.0, gt=0, description="a silent peer is pinged after this")
     keepalive_timeout_seconds: float = Field(default=5.0, gt=0, description="and given up after this")
     drain_seconds_max: float = Field(default=30.0, gt=0, description="from SIGTERM to the exit")
+
+
+def _levels(text: str) -> dict[str, Durability]:
+    """`interval,weather=step` by model, "" for all others; raises ValueError."""
+    levels = {"": Durability.INTERVAL}
+    for term in text.split(","):
+        model, _, level = term.strip().rpartition("=")
+        if level not in list(Durability):
+            raise ValueError(f"{level!r} is none of {', '.join(Durability)}")
+        levels[model.strip()] = Durability(level)
+    return levels
 
 
 def default_models() -> Path:
@@ -93,7 +126,14 @@ class Settings(BaseSettings):
     http_port: int = Field(default=8002, ge=0, le=65_535, description="port of /metrics /livez /readyz; 0 picks one")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where states live and steps run")
     threads: int = Field(default=0, ge=0, le=256, description="threads of one step on CPU; 0: the number of cores")
-    store: str = Field(default="memory", description="where checkpoints are kept: memory (none) or sqlite:PATH")
+    store: str = Field(
+        default="memory", description="where checkpoints are kept: memory (none), sqlite:PATH or redis://HOST:PORT/DB"
+    )
+    durability: str = Field(
+        default="interval",
+        description="what outlives a crash: none, interval (all but the last second) or step (every answer); "
+        "by model where it differs: interval,weather=step,words=none",
+    )
     insecure: bool = Field(default=False, description="listen beyond loopback without TLS and auth")
     log_format: Literal["plain", "json"] = Field(default="plain", description="how log lines look")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least level logged")
@@ -103,9 +143,20 @@ class Settings(BaseSettings):
     @classmethod
     def _store_is_known(cls, value: str) -> str:
         kind, _, path = value.partition(":")
-        if value != "memory" and (kind != "sqlite" or not path):
-            raise ValueError("must be memory or sqlite:PATH")
+        if value != "memory" and (kind not in ("sqlite", "redis", "rediss", "unix") or not path):
+            raise ValueError("must be memory, sqlite:PATH or redis://HOST:PORT/DB")
         return value
+
+    @field_validator("durability")
+    @classmethod
+    def _durability_is_known(cls, value: str) -> str:
+        _levels(value)
+        return value
+
+    def durability_of(self, model: str) -> Durability:
+        """The level of a model's sessions; none without a store."""
+        levels = _levels(self.durability)
+        return Durability.NONE if self.store == "memory" else levels.get(model, levels[""])
 
     @classmethod
     def settings_customise_sources(

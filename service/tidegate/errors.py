@@ -30,6 +30,7 @@ class Code(IntEnum):
     UNIMPLEMENTED = 12
     INTERNAL = 13
     UNAVAILABLE = 14
+    DATA_LOSS = 15
 
 
 class Meaning(NamedTuple):
@@ -82,6 +83,10 @@ class Reason(IntEnum):
     BAD_EXPORT = 36
     PACKAGE_MISMATCH = 37
     STEP_NOT_RETAINED = 38
+    SESSION_MOVED = 39
+    SESSION_DAMAGED = 40
+    STORE_UNAVAILABLE = 41
+    CHECKPOINT_LAG = 42
 
 
 _BAD = Code.INVALID_ARGUMENT
@@ -215,6 +220,24 @@ MEANINGS: Mapping[Reason, Meaning] = {
         Code.FAILED_PRECONDITION,
         "the session was stepped by a package that is not loaded here",
         "Load that package, or name a version of the model that has the same state shape.",
+    ),
+    Reason.SESSION_MOVED: Meaning(
+        Code.ABORTED, "the session lives on another replica, which did not hand it over in time", "Try again shortly."
+    ),
+    Reason.SESSION_DAMAGED: Meaning(
+        Code.DATA_LOSS,
+        "the session's checkpoint cannot be read",
+        "Restore it from a backup, or begin it anew with a reset on its next observation.",
+    ),
+    Reason.STORE_UNAVAILABLE: Meaning(
+        Code.UNAVAILABLE,
+        "the store of checkpoints does not answer, and the session is not in memory here",
+        "Try again; the server goes on as soon as the store is back.",
+    ),
+    Reason.CHECKPOINT_LAG: Meaning(
+        _FULL,
+        "checkpoints lag behind too far for new sessions to be taken",
+        "Use another replica, or try again when tidegate_checkpoint_lag_seconds has gone down.",
     ),
 }
 

@@ -50,7 +50,8 @@ class Server:
         device = choose_device(settings.device)
         state_bytes_max = limits.state_bytes_max or memory_bytes(device) // 2
         self.metrics = Metrics()
-        self.catalog = Catalog(limits, state_bytes_max, device, settings.threads or cores())
+        threads = settings.threads or cores()
+        self.catalog = Catalog(limits, state_bytes_max, device, threads, settings.durability_of)
         self.sessions = Sessions(self.catalog, limits)
         inbox = Inbox(limits.inbox_rows_max)
         engine = Engine(self.catalog, self.sessions, inbox, self.metrics, clock=time.monotonic)

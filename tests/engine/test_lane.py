@@ -29,6 +29,7 @@ def queued(sessions: list[int], first: int = 0) -> Queued:
         deadline=rows.astype(np.float64) + 0.5,
         arrived=rows.astype(np.float64) + 0.25,
         values=np.stack((rows, -rows), axis=1).astype(np.float64),
+        strict=rows % 7 == 0,
     )
 
 

@@ -88,6 +88,7 @@ class QueueMachine(RuleBasedStateMachine):
                 deadline=np.full(len(refs), np.inf),
                 arrived=np.zeros(len(refs)),
                 values=numbers[:, None].astype(np.float64),
+                strict=np.zeros(len(refs), bool),
             ),
             self.next_turn,
         )

@@ -199,4 +199,5 @@ def _queued(
         deadline=block.deadline[rows],
         arrived=block.arrived[rows],
         values=values,
+        strict=np.full(len(rows), block.scope.strict_steps),
     )

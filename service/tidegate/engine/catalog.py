@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 
-from tidegate.config import Limits
+from tidegate.config import Durability, Limits
 from tidegate.engine.columns import Schema, session_schema
 from tidegate.engine.inbox import Scope
 from tidegate.engine.lane import Lane
@@ -48,7 +48,14 @@ class Changes:
 class Catalog:
     """Lanes by number and by name. Only the engine changes it."""
 
-    def __init__(self, limits: Limits, state_bytes_max: int, device: str, threads: int = 1) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        state_bytes_max: int,
+        device: str,
+        threads: int = 1,
+        durability_of: Callable[[str], Durability] = lambda _: Durability.NONE,
+    ) -> None:
         self.models: dict[str, Entry] = {}
         self.slabs: list[Slab] = []
         self.lanes: dict[int, Lane] = {}
@@ -56,6 +63,7 @@ class Catalog:
         self.state_bytes_max = state_bytes_max
         self._device = device
         self._threads = threads
+        self._durability_of = durability_of  # by model
         self._slab_of: dict[Schema, Slab] = {}
         self._numbers = 0
 
@@ -160,7 +168,7 @@ class Catalog:
         if isinstance(stepper, str) or isinstance(slab, str):
             entry.refused[version] = stepper if isinstance(stepper, str) else str(slab)
             return
-        lane = Lane(self._numbers, package, stepper, slab)
+        lane = Lane(self._numbers, package, stepper, slab, self._durability_of(name))
         self._numbers += 1
         entry.lanes[version] = self.lanes[lane.number] = lane
         changes.added.append(f"{name}/{version}")

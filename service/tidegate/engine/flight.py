@@ -87,7 +87,7 @@ def make_flight(lane: Lane, rows: Queued, now: float) -> Flight:
     refused[~alive] = Reason.SESSION_NOT_FOUND
     marks = digest(rows.values, rows.time, rows.reset)
     verdicts = judge(
-        Observed(rows.step, rows.time, marks, rows.reset, refused),
+        Observed(rows.step, rows.time, marks, rows.reset, refused, rows.strict),
         Remembered(
             host["step"][slots],
             host["steps_seen"][slots],

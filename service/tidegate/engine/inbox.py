@@ -24,6 +24,7 @@ class Scope:
     features: tuple[str, ...] = ()  # the order in which values come; () is the package's
     units: tuple[str, ...] = ()  # the units in which values come; () is the package's
     must_exist: bool = False  # an unknown session is refused, whatever its step
+    strict_steps: bool = False  # a step above the next is refused, also where the model imputes gaps
 
 
 @dataclass

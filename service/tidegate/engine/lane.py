@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tidegate.config import Durability
 from tidegate.engine.choice import assign_turns
 from tidegate.engine.imputation import Imputation
 from tidegate.engine.inbox import Scope
@@ -41,6 +42,7 @@ class Queued:
     deadline: NDArray[np.float64]
     arrived: NDArray[np.float64]
     values: NDArray[np.float64]
+    strict: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.ref)
@@ -145,13 +147,21 @@ def _joined(parts: list[Queued]) -> Queued:
 class Lane:
     """One loaded version of one model. `number` is what sessions remember as their version."""
 
-    def __init__(self, number: int, package: Package, stepper: Stepper, slab: Slab) -> None:
+    def __init__(
+        self,
+        number: int,
+        package: Package,
+        stepper: Stepper,
+        slab: Slab,
+        durability: Durability = Durability.NONE,
+    ) -> None:
         self.number = number
         self.package = package
         self.stepper = stepper
         self.slab = slab
         self.queue = RowQueue()
         self.retired = False
+        self.durability = durability
         self.sessions = 0
         self.imputation = Imputation(package.manifest, Scaler(package).means())
         self._identities = {session_id.encode(): number for number, session_id in enumerate(package.manifest.ids, 1)}

@@ -41,6 +41,7 @@ class Observed:
     digest: NDArray[np.uint64]
     reset: Bools
     refused: NDArray[np.uint8]
+    strict: Bools | None = None  # rows that may skip no step by their number; None: none of them
 
 
 @dataclass
@@ -78,6 +79,7 @@ def judge(observed: Observed, session: Remembered, policy: Policy) -> Verdicts:
     intervals, off_grid = _intervals(observed.time, session.time, timed, policy)
     missing = np.maximum(step - expected, intervals - 1)
     gap_max = np.where(session.steps_seen > 0, policy.gap_steps_max, 0)  # zero state has nothing to bridge with
+    skipping = (step > expected) & (False if observed.strict is None else observed.strict)
 
     rules: tuple[tuple[NDArray[np.bool_], NDArray[np.uint8] | int], ...] = (
         (observed.refused != 0, observed.refused),
@@ -85,6 +87,7 @@ def judge(observed: Observed, session: Remembered, policy: Policy) -> Verdicts:
         (same_step, Reason.STEP_CONFLICT),
         (step < expected, Reason.STEP_TOO_OLD),
         (observed.reset, ADVANCE),
+        (skipping, Reason.STEP_GAP),
         (session.diverged, Reason.SESSION_DIVERGED),
         (timed & (observed.time <= session.time), Reason.TIME_NOT_INCREASING),
         (timed & off_grid, Reason.TIME_OFF_GRID),

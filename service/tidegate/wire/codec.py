@@ -51,6 +51,7 @@ def scope_of(config: pb.StreamConfig, tenant: str) -> Scope:
         features=tuple(config.features),
         units=tuple(config.units),
         must_exist=config.on_missing == pb.ON_MISSING_FAIL,
+        strict_steps=config.strict_steps,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 
+from tidegate.config import Durability
 from tidegate.engine.catalog import Changes, Entry
 from tidegate.engine.inbox import Scope
 from tidegate.engine.lane import Lane
@@ -15,6 +16,12 @@ from tidegate.wire import codec
 from tidegate.wire.frontend import FrontEnd
 from tidegate.wire.guard import Context, Guard, Handlers
 from tidegate.wire.stubs import model_pb2 as pb
+
+DURABILITIES = {
+    Durability.NONE: pb.DURABILITY_NONE,
+    Durability.INTERVAL: pb.DURABILITY_INTERVAL,
+    Durability.STEP: pb.DURABILITY_STEP,
+}
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +105,7 @@ def _description(lane: Lane) -> pb.ModelDescription:
         known_ids=len(manifest.ids),
         channel_independent=manifest.channel_independent,
         rewind_steps=manifest.rewind_steps,
+        durability=DURABILITIES[lane.durability],
     )
 
 

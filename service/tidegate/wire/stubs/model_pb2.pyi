@@ -13,10 +13,21 @@ class VersionState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     VERSION_STATE_READY: _ClassVar[VersionState]
     VERSION_STATE_RETIRED: _ClassVar[VersionState]
     VERSION_STATE_REFUSED: _ClassVar[VersionState]
+
+class Durability(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DURABILITY_UNSPECIFIED: _ClassVar[Durability]
+    DURABILITY_NONE: _ClassVar[Durability]
+    DURABILITY_INTERVAL: _ClassVar[Durability]
+    DURABILITY_STEP: _ClassVar[Durability]
 VERSION_STATE_UNSPECIFIED: VersionState
 VERSION_STATE_READY: VersionState
 VERSION_STATE_RETIRED: VersionState
 VERSION_STATE_REFUSED: VersionState
+DURABILITY_UNSPECIFIED: Durability
+DURABILITY_NONE: Durability
+DURABILITY_INTERVAL: Durability
+DURABILITY_STEP: Durability
 
 class ModelVersion(_message.Message):
     __slots__ = ("version", "state", "fingerprint", "sessions", "problem")
@@ -66,7 +77,7 @@ class Feature(_message.Message):
     def __init__(self, name: _Optional[str] = ..., unit: _Optional[str] = ..., role: _Optional[str] = ..., categories: _Optional[_Iterable[str]] = ..., derived_only: bool = ...) -> None: ...
 
 class ModelDescription(_message.Message):
-    __slots__ = ("version", "description", "features", "targets", "frequency", "cell", "layers", "hidden_size", "state_bytes", "head", "levels", "coverages", "sample_paths", "calendar", "time_zone", "lag_steps_max", "known_ids", "channel_independent", "rewind_steps")
+    __slots__ = ("version", "description", "features", "targets", "frequency", "cell", "layers", "hidden_size", "state_bytes", "head", "levels", "coverages", "sample_paths", "calendar", "time_zone", "lag_steps_max", "known_ids", "channel_independent", "rewind_steps", "durability")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     FEATURES_FIELD_NUMBER: _ClassVar[int]
@@ -86,6 +97,7 @@ class ModelDescription(_message.Message):
     KNOWN_IDS_FIELD_NUMBER: _ClassVar[int]
     CHANNEL_INDEPENDENT_FIELD_NUMBER: _ClassVar[int]
     REWIND_STEPS_FIELD_NUMBER: _ClassVar[int]
+    DURABILITY_FIELD_NUMBER: _ClassVar[int]
     version: str
     description: str
     features: _containers.RepeatedCompositeFieldContainer[Feature]
@@ -105,7 +117,8 @@ class ModelDescription(_message.Message):
     known_ids: int
     channel_independent: bool
     rewind_steps: int
-    def __init__(self, version: _Optional[str] = ..., description: _Optional[str] = ..., features: _Optional[_Iterable[_Union[Feature, _Mapping]]] = ..., targets: _Optional[_Iterable[str]] = ..., frequency: _Optional[str] = ..., cell: _Optional[str] = ..., layers: _Optional[int] = ..., hidden_size: _Optional[int] = ..., state_bytes: _Optional[int] = ..., head: _Optional[str] = ..., levels: _Optional[_Iterable[float]] = ..., coverages: _Optional[_Iterable[float]] = ..., sample_paths: bool = ..., calendar: _Optional[_Iterable[str]] = ..., time_zone: _Optional[str] = ..., lag_steps_max: _Optional[int] = ..., known_ids: _Optional[int] = ..., channel_independent: bool = ..., rewind_steps: _Optional[int] = ...) -> None: ...
+    durability: Durability
+    def __init__(self, version: _Optional[str] = ..., description: _Optional[str] = ..., features: _Optional[_Iterable[_Union[Feature, _Mapping]]] = ..., targets: _Optional[_Iterable[str]] = ..., frequency: _Optional[str] = ..., cell: _Optional[str] = ..., layers: _Optional[int] = ..., hidden_size: _Optional[int] = ..., state_bytes: _Optional[int] = ..., head: _Optional[str] = ..., levels: _Optional[_Iterable[float]] = ..., coverages: _Optional[_Iterable[float]] = ..., sample_paths: bool = ..., calendar: _Optional[_Iterable[str]] = ..., time_zone: _Optional[str] = ..., lag_steps_max: _Optional[int] = ..., known_ids: _Optional[int] = ..., channel_independent: bool = ..., rewind_steps: _Optional[int] = ..., durability: _Optional[_Union[Durability, str]] = ...) -> None: ...
 
 class ListModelsRequest(_message.Message):
     __slots__ = ()

@@ -20,7 +20,7 @@ ON_MISSING_OPEN: OnMissing
 ON_MISSING_FAIL: OnMissing
 
 class StreamConfig(_message.Message):
-    __slots__ = ("model", "version", "features", "units", "on_missing", "levels", "dtype")
+    __slots__ = ("model", "version", "features", "units", "on_missing", "levels", "dtype", "checkpoints", "strict_steps")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     FEATURES_FIELD_NUMBER: _ClassVar[int]
@@ -28,6 +28,8 @@ class StreamConfig(_message.Message):
     ON_MISSING_FIELD_NUMBER: _ClassVar[int]
     LEVELS_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINTS_FIELD_NUMBER: _ClassVar[int]
+    STRICT_STEPS_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: str
     features: _containers.RepeatedScalarFieldContainer[str]
@@ -35,7 +37,9 @@ class StreamConfig(_message.Message):
     on_missing: OnMissing
     levels: _containers.RepeatedScalarFieldContainer[float]
     dtype: _types_pb2.DType
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., features: _Optional[_Iterable[str]] = ..., units: _Optional[_Iterable[str]] = ..., on_missing: _Optional[_Union[OnMissing, str]] = ..., levels: _Optional[_Iterable[float]] = ..., dtype: _Optional[_Union[_types_pb2.DType, str]] = ...) -> None: ...
+    checkpoints: bool
+    strict_steps: bool
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., features: _Optional[_Iterable[str]] = ..., units: _Optional[_Iterable[str]] = ..., on_missing: _Optional[_Union[OnMissing, str]] = ..., levels: _Optional[_Iterable[float]] = ..., dtype: _Optional[_Union[_types_pb2.DType, str]] = ..., checkpoints: bool = ..., strict_steps: bool = ...) -> None: ...
 
 class PredictRequest(_message.Message):
     __slots__ = ("config", "observation", "batch")
@@ -68,13 +72,29 @@ class StreamPredictRequest(_message.Message):
     def __init__(self, config: _Optional[_Union[StreamConfig, _Mapping]] = ..., sequence: _Optional[int] = ..., observation: _Optional[_Union[_types_pb2.Observation, _Mapping]] = ..., batch: _Optional[_Union[_types_pb2.ObservationBatch, _Mapping]] = ...) -> None: ...
 
 class StreamPredictResponse(_message.Message):
-    __slots__ = ("sequence", "prediction", "batch", "error")
+    __slots__ = ("sequence", "prediction", "batch", "error", "checkpoint")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     PREDICTION_FIELD_NUMBER: _ClassVar[int]
     BATCH_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     prediction: _types_pb2.Prediction
     batch: _types_pb2.PredictionBatch
     error: _status_pb2.Status
-    def __init__(self, sequence: _Optional[int] = ..., prediction: _Optional[_Union[_types_pb2.Prediction, _Mapping]] = ..., batch: _Optional[_Union[_types_pb2.PredictionBatch, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ...) -> None: ...
+    checkpoint: Checkpoint
+    def __init__(self, sequence: _Optional[int] = ..., prediction: _Optional[_Union[_types_pb2.Prediction, _Mapping]] = ..., batch: _Optional[_Union[_types_pb2.PredictionBatch, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., checkpoint: _Optional[_Union[Checkpoint, _Mapping]] = ...) -> None: ...
+
+class Checkpoint(_message.Message):
+    __slots__ = ("durable_sequence", "lagging")
+    DURABLE_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    LAGGING_FIELD_NUMBER: _ClassVar[int]
+    durable_sequence: int
+    lagging: _containers.RepeatedCompositeFieldContainer[SessionLag]
+    def __init__(self, durable_sequence: _Optional[int] = ..., lagging: _Optional[_Iterable[_Union[SessionLag, _Mapping]]] = ...) -> None: ...
+
+class SessionLag(_message.Message):
+    __slots__ = ("session_id",)
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    def __init__(self, session_id: _Optional[str] = ...) -> None: ...

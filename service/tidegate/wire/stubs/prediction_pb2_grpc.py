@@ -36,7 +36,9 @@ class PredictionServiceStub(object):
     FAILED_PRECONDITION  SESSION_DIVERGED: reset the session; NO_DISTRIBUTION: ask for point forecasts alone
     RESOURCE_EXHAUSTED   a limit of the server: wait and try again, or spread the load (SESSION_LIMIT, INBOX_FULL,
     FORECAST_LIMIT, ...)
-    UNAVAILABLE          DRAINING: connect again (to another replica) and go on
+    UNAVAILABLE          DRAINING: connect again (to another replica) and go on; STORE_UNAVAILABLE: try again
+    ABORTED              SESSION_MOVED: it lives on another replica, which did not hand it over in time; try again
+    DATA_LOSS            SESSION_DAMAGED: its checkpoint cannot be read; begin it anew with a reset
     """
 
     def __init__(self, channel):
@@ -72,7 +74,9 @@ class PredictionServiceServicer(object):
     FAILED_PRECONDITION  SESSION_DIVERGED: reset the session; NO_DISTRIBUTION: ask for point forecasts alone
     RESOURCE_EXHAUSTED   a limit of the server: wait and try again, or spread the load (SESSION_LIMIT, INBOX_FULL,
     FORECAST_LIMIT, ...)
-    UNAVAILABLE          DRAINING: connect again (to another replica) and go on
+    UNAVAILABLE          DRAINING: connect again (to another replica) and go on; STORE_UNAVAILABLE: try again
+    ABORTED              SESSION_MOVED: it lives on another replica, which did not hand it over in time; try again
+    DATA_LOSS            SESSION_DAMAGED: its checkpoint cannot be read; begin it anew with a reset
     """
 
     def Predict(self, request, context):
@@ -136,7 +140,9 @@ class PredictionService(object):
     FAILED_PRECONDITION  SESSION_DIVERGED: reset the session; NO_DISTRIBUTION: ask for point forecasts alone
     RESOURCE_EXHAUSTED   a limit of the server: wait and try again, or spread the load (SESSION_LIMIT, INBOX_FULL,
     FORECAST_LIMIT, ...)
-    UNAVAILABLE          DRAINING: connect again (to another replica) and go on
+    UNAVAILABLE          DRAINING: connect again (to another replica) and go on; STORE_UNAVAILABLE: try again
+    ABORTED              SESSION_MOVED: it lives on another replica, which did not hand it over in time; try again
+    DATA_LOSS            SESSION_DAMAGED: its checkpoint cannot be read; begin it anew with a reset
     """
 
     @staticmethod

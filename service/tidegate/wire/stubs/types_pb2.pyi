@@ -58,7 +58,7 @@ class ObservationBatch(_message.Message):
     def __init__(self, rows: _Optional[int] = ..., session_ids: _Optional[_Iterable[str]] = ..., aliases: _Optional[_Iterable[int]] = ..., steps: _Optional[_Iterable[int]] = ..., event_times_unix_ns: _Optional[_Iterable[int]] = ..., dtype: _Optional[_Union[DType, str]] = ..., values: _Optional[bytes] = ..., future_covariates: _Optional[bytes] = ..., reset: _Optional[bytes] = ...) -> None: ...
 
 class Prediction(_message.Message):
-    __slots__ = ("session_id", "step", "values", "valid_time", "steps_seen", "created", "duplicate", "imputed_features", "imputed_steps", "stale", "lower", "upper")
+    __slots__ = ("session_id", "step", "values", "valid_time", "steps_seen", "created", "duplicate", "imputed_features", "imputed_steps", "stale", "lower", "upper", "revised")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     VALUES_FIELD_NUMBER: _ClassVar[int]
@@ -71,6 +71,7 @@ class Prediction(_message.Message):
     STALE_FIELD_NUMBER: _ClassVar[int]
     LOWER_FIELD_NUMBER: _ClassVar[int]
     UPPER_FIELD_NUMBER: _ClassVar[int]
+    REVISED_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     step: int
     values: _containers.RepeatedScalarFieldContainer[float]
@@ -83,7 +84,8 @@ class Prediction(_message.Message):
     stale: bool
     lower: _containers.RepeatedScalarFieldContainer[float]
     upper: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, session_id: _Optional[str] = ..., step: _Optional[int] = ..., values: _Optional[_Iterable[float]] = ..., valid_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., steps_seen: _Optional[int] = ..., created: bool = ..., duplicate: bool = ..., imputed_features: _Optional[_Iterable[int]] = ..., imputed_steps: _Optional[int] = ..., stale: bool = ..., lower: _Optional[_Iterable[float]] = ..., upper: _Optional[_Iterable[float]] = ...) -> None: ...
+    revised: bool
+    def __init__(self, session_id: _Optional[str] = ..., step: _Optional[int] = ..., values: _Optional[_Iterable[float]] = ..., valid_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., steps_seen: _Optional[int] = ..., created: bool = ..., duplicate: bool = ..., imputed_features: _Optional[_Iterable[int]] = ..., imputed_steps: _Optional[int] = ..., stale: bool = ..., lower: _Optional[_Iterable[float]] = ..., upper: _Optional[_Iterable[float]] = ..., revised: bool = ...) -> None: ...
 
 class PredictionBatch(_message.Message):
     __slots__ = ("rows", "dtype", "values", "lower", "upper", "steps", "flags", "errors")
