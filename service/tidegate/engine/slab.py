@@ -34,6 +34,7 @@ class Slab:
         self.ids: list[bytes | None] = [None]
         self.next_turn: NDArray[np.int64] = reserve(capacity, "int64")  # see engine/choice.py
         self.unsaved: NDArray[np.bool_] = reserve(capacity, "bool")  # sessions that moved since their checkpoint
+        self.epoch: NDArray[np.int64] = reserve(capacity, "int64")  # of the claim in the store; 0: not kept there
         self._reserved: list[Reserved] = []
         self.host: HostColumns = {column.name: self._reserve(column, capacity) for column in schema.host}
         self.device: dict[str, torch.Tensor] = {
@@ -190,6 +191,7 @@ class Slab:
         for slot in slots.tolist():
             self.ids[slot] = None
         self.unsaved[slots] = False
+        self.epoch[slots] = 0
         for chunk in self.slots.give(slots).tolist():
             for reserved in self._reserved:
                 reserved.give_back(chunk * CHUNK_ROWS, (chunk + 1) * CHUNK_ROWS)

@@ -94,6 +94,11 @@ class Store(Protocol):
         with that epoch."""
         ...
 
+    async def lost(self, keys: Sequence[Key], epochs: Sequence[int]) -> list[Key]:
+        """Those of the rows that this replica does not hold with that epoch any more; changes nothing. A row that is
+        not there at all is not among them. For a replica that may have been frozen, before it goes on."""
+        ...
+
     async def release(self, keys: Sequence[Key], epochs: Sequence[int]) -> None:
         """Gives rows back, for whoever claims them next; a name that was taken and never saved is forgotten. Those that
         this replica does not hold with that epoch are left as they are."""
