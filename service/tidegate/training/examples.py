@@ -64,14 +64,14 @@ class Examples:
                 spans.append(Stretch(first, steps))
         return spans
 
-    def lanes(self, part: str, settings: Training) -> list[Stretch]:
-        """Validation or test cut into pieces of a stretch, each after as much warm-up as there is, up to a stretch."""
+    def lanes(self, part: str, stretch: int) -> list[Stretch]:
+        """Validation or test cut into pieces of `stretch` steps, each after as long a warm-up, or what there is."""
         pieces = []
         for first, stream in zip(self.firsts, self.streams, strict=True):
             begin, end = (stream.validation, stream.test) if part == "validation" else (stream.test, len(stream.times))
-            for row in range(max(begin - 1, 0), end - 1, settings.stretch):
-                warm = min(row, settings.stretch)
-                steps = min(settings.stretch, end - 1 - row)
+            for row in range(max(begin - 1, 0), end - 1, stretch):
+                warm = min(row, stretch)
+                steps = min(stretch, end - 1 - row)
                 pieces.append(Stretch(first + row - warm, warm + steps, warm))
         return pieces
 

@@ -28,10 +28,18 @@ class Errors(NamedTuple):
 
 
 class Scores:
-    """Judges networks on the lanes of one part."""
+    """Judges networks on the lanes of one part; `gap`, bool [steps, lanes], is where observations are taken away."""
 
-    def __init__(self, manifest: Manifest, examples: Examples, rollout: Rollout, lanes: list[Stretch]) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        examples: Examples,
+        rollout: Rollout,
+        lanes: list[Stretch],
+        gap: np.ndarray | None = None,
+    ) -> None:
         self._manifest, self._examples, self._rollout, self._lanes = manifest, examples, rollout, lanes
+        self._gap = gap
 
     @torch.no_grad()
     def loss(self, network: Network, settings: Training) -> float:
@@ -78,8 +86,11 @@ class Scores:
         """Outputs [steps, lanes, outputs], the piece that they are of, and its rows."""
         network.eval()
         for first in range(0, len(self._lanes), LANES_MAX):
-            batch = make_batch(self._lanes[first : first + LANES_MAX], self._examples.goal.device)
-            memory = self._rollout.start(batch) if self._rollout.by_model else None
+            lanes = self._lanes[first : first + LANES_MAX]
+            steps = max(lane.steps for lane in lanes)
+            gap = None if self._gap is None else self._gap[:steps, first : first + LANES_MAX]
+            batch = make_batch(lanes, self._examples.goal.device, gap)
+            memory = self._rollout.start(batch) if self._rollout.by_model or gap is not None else None
             piece = self._rollout.piece(network, batch, memory, None)
             outputs, _ = network(piece.x)
             yield outputs.view(*piece.goals.shape[:2], -1), piece, batch.rows

@@ -1,8 +1,8 @@
 """From a recipe to a version in the model repository: data, scaling, two fits, errors, package.
 
-The first fit, on the training part, finds the epoch that predicts the validation part best. With `refit`, a second one
-on both parts stops at that epoch. The test part is measured once, at the end, and decides nothing. A killed training
-resumes from its checkpoint.
+The first fit, on the training part, finds the epoch that predicts the validation part best (`judge.py`). With `refit`,
+a second one on both parts stops at that epoch. The test part is measured once, at the end, and decides nothing. A
+killed training resumes from its checkpoint.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from tidegate.training.data import Dataset, load
 from tidegate.training.draft import Fields, checked, draft_manifest
 from tidegate.training.examples import Examples, make_examples
 from tidegate.training.fit import Fit, Material, Progress, Report
+from tidegate.training.judge import validation_judge
 from tidegate.training.losses import Loss
 from tidegate.training.network import Network, new_network
 from tidegate.training.parallel import World, default_device, joined
@@ -96,8 +97,7 @@ class _Training:
         if finished:
             fit.average.load_state_dict(fit.best)
             return fit, fit.average
-        scores = self._scores("validation")
-        judge = None if second else lambda candidate: scores.loss(candidate, settings)
+        judge = None if second else validation_judge(self._manifest, self._examples, self._rollout, settings)
         return fit, fit.run(judge, self._saver(phase, fit, saved, progress))
 
     def _saver(self, phase: str, fit: Fit, saved: Fields, progress: Progress | None) -> Callable[[Report], None]:
@@ -115,7 +115,7 @@ class _Training:
         return done
 
     def _scores(self, part: str) -> Scores:
-        lanes = self._examples.lanes(part, self._recipe.training)
+        lanes = self._examples.lanes(part, self._recipe.training.stretch)
         return Scores(self._manifest, self._examples, self._rollout, lanes)
 
     def _relative(self, scores: Scores, network: Network) -> dict[str, float]:
