@@ -2,165 +2,183 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.store.places import Place, checkpoint, everything, put
 from tidegate.checkpoints import Checkpoint, Key
-from tidegate.store import protocol
-from tidegate.store.memory import MemoryStore
-from tidegate.store.protocol import Store, StoreError, opened, sealed
-from tidegate.store.sqlite import SqliteStore
+from tidegate.store.protocol import PAGE_ROWS, Claim, Renewal, Store, opened, sealed
 
-STORES: dict[str, Callable[[Path], Store]] = {
-    "memory": lambda _: MemoryStore(),
-    "sqlite": lambda folder: SqliteStore(folder / "new" / "sessions.db"),
-}
-
-
-def checkpoint(name: str, step: int = 1, layout: bytes = b"a", content: bytes = b"content") -> Checkpoint:
-    """One of model m, tenant t."""
-    return Checkpoint(Key("t", "m", name.encode()), "1", "f" * 64, step, layout, content)
-
-
-async def everything(store: Store) -> list[Checkpoint]:
-    """All rows, by key."""
-    return sorted([row async for page in store.scan() for row in page], key=lambda row: row.key)
-
-
-@pytest.fixture(params=STORES)
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    """An empty one."""
-    store = STORES[request.param](tmp_path)
-    await store.start()
-    yield store
-    await store.stop()
+ODD_IDS = (b"", b"\xff\xfe", b"\x00", b"a\x00b", b"1:a,", b"{}", b"*?[a]", b"a:b\r\n", bytes(range(256)))
 
 
 async def test_what_is_saved_is_found(store: Store) -> None:
-    """Rows come back as they went in, one an id asked for, None where there is none; bytes are any bytes."""
+    """Rows come back as they went in, one an id asked for, in that order; bytes are any bytes."""
     rows = [
-        checkpoint("one", content=bytes(range(256))),
-        checkpoint("zwei\n", step=2**62, layout=b"b"),
+        checkpoint(b"one", content=bytes(range(256))),
+        checkpoint(b"zwei\n", step=2**62, layout=b"b"),
         Checkpoint(Key("other", "m", b"one"), "2", "0" * 64, 5, b"", b""),
+        Checkpoint(Key("", "größe", b"one"), "ä", "", 0, bytes(range(256)), b"\x00"),
     ]
-    await store.save(rows)
-    asked = [rows[2].key, Key("t", "m", b"none"), rows[0].key, rows[0].key]
-    assert await store.load(asked) == [rows[2], None, rows[0], rows[0]]
+    epochs = await put(store, rows)
+    assert min(epochs) > 0
+    asked = [rows[2].key, Key("t", "m", b"none"), rows[0].key, rows[3].key, rows[1].key]
+    found = await store.claim(asked)
+    assert [claim.checkpoint for claim in found] == [rows[2], None, rows[0], rows[3], rows[1]]
+    assert [claim.owner for claim in found] == [""] * 5
     assert await everything(store) == sorted(rows, key=lambda row: row.key)
     assert store.damaged == 0
 
 
+async def test_ids_are_any_bytes(store: Store) -> None:
+    """No id is taken for another, or for one of another tenant or model, however they are put together."""
+    keys = [Key("t", "m", name) for name in ODD_IDS]
+    keys += [
+        Key("", "tm", b"a"),
+        Key("t", "m", b"ma"),
+        Key("t", "mm", b"a"),
+        Key("tm", "", b"a"),
+        Key("t1:m,", "", b""),
+    ]
+    rows = [Checkpoint(key, "1", "f", number, b"a", b"%d" % number) for number, key in enumerate(keys)]
+    await put(store, rows)
+    assert [claim.checkpoint for claim in await store.claim(keys)] == rows
+    assert await everything(store) == sorted(rows, key=lambda row: row.key)
+
+
 async def test_a_later_one_replaces(store: Store) -> None:
-    """There is one row a key: the last that was saved, in one call or two."""
-    await store.save([checkpoint("a", 1), checkpoint("a", 2)])
-    await store.save([checkpoint("a", 3, b"other", b"new"), checkpoint("b", 1)])
-    assert await everything(store) == [checkpoint("a", 3, b"other", b"new"), checkpoint("b", 1)]
+    """There is one row a key: the last that was saved."""
+    [first] = await put(store, [checkpoint(b"a", 1)])
+    assert await put(store, [checkpoint(b"a", 3, b"other", b"new"), checkpoint(b"b", 1)])
+    assert await everything(store) == [checkpoint(b"a", 3, b"other", b"new"), checkpoint(b"b", 1)]
+    assert await store.save([checkpoint(b"a", 4)], [first]) == []
+    assert [row.step for row in await everything(store)] == [4, 1]
+
+
+async def test_a_row_held_keeps_its_epoch_and_one_released_gets_another(store: Store) -> None:
+    """So a save of before the release is told from one of after it, and refused."""
+    row = checkpoint(b"a", 1)
+    [epoch] = await put(store, [row])
+    assert await store.claim([row.key]) == [Claim(epoch, row)]
+    await store.release([row.key], [epoch])
+    assert await store.save([checkpoint(b"a", 2)], [epoch]) == [row.key]
+    [again] = await store.claim([row.key])
+    assert again.checkpoint == row
+    assert again.epoch not in (0, epoch)
+    assert await store.save([checkpoint(b"a", 2)], [epoch]) == [row.key]
+    assert await store.lost([row.key], [epoch]) == [row.key]
+    await store.release([row.key], [epoch])  # of no effect
+    assert await store.lost([row.key], [again.epoch]) == []
+    assert await store.save([checkpoint(b"a", 3)], [again.epoch]) == []
+    assert await everything(store) == [checkpoint(b"a", 3)]
+
+
+async def test_one_refused_keeps_no_other_back(store: Store) -> None:
+    """Of one call all rows are saved, released and found lost but those whose epoch is past."""
+    rows = [checkpoint(name) for name in (b"a", b"b", b"c")]
+    keys = [row.key for row in rows]
+    epochs = await put(store, rows)
+    await store.release(keys[1:2], epochs[1:2])
+    assert await store.lost([*keys, Key("t", "m", b"never")], [*epochs, 1]) == [keys[1]]
+    later = [checkpoint(row.key.session_id, 2) for row in rows]
+    assert await store.save(later, epochs) == [keys[1]]
+    assert await everything(store) == [later[0], rows[1], later[2]]
+    await store.release(keys, epochs)
+    assert sorted(await store.lost(keys, epochs)) == keys
+
+
+async def test_a_name_that_was_never_saved_is_forgotten(store: Store) -> None:
+    """A claim without a checkpoint leaves nothing once it is released, and is no row of a scan."""
+    key = Key("t", "m", b"a")
+    [claim] = await store.claim([key])
+    assert claim == Claim(claim.epoch, None)
+    assert await everything(store) == []
+    assert await store.lost([key], [claim.epoch]) == []
+    await store.release([key], [claim.epoch])
+    assert await everything(store) == []
+    assert (await store.claim([key]))[0].checkpoint is None
 
 
 async def test_what_is_deleted_is_gone(store: Store) -> None:
-    """Deleting twice, or what never was, is no error."""
-    await store.save([checkpoint("a"), checkpoint("b")])
-    await store.delete([checkpoint("a").key, checkpoint("never").key])
-    await store.delete([checkpoint("a").key])
-    assert await everything(store) == [checkpoint("b")]
-    await store.save([])
+    """Deleting twice, or what never was, is no error; a row that nobody holds stays."""
+    rows = [checkpoint(name) for name in (b"a", b"b", b"c")]
+    epochs = await put(store, rows)
+    await store.release([rows[2].key], epochs[2:])
+    await store.delete([rows[0].key, Key("t", "m", b"never"), rows[2].key])
+    await store.delete([rows[0].key])
+    assert await everything(store) == rows[1:]
+    assert (await store.claim([rows[0].key]))[0].checkpoint is None
+
+
+async def test_nothing_asked_for(store: Store) -> None:
+    """Empty calls are no error."""
+    assert await store.claim([]) == []
+    assert await store.save([], []) == []
+    assert await store.lost([], []) == []
+    await store.release([], [])
     await store.delete([])
+    assert await store.expire() == 0
+    assert await store.renew() == Renewal()
 
 
-async def test_pages(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A scan gives every row once, in pages of no more than the limit."""
-    for module in ("memory", "sqlite"):
-        monkeypatch.setattr(f"tidegate.store.{module}.PAGE_ROWS", 3)
-    for count in (0, 3, 7):
-        await store.save([checkpoint(f"s{number}") for number in range(count)])
-        pages = [page async for page in store.scan()]
-        assert max(map(len, pages), default=0) <= 3
-        assert sorted(row.key.session_id for page in pages for row in page) == [b"s%d" % n for n in range(count)]
+async def test_a_row_that_is_not_there_is_made(store: Store) -> None:
+    """A save without a claim before is taken, and the row is held by it."""
+    assert await store.save([checkpoint(b"a")], [7]) == []
+    assert await store.save([checkpoint(b"b")], [7]) == []
+    assert await store.claim([checkpoint(b"a").key]) == [Claim(7, checkpoint(b"a"))]
+    assert await store.lost([checkpoint(b"b").key], [7]) == []
 
 
-async def test_sqlite_outlives_the_process(tmp_path: Path) -> None:
-    """What another store object wrote to the file is there, new layouts and old ones."""
-    path = tmp_path / "sessions.db"
-    for step in (1, 2, 3):
-        store = SqliteStore(path)
-        await store.start()
-        await store.save([checkpoint("a", step), checkpoint(f"b{step}", layout=b"%d" % step)])
-        await store.stop()
-    store = SqliteStore(path)
-    await store.start()
-    assert [row.step for row in await everything(store)] == [3, 1, 1, 1]
-    await store.stop()
-
-
-async def test_sqlite_saves_all_or_nothing(tmp_path: Path) -> None:
-    """A call that fails half-way leaves no row behind, and the next one works."""
-    store = SqliteStore(tmp_path / "sessions.db")
-    await store.start()
-    wrong = replace(checkpoint("b"), step="no number" * 2**3, content=None)  # type: ignore[arg-type]
-    with pytest.raises((StoreError, TypeError)):
-        await store.save([checkpoint("a", layout=b"new"), wrong])
-    assert await everything(store) == []
-    await store.save([checkpoint("a", layout=b"new")])
-    assert await everything(store) == [checkpoint("a", layout=b"new")]
-    await store.stop()
-
-
-async def test_sqlite_names_a_damaged_row_and_serves_the_others(tmp_path: Path) -> None:
-    """A row that went bad is counted and left out; its neighbours are found."""
-    path = tmp_path / "sessions.db"
-    store = SqliteStore(path)
-    await store.start()
-    await store.save([checkpoint("a"), checkpoint("b"), checkpoint("c")])
-    await store.stop()
-    with sqlite3.connect(path) as file:
-        file.execute("UPDATE sessions SET content = x'00' || substr(content, 2) WHERE session_id = ?", (b"b",))
-    store = SqliteStore(path)
-    await store.start()
-    assert [row.key.session_id for row in await everything(store)] == [b"a", b"c"]
-    assert await store.load([checkpoint("b").key]) == [None]
+async def test_a_damaged_row_is_told_and_touches_no_other(store: Store, place: Place) -> None:
+    """It is counted each time it is met, is this replica's once claimed, and is whole after the next save."""
+    rows = [checkpoint(name) for name in (b"a", b"b", b"c")]
+    epochs = await put(store, rows)
+    await store.release([row.key for row in rows], epochs)
+    await place.damage(rows[1].key)
+    assert await everything(store) == [rows[0], rows[2]]
+    assert store.damaged == 1
+    claims = await store.claim([row.key for row in rows])
+    assert [(claim.checkpoint, claim.damaged) for claim in claims] == [(rows[0], False), (None, True), (rows[2], False)]
     assert store.damaged == 2
-    await store.save([checkpoint("b", 2)])
-    assert await store.load([checkpoint("b").key]) == [checkpoint("b", 2)]
+    assert await store.save([rows[1]], [claims[1].epoch]) == []
+    assert await everything(store) == rows
+
+
+async def test_ten_thousand_rows(store: Store) -> None:
+    """A call takes as many as come, and a scan gives them all in pages of no more than the limit."""
+    rows = [checkpoint(b"%05d" % number, number, content=b"x" * 100) for number in range(10_000)]
+    keys = [row.key for row in rows]
+    epochs = await put(store, rows)
+    pages = [page async for page in store.scan()]
+    assert max(map(len, pages)) <= PAGE_ROWS
+    assert await everything(store) == rows
+    assert await store.lost(keys, epochs) == []
+    await store.release(keys, epochs)
+    assert [claim.checkpoint for claim in await store.claim(keys)] == rows
+    await store.delete(keys[1:])
+    assert await everything(store) == rows[:1]
+
+
+async def test_rows_past_their_time_are_forgotten(place: Place) -> None:
+    """What was released is forgotten after its time; what is held is not, nor what was claimed again."""
+    store = place.store(stored=1)
+    await store.start()
+    rows = [checkpoint(name) for name in (b"a", b"b", b"c")]
+    epochs = await put(store, rows)
+    await store.release([row.key for row in rows[1:]], epochs[1:])
+    assert (await store.claim([rows[2].key]))[0].checkpoint == rows[2]
+    await place.passes(2.5)
+    await store.expire()
+    assert await everything(store) == [rows[0], rows[2]]
+    assert await store.lost([rows[0].key], epochs[:1]) == []
     await store.stop()
-
-
-async def test_sqlite_refuses_what_it_cannot_read(tmp_path: Path) -> None:
-    """A file of a later format, one that is no database, and a folder that cannot be made say so."""
-    path = tmp_path / "sessions.db"
-    with sqlite3.connect(path) as file:
-        file.execute("PRAGMA user_version = 99")
-    (tmp_path / "text").write_text("no database, " * 100)
-    (tmp_path / "file").write_text("")
-    for place, problem in (
-        (path, "format 99"),
-        (tmp_path / "text", "not a database"),
-        (tmp_path / "file" / "x", "file"),
-    ):
-        store = SqliteStore(place)
-        with pytest.raises(StoreError, match=problem):
-            await store.start()
-        await store.stop()
-
-
-async def test_a_store_that_is_not_open_says_so(tmp_path: Path) -> None:
-    """Not an empty answer, and no file."""
-    store = SqliteStore(tmp_path / "sessions.db")
-    with pytest.raises(StoreError, match="not open"):
-        await store.save([checkpoint("a")])
-    await store.stop()
-    assert not (tmp_path / "sessions.db").exists()
 
 
 @given(place=st.integers(0, 22), bit=st.integers(0, 7))
 def test_any_changed_bit_is_seen(place: int, bit: int) -> None:
     """A checksum over content and key: no change of what is stored passes, and no row passes for another's."""
-    row = checkpoint("a")
+    row = checkpoint(b"a")
     stored = bytearray(sealed(row))
     assert len(stored) == 23
     fields = row.key, row.version, row.fingerprint, row.step, row.layout
@@ -168,4 +186,11 @@ def test_any_changed_bit_is_seen(place: int, bit: int) -> None:
     stored[place] ^= 1 << bit
     assert opened(*fields, bytes(stored)) is None
     assert opened(Key("t", "m", b"b"), *fields[1:], sealed(row)) is None
-    assert protocol.opened(row.key, row.version, row.fingerprint, row.step + 1, row.layout, sealed(row)) is None
+    assert opened(row.key, row.version, row.fingerprint, row.step + 1, row.layout, sealed(row)) is None
+
+
+@pytest.mark.parametrize("short", [b"", b"x"])
+def test_what_is_too_short_is_damaged(short: bytes) -> None:
+    """Nothing at all, too, is no checkpoint."""
+    row = checkpoint(b"a")
+    assert opened(row.key, row.version, row.fingerprint, row.step, row.layout, short) is None

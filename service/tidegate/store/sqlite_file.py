@@ -1,0 +1,82 @@
+"""The SQLite file: its tables, how an older one is brought up, and the lock that keeps other servers out."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+
+from tidegate.store.protocol import StoreError
+
+try:
+    import fcntl
+except ImportError:  # Windows has none; there SQLite's own locks still keep each call whole
+    fcntl = None  # type: ignore[assignment]
+
+FORMAT = 2  # `user_version` of the file; 1 had no `expires_at`
+BUSY_SECONDS_MAX = 5.0  # another process, such as a backup, holds the file for so long: an error
+
+_TABLES = """
+BEGIN IMMEDIATE;
+CREATE TABLE layouts (id INTEGER PRIMARY KEY, layout BLOB NOT NULL UNIQUE);
+CREATE TABLE sessions (
+  tenant TEXT NOT NULL, model TEXT NOT NULL, session_id BLOB NOT NULL,
+  version TEXT NOT NULL, fingerprint TEXT NOT NULL, step INTEGER NOT NULL,
+  layout INTEGER NOT NULL REFERENCES layouts (id), content BLOB NOT NULL,
+  expires_at INTEGER NOT NULL,
+  PRIMARY KEY (tenant, model, session_id));
+CREATE INDEX sessions_expires_at ON sessions (expires_at);
+PRAGMA user_version = 2;
+COMMIT;
+"""
+# Rows that are there get the default, which SQLite keeps in the schema and not in each row: no row is written.
+_FROM_1 = """
+BEGIN IMMEDIATE;
+ALTER TABLE sessions ADD COLUMN expires_at INTEGER NOT NULL DEFAULT {expires_at};
+CREATE INDEX sessions_expires_at ON sessions (expires_at);
+PRAGMA user_version = 2;
+COMMIT;
+"""
+# The connection's own, in memory: what one call asks for.
+_ASKED = "CREATE TEMP TABLE asked (place INTEGER PRIMARY KEY, tenant, model, session_id)"
+
+
+def lock(path: Path) -> int:
+    """Holds the lock beside the file; returns its descriptor: to close it, or to end the process, gives it back. The
+    lock file stays, since a process that waits at its door may have it open. Raises StoreError when it is held."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        if fcntl is not None:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise StoreError(
+            f"sqlite:{path}: is in use by another server. Stop that one, or give this one a file of its own; "
+            "servers that share sessions use redis://"
+        ) from None
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def open_file(path: Path, expires_at: int) -> sqlite3.Connection:
+    """The file, made or brought to this format; rows of one that knew no time get `expires_at` (Unix seconds).
+    Raises StoreError where it cannot be read, and sqlite3.Error."""
+    file = sqlite3.connect(path, timeout=BUSY_SECONDS_MAX, isolation_level=None)
+    try:
+        file.text_factory = lambda text: text.decode("utf-8", "replace")  # a damaged row is found by its checksum
+        file.execute("PRAGMA journal_mode = WAL")
+        file.execute("PRAGMA synchronous = FULL")  # what is saved outlives the machine's power too
+        file.execute("PRAGMA temp_store = MEMORY")
+        (found,) = file.execute("PRAGMA user_version").fetchone()
+        if found > FORMAT:
+            raise StoreError(f"sqlite:{path}: is of format {found}, and this server reads up to {FORMAT}; update it")
+        if found < FORMAT:
+            file.executescript(_TABLES if found == 0 else _FROM_1.format(expires_at=expires_at))
+        file.execute(_ASKED)
+    except BaseException:
+        file.close()
+        raise
+    return file

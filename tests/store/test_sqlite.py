@@ -1,0 +1,175 @@
+"""What is SQLite's own: the file over restarts and formats, its lock, and what it does when it cannot."""
+
+from __future__ import annotations
+
+import resource
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.store.places import Clock, checkpoint, everything, put
+from tidegate.store.protocol import StoreError, Terms, sealed
+from tidegate.store.sqlite import SqliteStore
+
+TERMS = Terms("a", stored_seconds_max=100, held_seconds_max=1000)
+
+FORMAT_1 = """
+PRAGMA journal_mode = WAL;
+CREATE TABLE layouts (id INTEGER PRIMARY KEY, layout BLOB NOT NULL UNIQUE);
+CREATE TABLE sessions (
+  tenant TEXT NOT NULL, model TEXT NOT NULL, session_id BLOB NOT NULL,
+  version TEXT NOT NULL, fingerprint TEXT NOT NULL, step INTEGER NOT NULL,
+  layout INTEGER NOT NULL REFERENCES layouts (id), content BLOB NOT NULL,
+  PRIMARY KEY (tenant, model, session_id));
+PRAGMA user_version = 1;
+"""
+
+
+@contextmanager
+def file_bytes_max(limit: int) -> Iterator[None]:
+    """The kernel refuses to let files of this process grow beyond, as a full disk does."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+async def test_it_outlives_the_process(tmp_path: Path) -> None:
+    """What another store object wrote to the file is there, new layouts and old ones, and free to be claimed."""
+    path = tmp_path / "sessions.db"
+    for step in (1, 2, 3):
+        store = SqliteStore(path, TERMS)
+        await store.start()
+        await put(store, [checkpoint(b"a", step), checkpoint(b"b%d" % step, layout=b"%d" % step)])
+        await store.stop()
+    store = SqliteStore(path, TERMS)
+    await store.start()
+    assert [row.step for row in await everything(store)] == [3, 1, 1, 1]
+    assert (await store.claim([checkpoint(b"a").key]))[0].checkpoint == checkpoint(b"a", 3)
+    await store.stop()
+
+
+async def test_it_saves_all_or_nothing(tmp_path: Path) -> None:
+    """A call that fails half-way leaves no row behind, and the next one works."""
+    store = SqliteStore(tmp_path / "sessions.db", TERMS)
+    await store.start()
+    wrong = replace(checkpoint(b"b"), step="no number" * 2**3, content=None)  # type: ignore[arg-type]
+    with pytest.raises((StoreError, TypeError)):
+        await store.save([checkpoint(b"a", layout=b"new"), wrong], [1, 1])
+    assert await everything(store) == []
+    await put(store, [checkpoint(b"a", layout=b"new")])
+    assert await everything(store) == [checkpoint(b"a", layout=b"new")]
+    await store.stop()
+
+
+async def test_a_file_of_format_1_is_brought_up(tmp_path: Path) -> None:
+    """Its rows are there, and are forgotten when their time is over, counted from the upgrade."""
+    path, clock, row = tmp_path / "sessions.db", Clock(), checkpoint(b"a", 5)
+    with sqlite3.connect(path) as file:
+        file.executescript(FORMAT_1)
+        file.execute("INSERT INTO layouts VALUES (1, ?)", (row.layout,))
+        values = (*row.key, row.version, row.fingerprint, row.step, 1, sealed(row))
+        file.execute("INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
+    file.close()
+    for held in ([row], [row, checkpoint(b"b")]):
+        store = SqliteStore(path, TERMS, clock)
+        await store.start()
+        assert await everything(store) == held
+        await put(store, [checkpoint(b"b")])
+        assert await store.expire() == 0
+        await store.stop()
+        clock.seconds += 500
+    store = SqliteStore(path, TERMS, clock)
+    await store.start()
+    clock.seconds += 101
+    assert await store.expire() == 1
+    assert await everything(store) == [checkpoint(b"b")]
+    await store.stop()
+    with sqlite3.connect(path) as file:
+        assert file.execute("PRAGMA user_version").fetchone() == (2,)
+    file.close()
+
+
+async def test_one_server_at_a_time(tmp_path: Path) -> None:
+    """The second is told to go elsewhere, and may come in when the first has left."""
+    path = tmp_path / "sessions.db"
+    first, second = SqliteStore(path, TERMS), SqliteStore(path, TERMS)
+    await first.start()
+    with pytest.raises(StoreError, match=r"sessions\.db: is in use by another server\. Stop"):
+        await second.start()
+    await put(first, [checkpoint(b"a")])
+    await first.stop()
+    await second.start()
+    assert await everything(second) == [checkpoint(b"a")]
+    await second.stop()
+
+
+async def test_it_refuses_what_it_cannot_read(tmp_path: Path) -> None:
+    """A file of a later format, one that is no database, and a folder that cannot be made say so, and stay unlocked."""
+    path = tmp_path / "sessions.db"
+    with sqlite3.connect(path) as file:
+        file.execute("PRAGMA user_version = 99")
+    file.close()
+    (tmp_path / "text").write_text("no database, " * 100)
+    (tmp_path / "file").write_text("")
+    for place, problem in (
+        (path, "format 99"),
+        (path, "format 99"),
+        (tmp_path / "text", "not a database"),
+        (tmp_path / "file" / "x", "file"),
+    ):
+        store = SqliteStore(place, TERMS)
+        with pytest.raises(StoreError, match=problem):
+            await store.start()
+        await store.stop()
+
+
+async def test_one_that_is_not_open_says_so(tmp_path: Path) -> None:
+    """Not an empty answer, and no file."""
+    store = SqliteStore(tmp_path / "sessions.db", TERMS)
+    with pytest.raises(StoreError, match="not open"):
+        await store.save([checkpoint(b"a")], [1])
+    with pytest.raises(StoreError, match="not open"):
+        await store.claim([checkpoint(b"a").key])
+    await store.stop()
+    assert not (tmp_path / "sessions.db").exists()
+
+
+async def test_a_full_disk_is_an_error_and_no_end(tmp_path: Path) -> None:
+    """Nothing of the call is saved; what was saved before is there; and it goes on when there is room again."""
+    store = SqliteStore(tmp_path / "sessions.db", TERMS)
+    await store.start()
+    [epoch] = await put(store, [checkpoint(b"a")])
+    large = [checkpoint(b"%d" % number, content=bytes(10_000)) for number in range(1000)]
+    epochs = [claim.epoch for claim in await store.claim([row.key for row in large])]
+    with (
+        file_bytes_max(1_000_000),
+        pytest.raises(StoreError, match=r"sessions\.db: (disk I/O|database or disk is full)"),
+    ):
+        await store.save(large, epochs)
+    assert await everything(store) == [checkpoint(b"a")]
+    assert await store.save([checkpoint(b"a", 2), *large], [epoch, *epochs]) == []
+    assert len(await everything(store)) == 1001
+    await store.stop()
+
+
+async def test_time_goes_on_for_what_is_held(tmp_path: Path) -> None:
+    """A row that is held is not forgotten however long ago it was saved; its time begins again."""
+    clock = Clock()
+    store = SqliteStore(tmp_path / "sessions.db", TERMS, clock)
+    await store.start()
+    [epoch] = await put(store, [checkpoint(b"a")])
+    clock.seconds += 5000
+    assert await store.expire() == 0
+    await store.release([checkpoint(b"a").key], [epoch])
+    clock.seconds += 99
+    assert await store.expire() == 0
+    clock.seconds += 2
+    assert await store.expire() == 1
+    await store.stop()
