@@ -75,6 +75,20 @@ def register_durability(metrics: Metrics, durability: Durability) -> None:
         "Age of the oldest change that may not be saved; 0 when all is.",
         lambda: durability.lag_seconds,
     )
+    departures = durability.departures
+    metrics.counter(
+        "tidegate_sessions_evicted",
+        "Sessions that left memory for the store (room, idle, moved, drain), or were lost to another replica.",
+        lambda: departures.evicted,
+        ("model", "reason"),
+    )
+    metrics.gauge(
+        "tidegate_rows_parked", "Rows that wait for their session to be fetched.", lambda: durability.rows_parked
+    )
+    metrics.counter("tidegate_sessions_lost", "Sessions that another replica took.", lambda: durability.lost)
+    metrics.counter(
+        "tidegate_sessions_moved", "Sessions asked for in vain: SESSION_MOVED.", lambda: durability.arrivals.moved
+    )
     metrics.counter("tidegate_checkpoints_saved", "Checkpoints written.", lambda: durability.saved)
     metrics.counter("tidegate_checkpoint_failures", "Passes that the store did not take.", lambda: durability.failures)
-    metrics.counter("tidegate_sessions_restored", "Sessions made of checkpoints.", lambda: durability.restored)
+    metrics.counter("tidegate_sessions_restored", "Sessions made of checkpoints.", lambda: durability.arrivals.restored)

@@ -10,11 +10,12 @@ import contextlib
 import gc
 import json
 import logging
+import secrets
 import signal
+import socket
 import time
 from collections.abc import Coroutine
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from tidegate import logs, observability
@@ -29,13 +30,14 @@ from tidegate.engine.sessions import Sessions
 from tidegate.errors import ConfigError, TidegateError
 from tidegate.metrics import Metrics
 from tidegate.model import repository
-from tidegate.store.protocol import StoreError
-from tidegate.store.sqlite import SqliteStore
+from tidegate.store.choice import open_store
+from tidegate.store.protocol import StoreError, Terms
 from tidegate.web.http import HttpServer
 from tidegate.wire.frontend import FrontEnd
 from tidegate.wire.server import GrpcServer
 
 CLOSE_SECONDS = 0.5  # for what is still open after the drain, such as watches of health, which never end by themselves
+HEALTH_SECONDS = 0.5  # between two looks at whether checkpoints lag too far
 
 log = logging.getLogger(__name__)
 
@@ -57,10 +59,10 @@ class Server:
         engine = Engine(self.catalog, self.sessions, inbox, self.metrics, clock=time.monotonic)
         self.host = EngineHost(engine, limits.sweep_seconds)
         self.front = FrontEnd(self.host, limits)
-        self.durability = _durability(self.host, settings)
+        self.durability = _durability(self.host, self.front, settings)
         self._ready = False
         self._stopping = asyncio.Event()
-        self._http = HttpServer(self.metrics.registry, lambda: self._ready)
+        self._http = HttpServer(self.metrics.registry, lambda: self._healthy)
         self._reloading = asyncio.Lock()
         self._background: set[asyncio.Task[Any]] = set()
         observability.register(
@@ -94,8 +96,25 @@ class Server:
         addresses = {"grpc": f"{host}:{grpc_port}", "http": f"{host}:{http_port}"}
         print(json.dumps(addresses), flush=True)  # noqa: T201  # the ready line is the interface
         log.info("ready, grpc on %s, http on %s", addresses["grpc"], addresses["http"])
+        if self.durability is not None:
+            self.background(self._watch_health(grpc_server))
         await self._stopping.wait()
         await self._drain(grpc_server)
+
+    @property
+    def _healthy(self) -> bool:
+        """Ready, and checkpoints are not too late."""
+        return self._ready and not (self.durability is not None and self.durability.lagging)
+
+    async def _watch_health(self, grpc_server: GrpcServer) -> None:
+        """Has gRPC's health say the same as /readyz while the server is ready."""
+        told = True
+        while self._ready:
+            await asyncio.sleep(HEALTH_SECONDS)
+            if self._healthy is not told and not self._stopping.is_set():
+                told = self._healthy
+                log.log(logging.INFO if told else logging.ERROR, "healthy: %s; see the lag of checkpoints", told)
+                await grpc_server.tell(told)
 
     async def _restore(self) -> None:
         """Sessions of the store, before anyone may ask for them; raises ConfigError."""
@@ -146,29 +165,31 @@ class Server:
         deadline = time.monotonic() + self.settings.limits.drain_seconds_max
         log.info("draining")
         self._ready = False
-        await grpc_server.unready()
+        await grpc_server.tell(healthy=False)
         self.front.drain()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.settings.limits.drain_seconds_max / 2):
                 await self.front.ended()
                 await self.host.quiet()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.1, deadline - time.monotonic())):
+                if self.durability is not None:  # before the listener closes: other replicas go on with the sessions
+                    await self.durability.stop()
         await grpc_server.stop(min(CLOSE_SECONDS, max(0.0, (deadline - time.monotonic()) / 2)))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(0.1, deadline - time.monotonic())):
-                if self.durability is not None:
-                    await self.host.quiet()
-                    await self.durability.stop()
                 await self.host.stop()
         await self._http.stop()
         log.info("drained")
 
 
-def _durability(host: EngineHost, settings: Settings) -> Durability | None:
-    """What keeps checkpoints, if anything does."""
-    kind, _, path = settings.store.partition(":")
-    if kind == "memory":
+def _durability(host: EngineHost, front: FrontEnd, settings: Settings) -> Durability | None:
+    """What keeps checkpoints, if anything does; raises ConfigError."""
+    if settings.store == "memory":
         return None
-    return Durability(host, SqliteStore(Path(path)), settings.limits.checkpoint_seconds)
+    limits = settings.limits
+    terms = Terms(f"{socket.gethostname()}-{secrets.token_hex(8)}", limits.lease_seconds, limits.stored_seconds_max)
+    return Durability(host, open_store(settings.store, terms), limits, front.mark)
 
 
 def serve(settings: Settings) -> int:

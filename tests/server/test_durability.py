@@ -15,6 +15,7 @@ from tests.identity.feeds import DERIVED, derived_package
 from tests.packages import random_package
 from tests.servers import RunningServer
 from tidegate import Client, Reason, TidegateError
+from tidegate.client.predictions import RowFlag
 
 HOUR = np.timedelta64(1, "h")
 START = np.datetime64("2024-01-01T00", "ns")
@@ -119,8 +120,7 @@ def test_a_package_that_is_gone(models: Path) -> None:
     shutil.move(models / "words", models.parent / "away")
     with start(models) as server, Client(server.grpc) as client:
         assert len(list(client.sessions())) == len(IDS)
-        assert "stays in the store" in server.log
-        assert "and 297 more" in server.log
+        assert "300 sessions of words stay in the store: PACKAGE_MISMATCH" in server.log
         with pytest.raises(TidegateError) as caught:
             client.session("words", "s1").info()
         assert caught.value.reason is Reason.MODEL_NOT_FOUND
@@ -138,7 +138,14 @@ def test_a_damaged_row_harms_no_other(models: Path) -> None:
     with start(models) as server, Client(server.grpc) as client:
         assert "restored 299 sessions; 1 damaged" in server.log
         assert client.session("quantiles", "s8").info().step == 2
-        assert client.session("quantiles", "s7").step([1.0, 2.0, 3.0]).created
+        with pytest.raises(TidegateError) as caught:
+            client.session("quantiles", "s7").step([1.0, 2.0, 3.0])
+        assert caught.value.reason is Reason.SESSION_DAMAGED
+        with client.batches("quantiles") as batches:
+            refused = batches.step(["s7", "s8"], np.ones((2, 3)))
+            assert [(error.id, error.reason) for error in refused.errors] == [("s7", Reason.SESSION_DAMAGED)]
+            begun = batches.step(["s7"], np.ones((1, 3)), reset=[True])
+        assert begun.flags[0] & RowFlag.CREATED
 
 
 def test_a_store_that_fails(models: Path) -> None:
@@ -168,7 +175,7 @@ def test_what_cannot_be_a_store(tmp_path: Path) -> None:
     random_package(tmp_path / "models")
     (tmp_path / "text").write_text("no database, " * 100)
     for store, problem in (
-        ("redis", "must be memory or sqlite:PATH"),
+        ("redis", "must be memory, sqlite:PATH or redis:"),
         (f"sqlite:{tmp_path / 'text'}", "not a database"),
     ):
         with pytest.raises(RuntimeError, match=problem):

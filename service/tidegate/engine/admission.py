@@ -9,9 +9,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from tidegate.config import Durability
 from tidegate.engine.catalog import Catalog
+from tidegate.engine.departures import Departures
 from tidegate.engine.inbox import AliasTable, Block
 from tidegate.engine.lane import Lane, Queued
+from tidegate.engine.parking import Parking
 from tidegate.engine.replies import Replies, refusals
 from tidegate.engine.sessions import Sessions, valid_id
 from tidegate.engine.slots import Refs, slabs_of, slots_of
@@ -23,13 +26,19 @@ Outcomes = NDArray[np.uint8]
 class Admission:
     """Resolves names, opens sessions, fills queues. Part of the engine's one writer."""
 
-    def __init__(self, catalog: Catalog, sessions: Sessions) -> None:
+    def __init__(self, catalog: Catalog, sessions: Sessions, departures: Departures) -> None:
+        self.parking = Parking(catalog.limits.parked_rows_max)
+        self.lagging = False  # checkpoints are so late that no new session may depend on them
         self._catalog = catalog
         self._sessions = sessions
+        self._departures = departures
 
-    def admit(self, block: Block, now: float) -> Replies | None:
-        """Queues the block's rows; returns replies to those that are refused at once."""
-        refused = np.zeros(len(block), np.uint8)
+    def admit(self, block: Block, now: float, found: Outcomes | None = None) -> Replies | None:
+        """Queues the block's rows; returns replies to those that are refused at once.
+
+        Rows of sessions that may be in the store wait until it has been asked; `found` are its answers then.
+        """
+        refused = np.zeros(len(block), np.uint8) if found is None else np.where(_anew(block, found), 0, found)
         bad = np.isinf(block.values).any(1)
         if block.future is not None:
             bad |= np.isinf(block.future).any(1)
@@ -39,15 +48,34 @@ class Admission:
         created = np.zeros(len(block), bool)
         refs = self._resolve(block, refused)
         unknown = np.flatnonzero(refs == 0)
+        parked = np.zeros(len(block), bool)
+        if len(unknown) and found is None and self._catalog.durable(block.scope.model):
+            parked = self._park(block, unknown, refused)
+            unknown = unknown[~parked[unknown]]
         if len(unknown):
             self._open(block, unknown, refs, refused, created, now)
         known = np.flatnonzero(refs != 0)
         if len(known):
             self._queue(block, known, refs, refused, created)
-        if len(known) == len(block):
+        gone = np.flatnonzero((refs == 0) & ~parked)
+        if not len(gone):
             return None
-        gone = np.flatnonzero(refs == 0)
         return refusals(block.request[gone], block.row[gone], refused[gone])
+
+    def _park(self, block: Block, unknown: NDArray[np.int64], refused: Outcomes) -> NDArray[np.bool_]:
+        """Has rows wait that nothing is wrong with; returns which, [n]."""
+        for row in unknown.tolist():
+            if not refused[row] and not valid_id(block.ids[row]):
+                refused[row] = Reason.BAD_SESSION_ID
+        waiting = unknown[refused[unknown] == 0]
+        if len(waiting) > self.parking.room:
+            refused[waiting[self.parking.room :]] = Reason.STORE_UNAVAILABLE
+            waiting = waiting[: self.parking.room]
+        if len(waiting):
+            self.parking.park(block, waiting)
+        parked = np.zeros(len(block), bool)
+        parked[waiting] = True
+        return parked
 
     def _resolve(self, block: Block, refused: Outcomes) -> Refs:
         """References of the rows' sessions, 0 where there is none (yet)."""
@@ -105,7 +133,9 @@ class Admission:
             lane = self._catalog.resolve(scope.model, scope.version)
             lane.layout(scope)
             wide = not _fits(block, lane)
-            room = self._sessions.room(lane)
+            room = self._departures.room(lane, len(unknown))
+            if self.lagging and lane.durability is not Durability.NONE:
+                raise TidegateError(Reason.CHECKPOINT_LAG)
         except TidegateError as error:
             refused[unknown] = np.where(refused[unknown] != 0, refused[unknown], error.reason)
             return
@@ -162,6 +192,12 @@ class Admission:
             rows = slabs == number
             numbers[rows] = self._catalog.slabs[number].host["version"][slots[rows]]
         return numbers
+
+
+def _anew(block: Block, found: Outcomes) -> NDArray[np.bool_]:
+    """Rows that begin their session anew although what was stored of it is lost."""
+    anew: NDArray[np.bool_] = (found == Reason.SESSION_DAMAGED) & block.reset
+    return anew
 
 
 def _fits(block: Block, lane: Lane) -> bool:

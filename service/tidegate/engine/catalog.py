@@ -73,6 +73,10 @@ class Catalog:
             (lane.model, lane.version): lane.package.fingerprint for lane in self.lanes.values() if not lane.retired
         }
 
+    def durable(self, model: str) -> bool:
+        """Whether sessions of the model live on in the store."""
+        return model in self.models and self._durability_of(model) is not Durability.NONE
+
     def resolve(self, model: str, version: str = "") -> Lane:
         """The lane for new sessions; raises TidegateError MODEL_NOT_FOUND or VERSION_NOT_FOUND."""
         entry = self.models.get(model)

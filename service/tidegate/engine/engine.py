@@ -8,17 +8,21 @@ Whoever hosts it calls these in turn, from one thread at a time; `run` may be in
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tidegate.checkpoints import Key
+from tidegate.config import Durability
 from tidegate.engine import commands
 from tidegate.engine.admission import Admission
 from tidegate.engine.catalog import Catalog
+from tidegate.engine.departures import Departures
 from tidegate.engine.flight import Flight, commit, make_flight, replies
 from tidegate.engine.forecaster import Forecaster, Stretch
-from tidegate.engine.inbox import Inbox
+from tidegate.engine.inbox import Block, Inbox
 from tidegate.engine.lane import Lane, Queued
 from tidegate.engine.replies import STREAM_SHIFT, Replies, RowFlag, refusals
 from tidegate.engine.saving import Saving
@@ -28,6 +32,21 @@ from tidegate.errors import Reason
 from tidegate.metrics import Metrics
 
 log = logging.getLogger(__name__)
+
+
+class Held(NamedTuple):
+    """Answers that wait until they are durable, and the references of their sessions."""
+
+    answers: Replies
+    refs: NDArray[np.int64]
+    model: str
+
+    def lose(self, refs: NDArray[np.int64]) -> None:
+        """Those sessions are another replica's now, which does not know of the steps that are answered here."""
+        lost = np.isin(self.refs, refs) & (self.answers.outcome == Reason.OK)
+        self.answers.outcome[lost] = Reason.SESSION_MOVED
+        self.answers.values[lost] = np.nan
+        self.answers.step[lost] = 0
 
 
 class Engine:
@@ -42,9 +61,11 @@ class Engine:
         self.outbox: list[Replies] = []
         self._metrics = metrics
         self._clock = clock
-        self.saving = Saving(catalog, sessions)
+        self.departures = Departures(catalog, sessions)
+        self.saving = Saving(catalog, sessions, self.departures)
+        self.held: list[Held] = []
         self.forecaster = Forecaster(catalog, sessions, catalog.limits, clock)
-        self._admission = Admission(catalog, sessions)
+        self.admission = Admission(catalog, sessions, self.departures)
         self._turn = 0
 
     @property
@@ -52,6 +73,11 @@ class Engine:
         """Whether there is anything for `prepare` to do."""
         lanes = self.catalog.lanes.values()
         return bool(self.inbox) or any(len(lane.queue) for lane in lanes) or len(self.forecaster) > 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is not answered yet: it waits for its turn, for the store, or until it is durable."""
+        return self.waiting or self.admission.parking.rows > 0 or bool(self.held)
 
     def execute(self, command: commands.Command) -> object:
         """Carries out a command; raises TidegateError. Not while a flight is in the air."""
@@ -89,21 +115,15 @@ class Engine:
             case commands.ListSessions(tenant, wanted, cursor, size):
                 return sessions.list(tenant, wanted, cursor, size, now)
             case commands.Sweep():
-                return sessions.sweep(now)
+                left = self.departures.sweep(now, self.catalog.limits.idle_seconds_max)
+                return sessions.sweep(now) + left
         return None
 
     def prepare(self) -> Flight | Stretch | None:
         """Admits what is in the inbox and makes up the next batch; work on forecasts when there is none, or when they
         have waited for long; None when there is neither."""
         for block in self.inbox.take():
-            try:
-                refused = self._admission.admit(block, self._clock())
-            except Exception:  # out of memory, say: these rows fail, the server goes on
-                log.exception("%d rows of %s could not be admitted", len(block), block.scope.model)
-                refused = self._failed(block.request, block.row)
-            if refused is not None:
-                self._send(refused, block.scope.model)
-                self.inbox.done(len(refused))
+            self._admit(block)
         if self.forecaster.overdue:
             stretch = self.forecaster.take()
             if stretch is not None:
@@ -121,6 +141,21 @@ class Engine:
             return None
         self._metrics.queue_wait.observe(now - rows.arrived)
         return flight
+
+    def go_on(self, outcomes: Mapping[Key, Reason]) -> None:
+        """Admits the rows that waited for these sessions: they are here now, or in no store (OK), or cannot be had."""
+        for block, found in self.admission.parking.leave(outcomes):
+            self._admit(block, found)
+
+    def _admit(self, block: Block, found: NDArray[np.uint8] | None = None) -> None:
+        try:
+            refused = self.admission.admit(block, self._clock(), found)
+        except Exception:  # out of memory, say: these rows fail, the server goes on
+            log.exception("%d rows of %s could not be admitted", len(block), block.scope.model)
+            refused = self._failed(block.request, block.row)
+        if refused is not None:
+            self._send(refused, block.scope.model)
+            self.inbox.done(len(refused))
 
     def finish(self, flight: Flight | Stretch) -> None:
         """Commits the columns of what advanced, and puts the replies to all rows into the outbox."""
@@ -140,11 +175,23 @@ class Engine:
         if flight.result is not None:
             self._metrics.batch_rows.observe(np.array([float(len(flight.batch))]))
             self._metrics.step_seconds.observe(np.array([flight.result.seconds]))
-        self._send(replies(flight, outcome), flight.lane.model)
+        self._answer(flight, replies(flight, outcome))
         self._metrics.end_to_end.observe(now - flight.rows.arrived)
         self.inbox.done(len(flight.rows))
         if flight.lane.retired:
             self.catalog.drop_unused()
+
+    def _answer(self, flight: Flight, answers: Replies) -> None:
+        """At durability `step`, answers are held until what they say is in the store."""
+        if flight.lane.durability is Durability.STEP:
+            self.held.append(Held(answers, flight.rows.ref, flight.lane.model))
+        else:
+            self._send(answers, flight.lane.model)
+
+    def let_go(self, held: list[Held]) -> None:
+        """What they say is durable."""
+        for answers, _, model in held:
+            self._send(answers, model)
 
     def _give_up(self, rows: Queued, lane: Lane) -> None:
         self._send(self._failed(rows.request, rows.row), lane.model)
@@ -188,5 +235,6 @@ class Engine:
 
     def _cancel(self, stream: int) -> None:
         self.inbox.expire(stream, STREAM_SHIFT)
+        self.admission.parking.expire(stream, STREAM_SHIFT)
         for lane in self.catalog.lanes.values():
             lane.queue.expire(stream, STREAM_SHIFT)

@@ -72,6 +72,23 @@ class Block:
     def __len__(self) -> int:
         return len(self.request)
 
+    def take(self, rows: NDArray[np.int64]) -> Block:
+        """Some of the rows, named by their ids."""
+        return Block(
+            scope=self.scope,
+            request=self.request[rows],
+            row=self.row[rows],
+            ids=[self.ids[row] for row in rows.tolist()],
+            step=self.step[rows],
+            time=self.time[rows],
+            values=self.values[rows],
+            reset=self.reset[rows],
+            deadline=self.deadline[rows],
+            arrived=self.arrived[rows],
+            future=None if self.future is None else self.future[rows],
+            table=self.table,
+        )
+
 
 class _Singles:
     """Single observations of one scope and shape, gathered as lists until the engine takes them."""

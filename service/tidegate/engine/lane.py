@@ -96,6 +96,11 @@ class RowQueue:
     def __len__(self) -> int:
         return self._rows
 
+    @property
+    def turn(self) -> int:
+        """The turn that is next: a slot whose own next one is not later has no row here."""
+        return self._now
+
     def append(self, rows: Queued, next_turn: NDArray[np.int64]) -> None:
         """Adds rows; `next_turn` is the slab's column for `assign_turns`."""
         turns = assign_turns(slots_of(rows.ref), next_turn, self._now)

@@ -12,9 +12,11 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
+from tidegate.checkpoints import Key
 from tidegate.engine.commands import Command, Sweep
 from tidegate.engine.engine import Engine
 from tidegate.engine.flight import Flight
@@ -28,6 +30,13 @@ COMMAND_SECONDS = 1e-3  # spent on commands between two steps, but for the lengt
 COMMANDS_MAX = 65_536  # commands queued; more are refused with INBOX_FULL
 
 log = logging.getLogger(__name__)
+Visit = Callable[[Sequence[Key], bool], AbstractAsyncContextManager[Mapping[Key, Reason]]]
+
+
+@asynccontextmanager
+async def _at_home(_: Sequence[Key], __: bool) -> AsyncIterator[Mapping[Key, Reason]]:
+    """Without a store every session there is is here."""
+    yield {}
 
 
 class EngineHost:
@@ -36,6 +45,9 @@ class EngineHost:
     def __init__(self, engine: Engine, sweep_seconds: float) -> None:
         self.engine = engine
         self.deliver: Callable[[Replies], None] = lambda _: None  # the front-end sets it
+        self.visit: Visit = _at_home  # what keeps sessions in a store sets these three
+        self.may_step: Callable[[], bool] = lambda: True
+        self.on_waiting: Callable[[], None] = lambda: None  # rows wait for the store, or answers until they are durable
         self._sweep_seconds = sweep_seconds
         self._commands: deque[tuple[Command | Callable[[], object], asyncio.Future[object] | None]] = deque()
         self._room: list[asyncio.Future[None]] = []
@@ -91,8 +103,8 @@ class EngineHost:
             await future
 
     async def quiet(self) -> None:
-        """Returns when nothing is queued or in flight."""
-        while self._scheduled or self._flying or self.engine.waiting or self._commands:
+        """Returns when nothing is queued or in flight, nor waits for a store."""
+        while self._scheduled or self._flying or self.engine.busy or self._commands:
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._idle.append(future)
             await future
@@ -100,7 +112,7 @@ class EngineHost:
     def _iterate(self) -> None:
         self._scheduled = False
         self._carry_out()
-        flight = self.engine.prepare()
+        flight = self.engine.prepare() if self.may_step() else None
         if flight is None:
             self._after()
         elif flight.expected_seconds <= INLINE_SECONDS_MAX:
@@ -145,9 +157,11 @@ class EngineHost:
                 waiter.set_result(answers)
         if not self.engine.inbox.full:
             _release(self._room)
-        if self.engine.waiting or self._commands:
+        if self.engine.admission.parking.wanted or self.engine.held:
+            self.on_waiting()
+        if self._commands or (self.engine.waiting and self.may_step()):
             self.wake()
-        else:
+        elif not self.engine.busy:
             _release(self._idle)
 
     def _carry_out(self) -> None:

@@ -64,6 +64,11 @@ def unpack(content: bytes) -> tuple[Heading, Row]:
     return heading, _row(heading, body[_START.size + length :])
 
 
+def read_heading(content: bytes) -> Heading:
+    """What an export is of; raises BAD_EXPORT as `unpack` does."""
+    return unpack(content)[0]
+
+
 def _heading(text: bytes) -> Heading:
     """Checked although its checksum is right: whoever can compute one can write anything."""
     try:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tidegate.checkpoints import Key
+from tidegate.checkpoints import Checkpoint, Key
 from tidegate.config import Limits
 from tidegate.engine.catalog import Catalog
 from tidegate.engine.commands import BulkResult, Export, Page, SessionFilter, SessionInfo
@@ -36,7 +36,9 @@ class Sessions:
         self._swept = (0, 1)  # slab and slot at which the next sweep begins
         self.opened: Counter[str] = Counter()  # by model
         self.closed: Counter[tuple[str, ...]] = Counter()  # by model and reason
-        self.on_closed: Callable[[Key], None] | None = None  # told of each session that ends
+        self.on_closed: Callable[[Key], None] | None = None  # told of each session that ends and is in the store
+        self.make_room: Callable[[Lane, int], int] = lambda lane, _: self.room(lane)  # others may leave for it
+        self.reserved: dict[Key, int] = {}  # names claimed in the store for sessions to be opened: their epochs
 
     def __len__(self) -> int:
         return sum(slab.slots.in_use for slab in self._catalog.slabs)
@@ -59,6 +61,9 @@ class Sessions:
         """Opens new sessions (distinct ids, none resident, no more than there is room) and returns their references."""
         refs = lane.slab.open(ids, lane.number, self._tenant(tenant), now, lane.identify(ids))
         self.names(tenant, lane.model).update(zip(ids, refs.tolist(), strict=True))
+        if self.reserved:
+            keys = (Key(tenant, lane.model, session_id) for session_id in ids)
+            lane.slab.epoch[slots_of(refs)] = [self.reserved.pop(key, 0) for key in keys]
         lane.sessions += len(ids)
         self.opened[lane.model] += len(ids)
         return refs
@@ -76,7 +81,7 @@ class Sessions:
                 result.errors.append((row, Reason.BAD_SESSION_ID))
             else:
                 fresh.setdefault(session_id, row)
-        opened = list(fresh)[: self.room(lane)]
+        opened = list(fresh)[: self.make_room(lane, len(fresh))]
         self.open(tenant, lane, opened, now)
         result.done[[fresh[session_id] for session_id in opened]] = True
         refused = fresh.keys() - set(opened)
@@ -86,14 +91,14 @@ class Sessions:
     def reset_many(self, tenant: str, model: str, ids: Sequence[bytes]) -> BulkResult:
         """Sets state to zero and lifts quarantines; the numbering of steps stays."""
         result, found = self._find_many(tenant, model, ids)
-        for slab, slots in self._by_slab(found):
+        for slab, slots in self.by_slab(found):
             slab.reset(slots)
         return result
 
     def close_many(self, tenant: str, model: str, ids: Sequence[bytes], reason: str = "closed") -> BulkResult:
         """Ends sessions; `steps` are those they had."""
         result, found = self._find_many(tenant, model, ids)
-        for slab, slots in self._by_slab(found):
+        for slab, slots in self.by_slab(found):
             self._close(slab, slots, reason)
         return result
 
@@ -111,8 +116,11 @@ class Sessions:
         lane = self._catalog.lanes[int(slab.host["version"][slot])]
         number = _retained(slab, slot, step)
         if not self.room(lane):
-            raise TidegateError(Reason.SESSION_LIMIT)
+            slab.host["active_at"][slot] = now  # not to be the one that makes room
+            if not self.make_room(lane, 1):
+                raise TidegateError(Reason.SESSION_LIMIT)
         (names[new_id],) = (copy,) = slab.fork(slot, new_id, now).tolist()
+        slab.epoch[self.place(copy)[1]] = self.reserved.pop(Key(tenant, model, new_id), 0)
         if number is not None:
             slab.rewind(self.place(copy)[1], number)
         lane.sessions += 1
@@ -144,7 +152,7 @@ class Sessions:
             raise TidegateError(Reason.BAD_SESSION_ID)
         if session_id in self.names(tenant, lane.model):
             raise TidegateError(Reason.SESSION_EXISTS, f"session {_text(session_id)} lives already")
-        if not self.room(lane):
+        if not self.make_room(lane, 1):
             raise TidegateError(Reason.SESSION_LIMIT)
         shapes = {column.name: column.shape for column in lane.slab.schema.columns if not column.local}
         known = {name: value for name, value in row.items() if name in shapes}
@@ -186,7 +194,8 @@ class Sessions:
             number, slot = self._swept
             slab = self._catalog.slabs[number]
             taken = slab.slots.taken_from(slot, SWEEP_ROWS - scanned)
-            idle = taken[now - slab.host["active_at"][taken] > self._limits.idle_seconds_max]
+            here = taken[slab.epoch[taken] == 0]  # those that are in the store leave for it: see Departures
+            idle = here[now - slab.host["active_at"][here] > self._limits.idle_seconds_max]
             idle = idle[: SWEEP_CLOSED_MAX - count]
             self._close(slab, idle, "idle")
             scanned, count = scanned + len(taken), count + len(idle)
@@ -249,24 +258,49 @@ class Sessions:
             steps[rows] = self._catalog.slabs[number].host["step"][slots_of(refs[rows])]
         return steps
 
-    def _by_slab(self, refs: NDArray[np.int64]) -> Iterator[tuple[Slab, Slots]]:
+    def by_slab(self, refs: NDArray[np.int64]) -> Iterator[tuple[Slab, Slots]]:
+        """The slots of references that are alive, by slab."""
         for number in np.unique(slabs_of(refs)).tolist():
             yield self._catalog.slabs[number], np.unique(slots_of(refs[slabs_of(refs) == number]))
 
     def _close(self, slab: Slab, slots: Slots, reason: str) -> None:
-        for slot in slots.tolist():
-            lane = self._catalog.lanes[int(slab.host["version"][slot])]
-            names = self.names(self._tenants[int(slab.host["tenant"][slot])], lane.model)
-            del names[slab.ids[slot] or b""]
-            if self.on_closed is not None:
-                tenant = self.tenant(int(slab.host["tenant"][slot]))
-                self.on_closed(Key(tenant, lane.model, slab.ids[slot] or b""))
-            lane.sessions -= 1
-            self.closed[lane.model, reason] += 1
+        for key, epoch in zip(self.keys(slab, slots), slab.epoch[slots].tolist(), strict=True):
+            self.forget(key)
+            self.closed[key.model, reason] += 1
+            if epoch and self.on_closed is not None:
+                self.on_closed(key)
+        self.free(slab, slots)
+
+    def keys(self, slab: Slab, slots: Slots) -> Sequence[Key]:
+        """Whose the slots are."""
+        lanes, host = self._catalog.lanes, slab.host
+        versions, tenants = host["version"][slots].tolist(), host["tenant"][slots].tolist()
+        return [
+            Key(self._tenants[tenant], lanes[version].model, slab.ids[slot] or b"")
+            for slot, version, tenant in zip(slots.tolist(), versions, tenants, strict=True)
+        ]
+
+    def forget(self, key: Key) -> None:
+        """Takes away a session's name; its row is still there for what is queued."""
+        names = self.names(key.tenant, key.model)
+        del names[key.session_id]
+        if not names:
+            del self._names[key.tenant, key.model]
+
+    def free(self, slab: Slab, slots: Slots) -> None:
+        """Gives back rows of sessions that have no name any more."""
         if len(slots):
+            for version, count in Counter(slab.host["version"][slots].tolist()).items():
+                self._catalog.lanes[version].sessions -= count
             slab.close(slots)
-            self._names = {key: names for key, names in self._names.items() if names}
             self._catalog.drop_unused()
+
+    def checkpoint(self, slab: Slab, slot: int, content: bytes) -> Checkpoint:
+        """What of a session goes to the store; `content` is its row (`Slab.pack`)."""
+        package = self._catalog.lanes[int(slab.host["version"][slot])].package
+        (key,) = self.keys(slab, np.array([slot]))
+        step = int(slab.host["step"][slot])
+        return Checkpoint(key, package.manifest.version, package.fingerprint, step, slab.schema.layout, content)
 
     def place(self, ref: int) -> tuple[Slab, int]:
         """The slab and the slot of a reference that is alive."""

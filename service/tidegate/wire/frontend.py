@@ -10,12 +10,14 @@ import asyncio
 import logging
 import time
 from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
-from tidegate.config import Limits
+from tidegate.checkpoints import Key
+from tidegate.config import Durability, Limits
 from tidegate.engine.commands import CancelStream
 from tidegate.engine.inbox import AliasTable, Block, Scope
 from tidegate.engine.loop import EngineHost
@@ -63,6 +65,8 @@ class Call:
         self._next = 0
         self._aliases = AliasTable()
         self._bound = 0  # aliases bound so far
+        self._told_of = False  # wants to know how far it is durable
+        self._done = self._durable = 0  # sequences up to which it is answered, and was told that it is durable
         self._answered: asyncio.Future[None] | None = None
         self._written: asyncio.Future[None] | None = None
 
@@ -74,6 +78,7 @@ class Call:
         lane = self._front.host.engine.catalog.about(scope)
         self.scope = self._front.interned(scope)
         self._view = codec.view_of(config, lane.package.manifest)
+        self._told_of = config.checkpoints and lane.durability is Durability.INTERVAL
 
     def observe(self, sequence: int, observation: types.Observation, deadline: float = np.inf) -> None:
         """Queues one observation."""
@@ -185,14 +190,46 @@ class Call:
             if first.answer is None:
                 return
             del self._waiting[message]
-            self.answers.append((first.answer, first.rows))
-            if self._answered is not None and not self._answered.done():
-                self._answered.set_result(None)
+            self._done = first.sequence
+            self._push(first.answer, first.rows)
+
+    @property
+    def mark(self) -> int:
+        """The sequence up to which it is answered, if that is to be told when it is durable; else 0."""
+        return self._done if self._told_of and self._done != self._durable else 0
+
+    def durable(self, sequence: int, lost: Collection[Key]) -> None:
+        """All up to there is durable, but for sessions that were lost."""
+        self._durable = sequence
+        checkpoint = pb.Checkpoint(durable_sequence=sequence)
+        for key in lost:
+            if self.scope is not None and key[:2] == (self.scope.tenant, self.scope.model):
+                checkpoint.lagging.add(session_id=key.session_id.decode())
+        self.messages += 1
+        self._push(pb.StreamPredictResponse(checkpoint=checkpoint), 0)
+
+    def _push(self, answer: pb.StreamPredictResponse, rows: int) -> None:
+        self.answers.append((answer, rows))
+        if self._answered is not None and not self._answered.done():
+            self._answered.set_result(None)
 
     def _scope(self) -> Scope:
         if self.scope is None:
             raise TidegateError(Reason.BAD_CONFIG, "the first message has no config")
         return self.scope
+
+
+@dataclass(frozen=True)
+class StreamMarks:
+    """How far each stream was answered when a pass of checkpoints began."""
+
+    marks: list[tuple[Call, int]]
+
+    def tell(self, lost: Collection[Key]) -> None:
+        """It is durable now, but for these sessions."""
+        for call, sequence in self.marks:
+            if not call.gone:
+                call.durable(sequence, lost)
 
 
 class FrontEnd:
@@ -232,6 +269,10 @@ class FrontEnd:
             self._last.set_result(None)
         if call.messages:
             self.host.post(CancelStream(call.number))
+
+    def mark(self) -> StreamMarks:
+        """How far the streams are answered that want to be told when it is durable."""
+        return StreamMarks([(call, mark) for call in self._calls.values() if (mark := call.mark)])
 
     def interned(self, scope: Scope) -> Scope:
         """One object for equal scopes, so that they are compared by identity."""

@@ -14,6 +14,8 @@ import time
 import grpc
 import numpy as np
 
+from tidegate.checkpoints import Key
+from tidegate.engine.forecasts import Forecast
 from tidegate.engine.layout import load_units
 from tidegate.errors import Reason, TidegateError
 from tidegate.wire import codec, forecasts
@@ -68,7 +70,12 @@ class PredictionService:
         asked = codec.parse(ForecastRequest, message)
         front = self._front
         request = forecasts.request_of(asked, front.host.engine.catalog, front.limits)
-        answers = await front.host.forecast(request)
+        keys = [Key(request.tenant, request.model, scenario.session_id) for scenario in request.scenarios]
+        async with front.host.visit(keys, False) as refused:
+            answers = await front.host.forecast(request)
+        for place, key in enumerate(keys if refused else ()):
+            if key in refused:
+                answers[place] = Forecast(refused[key])
         return forecasts.response_of(answers, asked.samples).SerializeToString()
 
     async def stream_predict(self, context: Context) -> None:

@@ -54,9 +54,10 @@ class GrpcServer:
         await self._tell(health_pb2.HealthCheckResponse.SERVING)
         return int(bound)
 
-    async def unready(self) -> None:
-        """Health turns to NOT_SERVING; calls are still taken."""
-        await self._tell(health_pb2.HealthCheckResponse.NOT_SERVING)
+    async def tell(self, healthy: bool) -> None:
+        """What health says. Calls are taken either way."""
+        status = health_pb2.HealthCheckResponse
+        await self._tell(status.SERVING if healthy else status.NOT_SERVING)
 
     async def stop(self, grace_seconds: float) -> None:
         """Closes the listener; calls that are not over within the grace are cancelled."""

@@ -8,9 +8,12 @@ import secrets
 import struct
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import cast
 
+from tidegate.checkpoints import Key
 from tidegate.engine import commands
+from tidegate.engine.record import read_heading
 from tidegate.errors import MEANINGS, Reason, TidegateError
 from tidegate.model.frequency import NO_TIME
 from tidegate.wire import codec
@@ -23,6 +26,7 @@ PAGE_SIZE, PAGE_SIZE_MAX = 100, 1000
 TENANT = ""
 _CURSOR = struct.Struct("<IQI")  # slab, slot, hash of the query and the process
 Ids = list[bytes]
+OfMany = commands.OpenSessions | commands.ResetSessions | commands.CloseSessions
 
 
 class SessionService:
@@ -87,24 +91,28 @@ class SessionService:
 
     async def reset(self, message: bytes, _: Context) -> bytes:
         request = codec.parse(pb.ResetSessionRequest, message)
-        _raise_single(await self._bulk(commands.ResetSessions(TENANT, request.model, [request.session_id.encode()])))
+        command = commands.ResetSessions(TENANT, request.model, [request.session_id.encode()])
+        _raise_single(await self._bulk(command, changed=True))
         session = await self._session(request.model, request.session_id)
         return pb.ResetSessionResponse(session=session).SerializeToString()
 
     async def reset_many(self, message: bytes, _: Context) -> bytes:
         request = codec.parse(pb.BatchResetSessionsRequest, message)
-        result = await self._bulk(commands.ResetSessions(TENANT, request.model, self._ids(request.session_ids)))
+        command = commands.ResetSessions(TENANT, request.model, self._ids(request.session_ids))
+        result = await self._bulk(command, changed=True)
         return pb.BatchResetSessionsResponse(done=int(result.done.sum()), errors=_errors(result)).SerializeToString()
 
     async def close(self, message: bytes, _: Context) -> bytes:
         request = codec.parse(pb.CloseSessionRequest, message)
         session = await self._session(request.model, request.session_id)
-        _raise_single(await self._bulk(commands.CloseSessions(TENANT, request.model, [request.session_id.encode()])))
+        command = commands.CloseSessions(TENANT, request.model, [request.session_id.encode()])
+        _raise_single(await self._bulk(command, changed=True))
         return pb.CloseSessionResponse(session=session).SerializeToString()
 
     async def close_many(self, message: bytes, _: Context) -> bytes:
         request = codec.parse(pb.BatchCloseSessionsRequest, message)
-        result = await self._bulk(commands.CloseSessions(TENANT, request.model, self._ids(request.session_ids)))
+        command = commands.CloseSessions(TENANT, request.model, self._ids(request.session_ids))
+        result = await self._bulk(command, changed=True)
         return pb.BatchCloseSessionsResponse(done=int(result.done.sum()), errors=_errors(result)).SerializeToString()
 
     async def fork(self, message: bytes, _: Context) -> bytes:
@@ -112,33 +120,50 @@ class SessionService:
         step = request.step if request.HasField("step") else None
         ids = request.session_id.encode(), request.new_session_id.encode()
         command = commands.ForkSession(TENANT, request.model, *ids, step)
-        info = cast(commands.SessionInfo, await self._host.call(command))
+        info = cast(commands.SessionInfo, await self._call(command, request.model, *ids, changed=True))
         return pb.ForkSessionResponse(session=_session(info)).SerializeToString()
 
     async def rewind(self, message: bytes, _: Context) -> bytes:
         request = codec.parse(pb.RewindSessionRequest, message)
         command = commands.RewindSession(TENANT, request.model, request.session_id.encode(), request.step)
-        info = cast(commands.SessionInfo, await self._host.call(command))
+        info = cast(commands.SessionInfo, await self._call(command, request.model, command.session_id, changed=True))
         return pb.RewindSessionResponse(session=_session(info)).SerializeToString()
 
     async def export(self, message: bytes, _: Context) -> bytes:
         request = codec.parse(pb.ExportSessionRequest, message)
         command = commands.ExportSession(TENANT, request.model, request.session_id.encode())
-        found = cast(commands.Export, await self._host.call(command))
+        found = cast(commands.Export, await self._call(command, request.model, command.session_id))
         return pb.ExportSessionResponse(content=found.content, session=_session(found.info)).SerializeToString()
 
     async def take_in(self, message: bytes, _: Context) -> bytes:
         request = codec.parse(pb.ImportSessionRequest, message)
         command = commands.ImportSession(TENANT, request.content, request.session_id.encode(), request.version)
-        info = cast(commands.SessionInfo, await self._host.call(command))
+        heading = read_heading(request.content)
+        named = request.session_id or heading.session_id
+        info = cast(commands.SessionInfo, await self._call(command, heading.model, named.encode(), changed=True))
         return pb.ImportSessionResponse(session=_session(info)).SerializeToString()
 
     async def _session(self, model: str, session_id: str) -> pb.Session:
-        info = await self._host.call(commands.GetSession(TENANT, model, session_id.encode()))
-        return _session(cast(commands.SessionInfo, info))
+        command = commands.GetSession(TENANT, model, session_id.encode())
+        return _session(cast(commands.SessionInfo, await self._call(command, model, command.session_id)))
 
-    async def _bulk(self, command: commands.Command) -> commands.BulkResult:
-        return cast(commands.BulkResult, await self._host.call(command))
+    async def _call(self, command: commands.Command, model: str, *ids: bytes, changed: bool = False) -> object:
+        """A command about sessions that are brought here first, if they live; raises TidegateError."""
+        keys = [Key(TENANT, model, session_id) for session_id in ids]
+        async with self._host.visit(keys, changed) as refused:
+            for reason in refused.values():
+                raise TidegateError(reason)
+            return await self._host.call(command)
+
+    async def _bulk(self, command: OfMany, changed: bool = False) -> commands.BulkResult:
+        """The same for many: those that cannot be had are named in the result."""
+        keys = [Key(TENANT, command.model, session_id) for session_id in command.ids]
+        async with self._host.visit(keys, changed) as refused:
+            reasons = {key.session_id: reason for key, reason in refused.items()}
+            ids = [b"" if session_id in reasons else session_id for session_id in command.ids]
+            result = cast(commands.BulkResult, await self._host.call(replace(command, ids=ids)))
+        result.errors = [(row, reasons.get(command.ids[row], reason)) for row, reason in result.errors]
+        return result
 
     def _ids(self, session_ids: Sequence[str]) -> Ids:
         limit = self._front.limits.batch_message_rows_max

@@ -1,0 +1,87 @@
+"""This replica's life sign in a shared store, and what it hears there: which of its sessions others want.
+
+A process that was frozen for longer than its lease may have lost sessions to others without knowing. It notices by its
+own clock, which then jumps between two beats, and steps nothing before it has asked the store which are still its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from tidegate.durability.exits import OnLost
+from tidegate.engine.loop import EngineHost
+from tidegate.store.protocol import Renewal, Store, StoreError
+
+BEAT_SECONDS = 0.05  # between two renewals: how soon a session that is wanted elsewhere begins to leave
+ROWS = 4096  # of one question
+
+
+class Lease:
+    """Renews, hands over, and doubts. `on_lost` is told of sessions that another replica has meanwhile."""
+
+    def __init__(
+        self,
+        host: EngineHost,
+        store: Store,
+        seconds: float,
+        on_lost: OnLost,
+        clock: Callable[[], float],
+    ) -> None:
+        self.handed_over = 0
+        self._host, self._store, self._seconds, self._on_lost, self._clock = host, store, seconds, on_lost, clock
+        self._beat = self._renewed = clock()
+        self._doubt = False
+
+    async def run(self) -> None:
+        """Renews for ever; a store that does not answer is tried again."""
+        while True:
+            await asyncio.sleep(BEAT_SECONDS)
+            await self.renew()
+
+    async def renew(self) -> None:
+        """One life sign."""
+        self.may_step()  # notices a jump of the clock
+        asked = self._clock()
+        try:
+            renewal = await self._store.renew()
+        except StoreError:
+            return  # who saves says so
+        if asked - self._renewed > self._seconds:
+            self._doubt = True  # cut off from the store for so long: others may not have been
+        self._renewed = asked
+        self._hear(renewal)
+
+    def _hear(self, renewal: Renewal) -> None:
+        engine = self._host.engine
+        if renewal.lost:
+            self._host.post(engine.saving.all_again)
+        if renewal.wanted:
+            self.handed_over += len(renewal.wanted)
+            self._host.post(lambda: engine.departures.leave(renewal.wanted, "moved"))
+        if renewal.wanted or renewal.lost or self._doubt:
+            self._host.on_waiting()
+
+    def may_step(self) -> bool:
+        """Whether the sessions here are this replica's, for all it knows."""
+        now = self._clock()
+        if now - self._beat > self._seconds:
+            self._doubt = True
+            self._host.on_waiting()
+        self._beat = now
+        return not self._doubt
+
+    async def make_sure(self) -> None:
+        """In doubt, asks the store which sessions are still here; then steps go on. Raises StoreError."""
+        if not self._doubt:
+            return
+        self._hear(await self._store.renew())  # what is still ours cannot be taken from now on
+        for keys, epochs in self._host.engine.saving.claims():
+            for start in range(0, len(keys), ROWS):
+                part = slice(start, start + ROWS)
+                lost = await self._store.lost(keys[part], epochs[part])
+                if lost:
+                    self._on_lost(lost, ())
+        self._doubt = False
+        self._renewed = self._beat = self._clock()
+        self._host.wake()

@@ -1,0 +1,134 @@
+"""Checkpoints of what moved, and what is durable by that.
+
+A full pass saves all that has moved when it begins; when it is through, every message that was answered before is
+durable, and streams are told so. Between passes, answers that are held (durability `step`) are let go in groups: all
+that were held when a group began, behind one save of their sessions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tidegate.checkpoints import Key
+from tidegate.durability.exits import Exits, OnLost
+from tidegate.engine.engine import Held
+from tidegate.engine.loop import EngineHost
+from tidegate.engine.saving import Taken
+from tidegate.store.protocol import Store, StoreError
+
+ROWS = 4096  # of one save: gather and copy are the loop's only work, and short
+
+
+class Marks(Protocol):
+    """How far each stream is answered now, to be told as durable later."""
+
+    def tell(self, lost: Collection[Key]) -> None:
+        """It is durable, but for these sessions."""
+        ...
+
+
+class Passes:
+    """Saves. `on_lost` is told of sessions that another replica has meanwhile."""
+
+    def __init__(
+        self,
+        host: EngineHost,
+        store: Store,
+        mark: Callable[[], Marks],
+        exits: Exits,
+        on_lost: OnLost,
+        clock: Callable[[], float],
+    ) -> None:
+        self.saved = 0
+        self.clean_at = clock()  # all that had moved by then is saved
+        self._host, self._store, self._mark, self._exits = host, store, mark, exits
+        self._on_lost, self._clock = on_lost, clock
+        self._saving = host.engine.saving
+        self._writing: list[Key] = []
+        self._group: list[Held] = []  # answers on their way to be durable
+        self._lost: set[Key] = set()  # since the last full pass
+        self._urgent: list[tuple[Sequence[Key], asyncio.Future[None]]] = []
+
+    @property
+    def waiting(self) -> bool:
+        """Whether someone waits for a save."""
+        return bool(self._host.engine.held or self._urgent)
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether a crash would lose something."""
+        return bool(self._writing) or self._saving.unsaved() > 0
+
+    async def now(self, keys: Sequence[Key]) -> None:
+        """Returns when what these sessions are now is durable."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._urgent.append((keys, future))
+        self._host.on_waiting()
+        await future
+
+    def lose(self, keys: Collection[Key], refs: NDArray[np.int64]) -> None:
+        """Sessions were lost: answers that are held must not say otherwise. Between iterations."""
+        self._lost.update(keys)
+        for held in (*self._group, *self._host.engine.held):
+            held.lose(refs)
+
+    async def urgent(self) -> None:
+        """Saves what someone waits for. Raises StoreError: they wait on."""
+        urgent = [entry for entry in self._urgent if not entry[1].done()]
+        if urgent:
+            keys = [key for keys, _ in urgent for key in keys]
+            await self._save(await self._take(lambda: self._saving.take_these(keys)))
+        self._urgent = [entry for entry in self._urgent if entry not in urgent]
+        for _, future in urgent:
+            if not future.done():
+                future.set_result(None)
+
+    async def group(self) -> None:
+        """Lets held answers go behind a save of their sessions. Raises StoreError: they wait on."""
+        self._group += self._host.engine.held
+        self._host.engine.held = []
+        if self._group:
+            refs = np.concatenate([held.refs for held in self._group])
+            await self._save(await self._take(lambda: self._saving.take_refs(refs)))
+            await self._exits.leave()  # some of them, meanwhile
+            await self._host.call(self._let_go)
+
+    async def full(self, between: Callable[[], Awaitable[None]]) -> None:
+        """Saves all that has moved by now; `between` is done after each part. Raises StoreError."""
+        began, marks = self._clock(), self._mark()
+        while (taken := await self._take(lambda: self._saving.take(ROWS))).rows:
+            await self._save(taken)
+            await between()
+        await self._exits.leave()
+        self.clean_at = began
+        lost, self._lost = self._lost, set()
+        marks.tell(lost)
+
+    async def _take(self, take: Callable[[], Taken]) -> Taken:
+        return cast(Taken, await self._host.call(take))
+
+    async def _save(self, taken: Taken) -> None:
+        """Saves what was taken; on failure it counts as moved again."""
+        if not taken.rows:
+            return
+        self._writing = taken.keys
+        try:
+            lost = await self._store.save(taken.rows, taken.epochs)
+        except (StoreError, asyncio.CancelledError):
+            keys = taken.keys
+            self._host.post(lambda: self._saving.again(keys))
+            raise
+        finally:
+            self._writing = []
+        self.saved += len(taken.rows) - len(lost)
+        if lost:
+            self._on_lost(lost, ())
+
+    def _let_go(self) -> None:
+        group, self._group = self._group, []
+        self._host.engine.let_go(group)

@@ -1,0 +1,142 @@
+"""Sessions that leave this memory for the store: to make room, after long idleness, or because another replica asked.
+
+What leaves is first forgotten by name, so that its next row waits for the store; then, when none of its rows is queued
+any more, its checkpoint stands in `departing` until whoever writes to the store takes it from there.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tidegate.checkpoints import Checkpoint, Key
+from tidegate.config import Durability
+from tidegate.engine.catalog import Catalog
+from tidegate.engine.lane import Lane
+from tidegate.engine.sessions import Sessions
+from tidegate.engine.slab import Slab
+from tidegate.engine.slots import Slots
+
+DEPARTING_MAX = 16_384  # checkpoints that wait for the store; above it only sessions that are saved make room
+EVICTED_MIN, EVICTED_SHARE = 64, 64  # at once, so that finding the idlest costs little: one in so many
+IDLE_SCAN_SLOTS = 65_536  # looked at in one sweep
+
+
+@dataclass(frozen=True)
+class Departure:
+    """A session on its way out. `checkpoint` is None when the store has it as it was."""
+
+    key: Key
+    epoch: int
+    ref: int
+    checkpoint: Checkpoint | None
+
+
+class Departures:
+    """Takes sessions out of memory. Called by the engine, between iterations."""
+
+    def __init__(self, catalog: Catalog, sessions: Sessions) -> None:
+        self.departing: dict[Key, Departure] = {}
+        self.evicted: Counter[tuple[str, ...]] = Counter()  # by model and reason
+        self._catalog, self._sessions = catalog, sessions
+        self._leaving: dict[Key, int] = {}  # references of those whose queued rows are still to be stepped
+        self._swept = (0, 1)  # slab and slot at which the next look for idle sessions begins
+        sessions.make_room = self.room
+
+    @property
+    def waiting(self) -> bool:
+        """Whether sessions are to leave whose rows are still queued."""
+        return bool(self._leaving)
+
+    def under_way(self, key: Key) -> bool:
+        """Whether a session of that name has left, and is not all in the store yet."""
+        return key in self._leaving or key in self.departing
+
+    def room(self, lane: Lane, wanted: int) -> int:
+        """For how many more sessions of the version there is room, after others have left for so many."""
+        room = self._sessions.room(lane)
+        if room < wanted and lane.durability is not Durability.NONE:
+            for slab in sorted(self._catalog.slabs, key=lambda slab: (slab is not lane.slab, -slab.slots.in_use)):
+                self._evict(slab, wanted - room)
+                room = self._sessions.room(lane)
+                if room >= wanted:
+                    break
+        return room
+
+    def leave(self, keys: Iterable[Key], reason: str) -> None:
+        """Has sessions leave as soon as their queued rows are stepped; names that are not here are ignored."""
+        for key in keys:
+            ref = self._sessions.names(key.tenant, key.model).get(key.session_id)
+            if ref is not None:
+                self._sessions.forget(key)
+                self._leaving[key] = ref
+                self.evicted[key.model, reason] += 1
+        self.settle()
+
+    def settle(self) -> bool:
+        """Takes out those whose last row is stepped; whether others still wait for that."""
+        for key, ref in list(self._leaving.items()):
+            slab, slot = self._sessions.place(ref)
+            slots = np.array([slot])
+            if not self._busy(slab, slots)[0]:
+                del self._leaving[key]
+                self._take_out(slab, slots)
+        return bool(self._leaving)
+
+    def sweep(self, now: float, idle_seconds_max: float) -> int:
+        """Has sessions leave that were idle for too long; looks at a bounded number of slots."""
+        if not self._catalog.slabs:
+            return 0
+        number, start = self._swept
+        slab = self._catalog.slabs[number]
+        taken = slab.slots.taken_from(start, IDLE_SCAN_SLOTS)
+        full = len(taken) == IDLE_SCAN_SLOTS
+        self._swept = (number, int(taken[-1]) + 1) if full else ((number + 1) % len(self._catalog.slabs), 1)
+        kept = taken[slab.epoch[taken] > 0]
+        idle = kept[now - slab.host["active_at"][kept] > idle_seconds_max][:DEPARTING_MAX]
+        self._go(slab, idle[~self._busy(slab, idle)], "idle")
+        return len(idle)
+
+    def _evict(self, slab: Slab, count: int) -> None:
+        """Has the idlest sessions of a slab leave, at least so many if there are."""
+        taken = slab.slots.taken_from(1, slab.slots.grown)
+        kept = taken[slab.epoch[taken] > 0]
+        if len(self.departing) >= DEPARTING_MAX:
+            kept = kept[~slab.unsaved[kept]]
+        kept = kept[~self._busy(slab, kept)]
+        count = min(len(kept), max(count, EVICTED_MIN, slab.slots.in_use // EVICTED_SHARE))
+        if count:
+            active = slab.host["active_at"][kept]
+            self._go(slab, kept[np.argpartition(active, count - 1)[:count]], "room")
+
+    def _go(self, slab: Slab, slots: Slots, reason: str) -> None:
+        for key in self._sessions.keys(slab, slots):
+            self._sessions.forget(key)
+            self.evicted[key.model, reason] += 1
+        self._take_out(slab, slots)
+
+    def _take_out(self, slab: Slab, slots: Slots) -> None:
+        """Frees slots; what they held, where it is not saved, is departing."""
+        if not len(slots):
+            return
+        keys = self._sessions.keys(slab, slots)
+        unsaved = slab.unsaved[slots]
+        contents = iter(slab.pack(slots[unsaved]))
+        refs = slab.slots.refs(slots).tolist()
+        for key, slot, ref, moved in zip(keys, slots.tolist(), refs, unsaved.tolist(), strict=True):
+            checkpoint = self._sessions.checkpoint(slab, slot, next(contents).tobytes()) if moved else None
+            self.departing[key] = Departure(key, int(slab.epoch[slot]), ref, checkpoint)
+        self._sessions.free(slab, slots)
+
+    def _busy(self, slab: Slab, slots: Slots) -> NDArray[np.bool_]:
+        """Which have rows queued, [n]."""
+        busy = np.zeros(len(slots), bool)
+        versions = slab.host["version"][slots]
+        for number in np.unique(versions).tolist():
+            rows = versions == number
+            busy[rows] = slab.next_turn[slots[rows]] > self._catalog.lanes[number].queue.turn
+        return busy
