@@ -79,12 +79,11 @@ class Departures:
 
     def settle(self) -> bool:
         """Takes out those whose last row is stepped; whether others still wait for that."""
-        for key, ref in list(self._leaving.items()):
-            slab, slot = self._sessions.place(ref)
-            slots = np.array([slot])
-            if not self._busy(slab, slots)[0]:
+        for slab, slots in self._sessions.by_slab(np.array(list(self._leaving.values()), np.int64)):
+            quiet = slots[~self._busy(slab, slots)]
+            for key in self._sessions.keys(slab, quiet):
                 del self._leaving[key]
-                self._take_out(slab, slots)
+            self._take_out(slab, quiet)
         return bool(self._leaving)
 
     def sweep(self, now: float, idle_seconds_max: float) -> int:

@@ -107,8 +107,8 @@ class Slab:
                 values = self.host[column.name][slots]
             else:
                 values = self.device[column.name][index.to(self.device[column.name].device)].cpu().numpy()
-            flat = np.ascontiguousarray(values, values.dtype.newbyteorder("<")).reshape(len(slots), -1)
-            parts.append(flat.view(np.uint8).reshape(len(slots), -1))
+            flat = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
+            parts.append(flat.view(np.uint8).reshape(len(slots), column.row_bytes))
         return np.concatenate(parts, axis=1)
 
     def unpack(self, slots: Slots, layout: bytes, rows: NDArray[np.uint8]) -> None:
