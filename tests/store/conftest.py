@@ -7,24 +7,29 @@ from pathlib import Path
 
 import pytest
 
-from tests.store.places import MemoryPlace, Place, SqlitePlace
+from tests.services import redis_server
+from tests.store.places import MemoryPlace, Place, RedisPlace, SqlitePlace
 from tidegate.store.protocol import Store
+
+__all__ = ["redis_server"]
 
 
 def _place(kind: str, request: pytest.FixtureRequest) -> Place:
     if kind == "sqlite":
         folder: Path = request.getfixturevalue("tmp_path")
         return SqlitePlace(folder)
+    if kind == "redis":
+        return RedisPlace(request.getfixturevalue("redis_server"))
     return MemoryPlace(shared=kind == "shelf")
 
 
-@pytest.fixture(params=["memory", "shelf", "sqlite"])
+@pytest.fixture(params=["memory", "shelf", "sqlite", "redis"])
 def place(request: pytest.FixtureRequest) -> Place:
     """Each kind, empty."""
     return _place(request.param, request)
 
 
-@pytest.fixture(params=["shelf"])
+@pytest.fixture(params=["shelf", "redis"])
 def shared_place(request: pytest.FixtureRequest) -> Place:
     """Each kind that replicas share, empty."""
     return _place(request.param, request)

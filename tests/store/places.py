@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Protocol
 
+from redis.asyncio import Redis
+
+from tests.services import RunningRedis
 from tidegate.checkpoints import Checkpoint, Key
 from tidegate.store.memory import MemoryStore, Shelf
 from tidegate.store.protocol import Store, Terms
+from tidegate.store.redis import RedisStore
+from tidegate.store.redis_keys import Keys
 from tidegate.store.sqlite import SqliteStore
 
 LEASE_SECONDS = 60.0  # longer than any test: a lease runs out where a test says so
+_NUMBERS = count()
 
 
 class Place(Protocol):
@@ -98,6 +106,31 @@ class SqlitePlace:
 
     async def empty(self) -> None:
         raise NotImplementedError("nobody else empties it")
+
+
+class RedisPlace:
+    """A prefix in a running Redis, where time passes by itself."""
+
+    def __init__(self, server: RunningRedis) -> None:
+        self.server = server
+        self.prefix = f"test-{next(_NUMBERS)}"
+
+    def store(self, replica: str = "a", lease: float = LEASE_SECONDS, stored: float = 1e5, held: float = 1e6) -> Store:
+        return RedisStore(self.server.url, Terms(replica, lease, stored, held), self.prefix)
+
+    async def damage(self, key: Key) -> None:
+        async with Redis.from_url(self.server.url) as redis:
+            name = Keys(self.prefix).session(key)
+            content = await redis.hget(name, "content")
+            assert isinstance(content, bytes)
+            await redis.hset(name, "content", bytes([content[0] ^ 1]) + content[1:])
+
+    async def passes(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    async def empty(self) -> None:
+        async with Redis.from_url(self.server.url) as redis:
+            await redis.flushall()
 
 
 def checkpoint(name: bytes, step: int = 1, layout: bytes = b"a", content: bytes = b"content") -> Checkpoint:

@@ -10,8 +10,10 @@ Pair = tuple[Store, Store]
 
 async def run_out(place: Place, replica: str) -> None:
     """Lets the lease of a replica run out, as if it was not heard of for long: one of its name renews for a moment."""
-    await place.store(replica, lease=0.05).start()
+    store = place.store(replica, lease=0.05)
+    await store.start()
     await place.passes(0.5)
+    await store.stop()
 
 
 async def test_a_held_row_is_its_owners(pair: Pair) -> None:
@@ -83,6 +85,7 @@ async def test_renewal_keeps_rows(pair: Pair, shared_place: Place) -> None:
     await a.renew()
     await shared_place.passes(1.5)
     assert await b.claim([row.key]) == [Claim(0, None, "a")]
+    await short.stop()
 
 
 async def test_a_stopped_replica_holds_nothing(shared_place: Place) -> None:
@@ -161,3 +164,21 @@ async def test_what_was_handed_over_is_not_wanted_any_more(pair: Pair) -> None:
     await a.release([row.key], [epoch])
     assert (await b.claim([row.key]))[0].checkpoint == row
     assert await a.renew() == Renewal()
+
+
+async def test_a_claim_in_an_emptied_store_is_a_later_one(pair: Pair, shared_place: Place) -> None:
+    """Who held that name before the loss, and comes too late, does not take it back."""
+    a, b = pair
+    key = checkpoint(b"a").key
+    epochs = []
+    for _ in range(3):
+        [claim] = await a.claim([key])
+        epochs.append(claim.epoch)
+        await a.save([checkpoint(b"a")], [claim.epoch])
+        await a.release([key], [claim.epoch])
+    assert sorted(set(epochs)) == epochs
+    await shared_place.empty()
+    [claim] = await b.claim([key])
+    assert claim.epoch > epochs[-1]
+    assert await a.save([checkpoint(b"a", 9)], epochs[-1:]) == [key]
+    assert await b.lost([key], [claim.epoch]) == []
