@@ -1,0 +1,149 @@
+"""Several replicas on one Redis behind a proxy that knows nothing of owners: one is killed, one frozen for longer than
+its lease, one drained, a fourth added. Every client sees every prediction once, in order, all bytes as if nothing had
+been. A dashboard asks for forecasts on any replica meanwhile, so that sessions of one batch have several owners."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import signal
+import tempfile
+import time
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from tests.services import RunningRedis
+from tests.soaks.crash import patiently
+from tests.soaks.fleet import MODEL, Fleet, make_model
+from tests.soaks.servers import Place, Proxy
+from tidegate import AsyncClient, TidegateError
+
+LEASE_SECONDS = 3.0
+CALM_SECONDS = 3.0
+FROZEN_SECONDS = LEASE_SECONDS + 3.0
+DASHBOARD_SECONDS = 0.25
+DASHBOARD_SESSIONS = 5
+NOTICED_SECONDS = 0.5  # until a proxy's health check notices a backend that hangs
+
+
+class Run:
+    """The fleet, its replicas, and what has been measured."""
+
+    def __init__(self, models: Path, redis: RunningRedis, sessions: int) -> None:
+        self.lines: list[str] = []
+        self.models, self.redis, self.sessions = models, redis, sessions
+        self.forecasts = 0
+
+    def place(self) -> Place:
+        return Place(self.models, "--store", self.redis.url, LIMITS__LEASE_SECONDS=str(LEASE_SECONDS))
+
+    async def go(self, replicas: int) -> None:
+        """All of it."""
+        async with AsyncExitStack() as stack:
+            places = [self.place() for _ in range(replicas)]
+            await asyncio.gather(*(stack.enter_async_context(place) for place in places))
+            proxy = await stack.enter_async_context(Proxy(places))
+            self.fleet = Fleet(proxy.address, self.sessions)
+            self.run = asyncio.create_task(self.fleet.run())
+            dashboard = asyncio.create_task(self._dashboard(proxy))
+            await patiently(self.run, CALM_SECONDS)
+            await self._kill(places[0])
+            await self._freeze(places[-1], proxy)
+            await self._drain(places[0])
+            fourth = self.place()
+            await stack.enter_async_context(fourth)
+            proxy.backends.append(fourth)
+            await self._until_all_go_on("a replica added, half of the connections moved", lambda: proxy.cut(0.5))
+            moved = sum([await place.metric(_EVICTED % "moved") for place in proxy.backends])
+            self.lines.append(f"handed over on request since the last starts: {moved:.0f} sessions")
+            self.fleet.ending.set()
+            await self.run
+            dashboard.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await dashboard
+
+    async def _kill(self, place: Place) -> None:
+        await place.kill()
+        await self._until_all_go_on("killed")
+        await place.start()
+        await patiently(self.run, CALM_SECONDS)
+
+    async def _freeze(self, place: Place, proxy: Proxy) -> None:
+        place.signal(signal.SIGSTOP)
+        await asyncio.sleep(NOTICED_SECONDS)
+        proxy.eject(place)
+        await self._until_all_go_on("frozen, and given up by the proxy")
+        await patiently(self.run, FROZEN_SECONDS)
+        place.signal(signal.SIGCONT)
+        await patiently(self.run, CALM_SECONDS)
+        lost = await place.metric("tidegate_sessions_lost_total")
+        assert lost > 0, "the frozen replica does not know that it lost sessions"
+        self.lines.append(
+            f"frozen for {FROZEN_SECONDS + NOTICED_SECONDS:.1f} s and longer: it counts {lost:.0f} sessions lost"
+        )
+        proxy.admit(place)
+
+    async def _drain(self, place: Place) -> None:
+        ending = asyncio.create_task(place.end())
+        await self._until_all_go_on("drained")
+        await ending
+        await place.start()
+        await patiently(self.run, CALM_SECONDS)
+
+    async def _until_all_go_on(self, what: str, act: object = None) -> None:
+        """Measures the time from now until every session has had another prediction."""
+        began, before = time.monotonic(), self.fleet.told.standing()
+        if callable(act):
+            act()
+        seconds: dict[str, float] = {}
+        while len(seconds) < len(before):
+            now = self.fleet.told.standing()
+            for session, count in before.items():
+                if now[session] > count and session not in seconds:
+                    seconds[session] = time.monotonic() - began
+            await patiently(self.run, 0.02)
+        took = sorted(seconds.values())
+        self.lines.append(
+            f"{what}: next prediction of a session after {took[len(took) // 2]:.2f} s (median), {took[-1]:.2f} s (last); "
+            f"lease {LEASE_SECONDS:g} s"
+        )
+
+    async def _dashboard(self, proxy: Proxy) -> None:
+        """Asks any replica for forecasts of any sessions; what fails is asked again another time."""
+        names = [*self.fleet.singles, *self.fleet.batched]
+        while True:
+            await asyncio.sleep(DASHBOARD_SECONDS)
+            place = random.choice(proxy.backends)
+            async with AsyncClient(place.address, timeout_seconds=2.0) as client:
+                with contextlib.suppress(TidegateError):
+                    wanted = random.sample(names, DASHBOARD_SESSIONS)
+                    found = await client.forecast(MODEL, wanted, 3)
+                    self.forecasts += sum(forecast.error is None for forecast in found)
+
+
+_EVICTED = f'tidegate_sessions_evicted_total{{model="{MODEL}",reason="%s"}}'
+
+
+async def shared(folder: Path, redis: RunningRedis, sessions: int, replicas: int) -> list[str]:
+    """Runs it; returns what was measured, and raises AssertionError where a promise was broken."""
+    models = folder / "models"
+    make_model(models)
+    run = Run(models, redis, sessions)
+    await run.go(replicas)
+    faults = run.fleet.told.faults(models)
+    assert not faults, faults[:5]
+    total = (
+        f"{replicas} replicas, {sessions} sessions: {run.fleet.told.steps} predictions, each once, in order, same bytes"
+    )
+    return [f"{total}; {run.forecasts} forecasts on any replica", *run.lines]
+
+
+def main(sessions: int = 400) -> list[str]:
+    """With two and with three replicas."""
+    lines = []
+    for replicas in (2, 3):
+        with tempfile.TemporaryDirectory() as name, tempfile.TemporaryDirectory() as data:
+            with RunningRedis(Path(data)) as redis:
+                lines += asyncio.run(shared(Path(name), redis, sessions, replicas))
+    return lines
