@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,8 @@ import pytest
 from tests.packages import random_package
 from tests.servers import RunningServer
 from tidegate import Client, Reason, TidegateError
-from tidegate.client import Batches, RowFlag, batches
+from tidegate.client import Batches, RowFlag
+from tidegate.client.columns import Columns, split, to_message
 
 MODEL = "random"
 
@@ -113,12 +113,12 @@ def test_messages_stay_below_the_limits() -> None:
     ids = ["ü" * 128] * 40_000
     values, aliases = np.zeros((40_000, 20)), np.arange(40_000, dtype=np.uint32)
     steps, times = np.full(40_000, 2**40, np.uint64), np.full(40_000, 2**62)
-    columns = batches.Columns(ids, aliases, steps, values, times, np.ones(40_000, np.uint8), values[:, :2])
+    columns = Columns(ids, steps, values, times, np.ones(40_000, np.uint8), values[:, :2])
+    parts = list(split(columns))
+    assert [part.start for part in parts[1:]] == [part.stop for part in parts[:-1]]
+    assert (parts[0].start, parts[-1].stop) == (0, 40_000)
     for naming in (True, False):
-        parts = list(batches.split(columns, naming))
-        assert [part.start for part in parts[1:]] == [part.stop for part in parts[:-1]]
-        assert (parts[0].start, parts[-1].stop) == (0, 40_000)
-        messages = [batches.to_message(columns, part, naming) for part in parts]
+        messages = [to_message(columns.take(part), aliases[part], naming) for part in parts]
         assert max(message.rows for message in messages) <= 16_384
         assert max(message.ByteSize() for message in messages) < 4 * 1024 * 1024
 
@@ -158,39 +158,36 @@ def test_nothing_and_nonsense(client: Client, stream: Batches) -> None:
 
 
 def test_after_a_restart(tmp_path: Path) -> None:
-    """A lost connection is a plain exception; the next call connects again, binds again and finds the state gone."""
+    """A server without a store that comes back has nothing: the next call connects and binds again and finds the state
+    gone, and says so; while there is none, calls are UNREACHABLE when their time is over."""
     models = tmp_path / "models"
     random_package(models)
     ids = fresh(3)
     with RunningServer(models) as first:
         client = Client(first.grpc)
-        stream = client.batches(MODEL)
+        stream, hasty = client.batches(MODEL), Client(first.grpc, timeout_seconds=0.5)
         stream.__enter__()
-        session = client.session(MODEL, "single")
+        session, waiting = client.session(MODEL, "single"), hasty.session(MODEL, "hasty")
         assert stream.step(ids, rows(3)).steps.tolist() == [1, 1, 1]
-        session.step(rows(1)[0])
+        for each in (session, waiting):
+            each.step(rows(1)[0])
+            each.step(rows(1)[0])
         assert first.stop(9) == -9
-    for step in (lambda: stream.step(ids, rows(3)), lambda: session.step(rows(1)[0])):
-        with pytest.raises(TidegateError) as lost:
-            step()
-        assert lost.value.reason is Reason.UNREACHABLE
+    with hasty:
+        for step in (hasty.models, lambda: waiting.step(rows(1)[0])):
+            with pytest.raises(TidegateError) as lost:
+                step()
+            assert lost.value.reason is Reason.UNREACHABLE
     with client, RunningServer(models, "--port", first.grpc.rpartition(":")[2]) as second:
-        until_connected(client)
         assert [error.reason for error in stream.step(ids, rows(3)).errors] == [Reason.SESSION_NOT_FOUND] * 3
         stream.resync(ids)
         again = stream.step(ids, rows(3))
         assert again.steps.tolist() == [1, 1, 1]
         assert again.flags.tolist() == [RowFlag.CREATED] * 3
+        with pytest.raises(TidegateError) as gone:
+            session.step(rows(1)[0])
+        assert gone.value.reason is Reason.SESSION_NOT_FOUND
         assert session.resync() is None
         assert session.step(rows(1)[0]).created
         stream.close()
         assert second.metric("tidegate_streams_open") <= 1.0
-
-
-def until_connected(client: Client) -> None:
-    """The channel tries again after a moment of its own; each call in between fails at once."""
-    for _ in range(100_000):
-        with contextlib.suppress(TidegateError):
-            client.models()
-            return
-    pytest.fail("the client never came back")

@@ -130,10 +130,11 @@ def until_answered(session: Session) -> Prediction:
 
 
 def test_a_drained_server_says_so(tmp_path: Path) -> None:
-    """A stream that the server ends while it drains, and what is asked then, fail with a reason to go elsewhere."""
+    """A stream that the server ends while it drains, and what is asked then, fail with a reason to go elsewhere when no
+    server comes in its place in time."""
     models = tmp_path / "models"
     random_package(models)
-    with RunningServer(models) as server, Client(server.grpc) as client:
+    with RunningServer(models) as server, Client(server.grpc, timeout_seconds=1.0) as client:
         session = client.session(MODEL, "a")
         session.step(ROW)
         assert server.stop() == 0

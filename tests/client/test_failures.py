@@ -4,7 +4,7 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 
-from tidegate.client.failures import from_call, from_status
+from tidegate.client.failures import every_row, from_call, from_status, is_lost_connection, unreachable
 from tidegate.errors import MEANINGS, Code, Reason, TidegateError
 
 
@@ -56,6 +56,8 @@ def test_a_newer_servers_reason_keeps_its_name() -> None:
         (grpc.StatusCode.UNIMPLEMENTED, "Method not found!", Reason.UNIMPLEMENTED),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, "Received message larger than max (9 vs. 4)", Reason.MESSAGE_TOO_LARGE),
         (grpc.StatusCode.CANCELLED, "Locally cancelled", Reason.CANCELLED),
+        (grpc.StatusCode.INTERNAL, "Received RST_STREAM with error code 2", Reason.UNREACHABLE),
+        (grpc.StatusCode.UNKNOWN, "Stream removed", Reason.UNREACHABLE),
         (grpc.StatusCode.UNKNOWN, "a proxy's words", Reason.INTERNAL),
         (grpc.StatusCode.DATA_LOSS, "a code of its own", Reason.INTERNAL),
     ],
@@ -65,6 +67,32 @@ def test_bare_statuses(code: grpc.StatusCode, text: str, reason: Reason) -> None
     received = from_call(Ended(code, text))
     assert received.reason is reason
     assert text in str(received)
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL, grpc.StatusCode.CANCELLED])
+def test_what_proxies_make_of_a_killed_server_is_a_lost_connection(code: grpc.StatusCode) -> None:
+    """Without the server's own word it is worth connecting anew, and is UNREACHABLE to whoever gives up."""
+    received = from_call(Ended(code, "gone"))
+    assert is_lost_connection(received)
+    assert (unreachable(received).reason, unreachable(received).problem) == (Reason.UNREACHABLE, "gone")
+
+
+@pytest.mark.parametrize("reason", [reason for reason in Reason if reason is not Reason.OK])
+def test_the_servers_own_word_is_final(reason: Reason) -> None:
+    """Of what a server says, only that it is going away is a lost connection; INTERNAL and the rest are not."""
+    received = from_status(status_of(TidegateError(reason)))
+    lost = reason in (Reason.DRAINING, Reason.UNREACHABLE, Reason.CANCELLED)
+    assert is_lost_connection(received) == lost
+
+
+def test_a_whole_messages_failure_is_each_rows() -> None:
+    """Every row gets its place, its id, the reason and the step expected."""
+    errors = every_row(TidegateError(Reason.STEP_GAP, expected_step=4), ["a", "b"])
+    assert [(e.row, e.id, e.reason, e.expected_step) for e in errors] == [
+        (0, "a", Reason.STEP_GAP, 4),
+        (1, "b", Reason.STEP_GAP, 4),
+    ]
+    assert every_row(TidegateError(Reason.BAD_BATCH), ["a"])[0].expected_step is None
 
 
 def test_details_of_a_call_are_read() -> None:

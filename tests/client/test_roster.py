@@ -55,6 +55,28 @@ def test_numbers_go_up_only_when_a_step_was_taken(calls: list[list[tuple[str, bo
         assert book.advance(aliases, np.array(taken, np.uint64)).tolist() == told
 
 
+@given(st.lists(st.integers(0, 5), min_size=1))
+def test_waves_hold_each_session_once(aliases: list[int]) -> None:
+    """All rows go out, each wave holds a session at most once and is in row order, and a session's rows keep theirs."""
+    waves = [wave.tolist() for wave in Roster().waves(np.array(aliases, np.uint32))]
+    assert sorted(row for wave in waves for row in wave) == list(range(len(aliases)))
+    assert all(wave == sorted(wave) and len({aliases[row] for row in wave}) == len(wave) for wave in waves)
+    for alias in set(aliases):
+        rows = [row for wave in waves for row in wave if aliases[row] == alias]
+        assert rows == sorted(rows)
+
+
+def test_ids_go_along_until_they_are_bound() -> None:
+    """On each call of the stream anew."""
+    book = Roster()
+    aliases = book.aliases(["a", "b"])
+    assert book.naming(aliases, 1)
+    book.bound[aliases] = True
+    assert not book.naming(aliases, 1)
+    assert book.naming(book.aliases(["a", "c"]), 1)
+    assert book.naming(aliases[:1], 2)
+
+
 def test_forgotten_sessions_are_asked_for_again() -> None:
     """After forget(), and only then, a session that was numbered is asked for again; a stranger is no error."""
     book = Roster()

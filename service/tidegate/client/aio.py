@@ -9,9 +9,10 @@ from tidegate.client import bulk
 from tidegate.client.batches import AsyncBatches
 from tidegate.client.catalog import Catalog
 from tidegate.client.connection import Connection
+from tidegate.client.feed import Feed
 from tidegate.client.forecasts import Forecast, Generation, Scenario, forecast
 from tidegate.client.records import Done, Model, Opened, Reloaded, SessionInfo, read_session
-from tidegate.client.session import AsyncSession, Feed
+from tidegate.client.session import AsyncSession
 from tidegate.wire.stubs import session_pb2
 
 PAGE_SIZE = 1000
@@ -105,7 +106,7 @@ class AsyncClient:
         """Makes a session of what `session.export()` gave: by default under its own id, by the very package that
         stepped it; `version` names another one with the same state shape. Raises BAD_EXPORT, PACKAGE_MISMATCH, …"""
         request = session_pb2.ImportSessionRequest(content=content, session_id=id, version=version)
-        response = await self._connection.call(self._connection.sessions.ImportSession, request)
+        response = await self._connection.call(self._connection.sessions.ImportSession, request, repeatable=False)
         return read_session(response.session)
 
     async def sessions(self, *, model: str = "", filter: str = "") -> AsyncIterator[SessionInfo]:  # noqa: A002
@@ -123,7 +124,7 @@ class AsyncClient:
         """The same by pages of up to 1000."""
         request = session_pb2.ListSessionsRequest(model=model, page_size=PAGE_SIZE, filter=filter)
         while True:
-            response = await self._connection.call(self._connection.sessions.ListSessions, request)
+            response = await self._connection.call(self._connection.sessions.ListSessions, request, about_sessions=True)
             yield [read_session(session) for session in response.sessions]
             if not response.next_page_token:
                 return

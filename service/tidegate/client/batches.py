@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -11,41 +11,58 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tidegate.client.bulk import BYTES_MAX, ROWS_MAX, open_many
+from tidegate.client.bulk import open_many
 from tidegate.client.catalog import Catalog
+from tidegate.client.columns import Columns, split, to_message
 from tidegate.client.connection import Connection, new_routing_key
-from tidegate.client.failures import RowError, read_row_error
+from tidegate.client.conversation import Request, Response
+from tidegate.client.failures import RowError, from_status, told
 from tidegate.client.observations import Time, to_matrix, to_reset_column, to_time_column
+from tidegate.client.outcome import Outcome, Rows
+from tidegate.client.patience import Patience
 from tidegate.client.predictions import Predictions, RowFlag
 from tidegate.client.records import Description
 from tidegate.client.roster import Aliases, Roster
-from tidegate.client.stream import PredictionStream, Request
-from tidegate.errors import Reason, TidegateError
+from tidegate.client.stream import PredictionStream
 from tidegate.wire.stubs import prediction_pb2, types_pb2
 
 DTYPES = {"float32": types_pb2.DTYPE_FLOAT32, "float64": types_pb2.DTYPE_FLOAT64}
-ROW_BYTES = 8 + 8 + 5 + 1  # step, time, alias, reset: what a row takes beside its values and id
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
-    """What one call steps, one entry a row."""
+class Part:
+    """One message of a call: some of its rows."""
 
-    ids: Sequence[str]
+    roster: Roster
+    rows: Columns
     aliases: Aliases
-    steps: NDArray[np.uint64]
-    values: NDArray[Any]
-    times: NDArray[np.int64] | None
-    reset: NDArray[np.uint8] | None
-    future: NDArray[Any] | None
+    keeps: bool
+
+    @property
+    def owner(self) -> object:
+        return None
+
+    def request(self, epoch: int) -> Request:
+        """With ids where an alias is not bound on that call of the stream."""
+        return Request(batch=to_message(self.rows, self.aliases, self.roster.naming(self.aliases, epoch)))
+
+    def answered(self, response: Response) -> Columns | None:
+        """The rows that were taken."""
+        if response.HasField("error"):
+            return None
+        self.roster.bound[self.aliases] = True
+        if not self.keeps:
+            return None
+        return self.rows.taken(np.array(response.batch.steps, np.uint64))
 
 
 class AsyncBatches:
     """Steps many sessions a message: `async with client.batches("weather") as batches`.
 
     Numbers are kept as by a Session: asked for on first use (which opens sessions that do not live), going up only
-    when a call succeeded, so that a call that raised may be made again as it was and each row is taken once. Calls run
-    one after another; for more at once, open more batches. Step a session here or by a Session, not by both.
+    when a call succeeded, so that a call that raised may be made again as it was and each row is taken once. Lost
+    connections and crashed servers are seen to as by a Session. Calls run one after another; for more at once, open
+    more batches. Step a session here or by a Session, not by both.
     """
 
     def __init__(
@@ -64,10 +81,10 @@ class AsyncBatches:
         self._routing_key = new_routing_key()
         if dtype not in DTYPES:
             raise ValueError(f"dtype is {dtype!r}; it must be {' or '.join(DTYPES)}")
+        self._dtype, self._levels = dtype, len(levels)
         config = prediction_pb2.StreamConfig(model=model, version=version, levels=levels, dtype=DTYPES[dtype])
         self._stream = PredictionStream(connection, config, self._routing_key)
         self._roster = Roster()
-        self._epoch = 0
         self._about: Description | None = None
         self._lock = asyncio.Lock()
 
@@ -107,6 +124,9 @@ class AsyncBatches:
         is, all else as float64. `times`: aware datetimes or a datetime64 array (UTC). `reset`: bool [rows]. `future`:
         [rows, future covariates], what is known of the predicted step. A session may stand in several rows. A failed
         row is NaN and named in `errors`; what fails as a whole raises TidegateError.
+
+        Rows of one session go out together where the model's sessions do not outlive a crash anyway, one after another
+        where they do: of several steps in flight at once, a server could answer no more than the last one again.
         """
         values = to_matrix(matrix, len(ids), len(self.about.names))
         known = None
@@ -116,16 +136,13 @@ class AsyncBatches:
         async with self._lock:
             aliases = self._roster.aliases(ids)
             await self._number(ids, aliases)
-            columns = Columns(ids, aliases, self._roster.next_steps(aliases), values, time_column, reset_column, known)
-            parts, requests = self._requests(columns)
-            async with self._connection.deadline():
-                answers = await self._stream.ask(*requests)
-            replies = [answer.batch for answer in answers]
-            predictions = read_predictions(replies, parts, ids, self.about.targets)
-            self._roster.bound[aliases] = True
-            began = self._roster.advance(aliases, predictions.steps)
-            predictions.flags[began] |= np.uint8(RowFlag.CREATED)
-            return predictions
+            steps = self._roster.next_steps(aliases)
+            columns = Columns(ids, steps, values, time_column, reset_column, known)
+            async with self._connection.patience() as patience:
+                outcome = await self._step(columns, aliases, patience)
+            began = self._roster.advance(aliases, outcome.steps)
+            outcome.flags[began] |= np.uint8(RowFlag.CREATED)
+            return outcome.predictions()
 
     async def resync(self, ids: Sequence[str]) -> None:
         """Has the next step of these sessions go on from where the server is; one that is gone begins anew."""
@@ -143,72 +160,36 @@ class AsyncBatches:
         good[[error.row for error in opened.errors]] = False
         self._roster.number(aliases[rows[good]], opened.steps[good], opened.created[good])
 
-    def _requests(self, columns: Columns) -> tuple[list[slice], list[Request]]:
-        """The messages, each below the server's limits, and the rows that each holds."""
-        epoch = self._stream.connect()
-        if epoch != self._epoch:
-            self._epoch = epoch
-            self._roster.bound[:] = False
-        naming = not self._roster.bound[columns.aliases].all()
-        parts = list(split(columns, naming))
-        return parts, [Request(batch=to_message(columns, part, naming)) for part in parts]
+    async def _step(self, columns: Columns, aliases: Aliases, patience: Patience) -> Outcome:
+        """Sends rows until each is answered for good."""
+        durability = (await self._catalog.describe(self._model, self._version, patience)).durability
+        outcome = Outcome(columns.ids, self.about.targets, self._levels, self._dtype)
+        waves = list(self._roster.waves(aliases)) if durability != "none" else [np.arange(len(columns))]
+        for rows in waves:
+            while len(rows):
+                if durability == "interval":
+                    await self._connection.allowance.room(patience)
+                again = await self._ask(columns, aliases, rows, durability == "interval", outcome, patience)
+                rows = np.array([error.row for error in again], np.intp)  # noqa: PLW2901 (what is left of the wave)
+                if again:
+                    await patience.pause(told(again[0].reason.name, again[0].message, {}))
+        return outcome
 
-
-def split(columns: Columns, naming: bool) -> Iterator[slice]:
-    """Cuts the rows so that no message is above the rows or the bytes that a server takes."""
-    width = columns.values.shape[1] + (0 if columns.future is None else columns.future.shape[1])
-    row_bytes = ROW_BYTES + columns.values.itemsize * width
-    if naming:
-        row_bytes += 4 + 4 * max(map(len, columns.ids), default=0)  # UTF-8 takes up to 4 bytes a character
-    rows = max(1, min(ROWS_MAX, BYTES_MAX // row_bytes))
-    for start in range(0, len(columns.ids), rows):
-        yield slice(start, min(start + rows, len(columns.ids)))
-
-
-def to_message(columns: Columns, part: slice, naming: bool) -> types_pb2.ObservationBatch:
-    """One message of some rows; ids go along when an alias among them is not bound."""
-    return types_pb2.ObservationBatch(
-        rows=part.stop - part.start,
-        session_ids=columns.ids[part] if naming else (),
-        aliases=columns.aliases[part].tolist(),
-        steps=columns.steps[part].tolist(),
-        event_times_unix_ns=() if columns.times is None else columns.times[part].tolist(),
-        dtype=types_pb2.DTYPE_FLOAT32 if columns.values.itemsize == 4 else types_pb2.DTYPE_FLOAT64,
-        values=columns.values[part].tobytes(),
-        reset=b"" if columns.reset is None else columns.reset[part].tobytes(),
-        future_covariates=b"" if columns.future is None else columns.future[part].tobytes(),
-    )
-
-
-def read_predictions(
-    replies: list[types_pb2.PredictionBatch], parts: list[slice], ids: Sequence[str], targets: tuple[str, ...]
-) -> Predictions:
-    """The replies to one call's messages as one."""
-    values: list[NDArray[Any]] = []
-    lower: list[NDArray[Any]] = []
-    upper: list[NDArray[Any]] = []
-    errors: list[RowError] = []
-    for reply, part in zip(replies, parts, strict=True):
-        width = _numbers(reply, reply.values).size // reply.rows
-        if width != len(targets):
-            problem = f"these sessions predict {width} targets, the model now {len(targets)}"
-            raise TidegateError(Reason.TARGETS_DIFFER, problem)
-        for column, content in ((values, reply.values), (lower, reply.lower), (upper, reply.upper)):
-            numbers = _numbers(reply, content)
-            column.append(numbers.reshape(reply.rows, numbers.size // (reply.rows * width), width))
-        errors += [read_row_error(error, ids[part.start + error.row], part.start + error.row) for error in reply.errors]
-    steps = [np.array(reply.steps, np.uint64) for reply in replies]
-    flags = [np.frombuffer(reply.flags, np.uint8) for reply in replies]
-    if not replies:
-        nothing = np.zeros((0, 0, len(targets)), np.float32)
-        return Predictions(targets, nothing.reshape(0, len(targets)), nothing, nothing, *_NO_ROWS, errors)
-    points, low, high = (np.concatenate(column) for column in (values, lower, upper))
-    return Predictions(targets, points[:, 0], low, high, np.concatenate(steps), np.concatenate(flags), errors)
-
-
-_NO_ROWS = np.zeros(0, np.uint64), np.zeros(0, np.uint8)
-
-
-def _numbers(reply: types_pb2.PredictionBatch, content: bytes) -> NDArray[Any]:
-    """A reply's bytes as numbers of its type."""
-    return np.frombuffer(content, "<f8" if reply.dtype == types_pb2.DTYPE_FLOAT64 else "<f4")
+    async def _ask(
+        self, columns: Columns, aliases: Aliases, rows: Rows, keeps: bool, outcome: Outcome, patience: Patience
+    ) -> list[RowError]:
+        """Sends some rows, as many messages as it takes; returns the failures that another attempt may mend."""
+        chosen = columns if len(rows) == len(columns) else columns.take(rows)
+        parts = list(split(chosen))
+        messages = [Part(self._roster, chosen.take(part), aliases[rows[part]], keeps) for part in parts]
+        failed: list[RowError] = []
+        for part, response in zip(parts, await self._stream.ask(patience, *messages), strict=True):
+            if response.HasField("error"):
+                raise from_status(response.error)
+            failed += outcome.take(rows[part], response.batch)
+        again = [error for error in failed if self._stream.again(error.reason, error.id)]
+        mended = {error.row for error in again}
+        for error in failed:
+            if error.row not in mended:
+                outcome.fail(error)
+        return again

@@ -1,4 +1,7 @@
-"""The channel to a server, and unary calls on it with a deadline and plain errors.
+"""The channel to a server, and unary calls on it: with a deadline, further attempts and plain errors.
+
+A call about sessions waits until the streams have given back to the server what it lost of them, so that it never tells
+of less than was answered.
 
 gRPC's own types carry no annotations: they stay behind this module and `stream`, as Any.
 """
@@ -7,16 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, Protocol
+from weakref import WeakSet
 
 import grpc
 import grpc.aio
 
-from tidegate.client.failures import from_call
+from tidegate.client.allowance import Allowance
+from tidegate.client.failures import AGAIN, from_call, is_lost_connection, unreachable
+from tidegate.client.patience import Patience
 from tidegate.errors import Reason, TidegateError
 from tidegate.wire.stubs import model_pb2_grpc, prediction_pb2_grpc, session_pb2_grpc
 
@@ -25,8 +30,9 @@ RECEIVE_BYTES_MAX = 64 * 1024 * 1024
 KEEPALIVE_MILLISECONDS = 10_000
 KEEPALIVE_TIMEOUT_MILLISECONDS = 5_000
 RECONNECT_MILLISECONDS_MIN = 100
-RECONNECT_MILLISECONDS_MAX = 5_000
+RECONNECT_MILLISECONDS_MAX = 2_000
 ROUTING_KEY = "x-tidegate-session"
+SILENCE = (Reason.UNREACHABLE, Reason.CANCELLED, Reason.DEADLINE_EXCEEDED)  # may be said where no server is
 LOOPBACK = ("127.", "localhost", "[::1]", "::1")
 
 
@@ -58,8 +64,27 @@ def channel_options(address: str) -> list[tuple[str, Any]]:
     ]
 
 
+class Recovering(Protocol):
+    """A stream, as unary calls see it."""
+
+    async def recovered(self, patience: Patience) -> None:
+        """Returns when nothing that was answered is in doubt."""
+        ...
+
+    def forget(self, model: str, ids: Sequence[str]) -> None:
+        """Sessions, if they are of its model, were closed or began anew by a command, which is durable."""
+        ...
+
+    async def abort(self) -> None:
+        """Ends it at once."""
+        ...
+
+
 class Connection:
-    """One channel, made on first use so that a client can be constructed outside an event loop."""
+    """One channel, made on first use so that a client can be constructed outside an event loop.
+
+    `reached`: the server has answered something, so that its address is right; `breaks` counts streams that broke.
+    """
 
     def __init__(self, address: str, timeout_seconds: float) -> None:
         if timeout_seconds <= 0:
@@ -67,7 +92,10 @@ class Connection:
         self.address = address
         self.timeout_seconds = timeout_seconds
         self.routing_key = new_routing_key()
-        self.closed = False
+        self.closed = self.reached = False
+        self.breaks = 0
+        self.allowance = Allowance()
+        self.streams: WeakSet[Recovering] = WeakSet()
         self._room = asyncio.Semaphore(CALLS_MAX)
 
     @cached_property
@@ -92,24 +120,66 @@ class Connection:
         """Stub of the ModelService."""
         return model_pb2_grpc.ModelServiceStub(self.channel)
 
-    async def call(self, method: Any, request: Any, key: tuple[tuple[str, str], ...] | None = None) -> Any:
-        """One unary call; raises TidegateError."""
-        self.check_open()
-        try:
-            async with self._room:
-                return await method(request, timeout=self.timeout_seconds, metadata=key or self.routing_key)
-        except grpc.RpcError as error:
-            raise from_call(error) from None
+    def patience(self) -> Patience:
+        """The time that one call may take."""
+        return Patience(self.timeout_seconds, self.address)
 
-    @asynccontextmanager
-    async def deadline(self) -> AsyncIterator[None]:
-        """Turns what takes longer than a call may into DEADLINE_EXCEEDED."""
-        try:
-            async with asyncio.timeout(self.timeout_seconds):
-                yield
-        except TimeoutError:
-            problem = f"no answer from {self.address} within {self.timeout_seconds:g} s"
-            raise TidegateError(Reason.DEADLINE_EXCEEDED, problem) from None
+    async def call(
+        self,
+        method: Any,
+        request: Any,
+        key: tuple[tuple[str, str], ...] | None = None,
+        *,
+        patience: Patience | None = None,
+        repeatable: bool = True,
+        about_sessions: bool = False,
+    ) -> Any:
+        """One unary call; raises TidegateError.
+
+        `repeatable`: done twice is as good as done once, so that it is made again after a lost connection.
+        `about_sessions`: it asks for, or changes, what this client may have stepped. `patience`: the time of the
+        caller's call, of which this one is a part.
+        """
+        if patience is None:
+            async with self.patience() as patience:
+                return await self.call(
+                    method, request, key, patience=patience, repeatable=repeatable, about_sessions=about_sessions
+                )
+        while True:
+            if about_sessions:
+                await self._recovered(patience)
+            self.check_open()
+            breaks = self.breaks
+            try:
+                async with self._room:
+                    response = await method(request, timeout=patience.remaining, metadata=key or self.routing_key)
+            except grpc.RpcError as failure:
+                await self._again(from_call(failure), repeatable, patience)
+                continue
+            self.reached = True
+            # A server that began anew meanwhile may have answered before it was told what it had lost.
+            if breaks == self.breaks or not (repeatable and about_sessions):
+                return response
+
+    def forget(self, model: str, ids: Sequence[str]) -> None:
+        """Nothing of these sessions need ever be sent again."""
+        for stream in list(self.streams):
+            stream.forget(model, ids)
+
+    async def _recovered(self, patience: Patience) -> None:
+        for stream in list(self.streams):
+            await stream.recovered(patience)
+
+    async def _again(self, error: TidegateError, repeatable: bool, patience: Patience) -> None:
+        """Waits, if another attempt may help; else raises the error."""
+        self.check_open()
+        self.reached = self.reached or error.reason not in SILENCE
+        if error.reason is Reason.DEADLINE_EXCEEDED:
+            raise patience.over()
+        error, worth_it = unreachable(error), is_lost_connection(error) or error.reason in AGAIN
+        if not (repeatable and self.reached and worth_it):
+            raise error
+        await patience.pause(error)
 
     def check_open(self) -> None:
         """Raises CANCELLED once closed."""
@@ -119,5 +189,6 @@ class Connection:
     async def close(self) -> None:
         """Closes the channel; calls in progress end with CANCELLED."""
         self.closed = True
+        await asyncio.gather(*(stream.abort() for stream in list(self.streams)))
         if "channel" in self.__dict__:
             await self.channel.close()

@@ -1,11 +1,14 @@
 """From what gRPC says went wrong to the one exception of Tidegate.
 
 The server's own word (google.rpc.ErrorInfo, domain "tidegate") wins. Without it the failure came from gRPC itself or
-from a proxy, and its status code, once its text, tells the reason.
+from a proxy, and its status code, or its text, tells the reason. What is worth another attempt is said here and
+nowhere else. A proxy reports a backend that was killed as UNAVAILABLE, as INTERNAL (RST_STREAM) or as CANCELLED: where
+it is not the server's own word, each of them is a lost connection.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +31,15 @@ BARE = {
     Code.DEADLINE_EXCEEDED: Reason.DEADLINE_EXCEEDED,
     Code.UNIMPLEMENTED: Reason.UNIMPLEMENTED,
     Code.UNAVAILABLE: Reason.UNREACHABLE,
+    Code.INTERNAL: Reason.UNREACHABLE,  # a stream that a peer or a proxy reset; a server says more
 }
+STREAM_REMOVED = "Stream removed"  # how some versions of gRPC say the same, as UNKNOWN
+
+LOST_CONNECTION = frozenset((Reason.UNREACHABLE, Reason.DRAINING, Reason.CANCELLED))
+# The server could not do it yet, and has done nothing.
+AGAIN = frozenset((Reason.SESSION_MOVED, Reason.STORE_UNAVAILABLE))
+# The server has less of a session than it has answered, if it is not another client's doing.
+LOST_STEPS = frozenset((Reason.STEP_GAP, Reason.SESSION_NOT_FOUND))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +64,12 @@ def read_row_error(message: types_pb2.RowError, id: str, row: int) -> RowError: 
     return RowError(row, id, code, reason, message.message, message.expected_step or None)
 
 
+def every_row(error: TidegateError, ids: Sequence[str]) -> list[RowError]:
+    """The failure of a whole message as that of each of its rows."""
+    step = int(error.variables.get("expected_step", "0")) or None
+    return [RowError(row, name, error.code, error.reason, error.message, step) for row, name in enumerate(ids)]
+
+
 def from_call(error: grpc.RpcError) -> TidegateError:
     """The exception for a call that ended badly (sync and aio calls alike)."""
     call: Any = error
@@ -72,8 +89,25 @@ def from_status(status: status_pb2.Status) -> TidegateError:
             return told(info.reason, status.message, dict(info.metadata))
     if TOO_LARGE in status.message:
         return TidegateError(Reason.MESSAGE_TOO_LARGE, status.message)
+    if STREAM_REMOVED in status.message:
+        return TidegateError(Reason.UNREACHABLE, status.message)
     code = CODES.get(status.code, Code.UNKNOWN)
     return TidegateError(BARE.get(code, Reason.INTERNAL), status.message)
+
+
+def is_lost_connection(error: TidegateError) -> bool:
+    """Whether to connect anew and go on. (A client that was closed gives up before it asks.)"""
+    return error.reason in LOST_CONNECTION
+
+
+def unreachable(error: TidegateError) -> TidegateError:
+    """A lost connection as a caller is told of it, who cancelled nothing; any other error as it is."""
+    return copied(error, Reason.UNREACHABLE if error.reason is Reason.CANCELLED else error.reason)
+
+
+def copied(error: TidegateError, reason: Reason | None = None) -> TidegateError:
+    """One for each who waits: a shared exception would gather the tracebacks of all."""
+    return TidegateError(error.reason if reason is None else reason, error.problem, **error.variables)
 
 
 def told(name: str, message: str, variables: dict[str, str]) -> TidegateError:

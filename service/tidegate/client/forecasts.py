@@ -97,7 +97,7 @@ async def forecast(
                 stop=generation.stop,
             )
         )
-    response = await connection.call(connection.predictions.Forecast, request)
+    response = await connection.call(connection.predictions.Forecast, request, about_sessions=True)
     errors = {error.row: read_row_error(error, asked[error.row].session_id, error.row) for error in response.errors}
     return [
         read_forecast(message, scenario.session_id, targets, errors.get(row))

@@ -12,6 +12,8 @@ from tidegate.client.failures import RowError
 from tidegate.client.observations import to_datetime
 from tidegate.wire.stubs import model_pb2, session_pb2
 
+DURABILITIES = {model_pb2.DURABILITY_INTERVAL: "interval", model_pb2.DURABILITY_STEP: "step"}
+
 
 @dataclass(frozen=True, slots=True)
 class SessionInfo:
@@ -53,7 +55,8 @@ class Feature:
 class Description:
     """What one version takes and predicts: values go in the order of `names`, future covariates in that of
     `future_names`, predictions come back in that of `targets`. `head` is regression, quantile or categorical; `levels`
-    are a quantile head's, `coverages` those of the intervals that may be asked for."""
+    are a quantile head's, `coverages` those of the intervals that may be asked for. `durability` is what outlives a
+    crash of the server: none, interval (all but the last second or so, which this client sends again) or step."""
 
     version: str
     text: str
@@ -72,6 +75,7 @@ class Description:
     time_zone: str = "UTC"
     lag_steps_max: int = 0
     rewind_steps: int = 0
+    durability: str = "none"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -177,4 +181,5 @@ def read_description(message: model_pb2.ModelDescription) -> Description:
         time_zone=message.time_zone,
         lag_steps_max=message.lag_steps_max,
         rewind_steps=message.rewind_steps,
+        durability=DURABILITIES.get(message.durability, "none"),
     )

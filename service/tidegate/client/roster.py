@@ -1,12 +1,12 @@
 """Which alias each session of a batch stream has, and where it stands. Pure: arrays indexed by alias.
 
-Aliases count up from 0 in the order in which ids are first seen and are kept when the stream breaks; only their
-binding on the server is gone then.
+Aliases count up from 0 in the order in which ids are first seen and are kept when a call of the stream breaks; only
+their binding on the server is gone then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ class Roster:
         self.numbered = np.zeros(0, bool)  # the server was asked for it
         self.created = np.zeros(0, bool)  # by asking; the first step's reply says so
         self.bound = np.zeros(0, bool)  # the server knows the alias on this stream
+        self._epoch = 0
         self._seen: tuple[list[str], Aliases] = ([], np.zeros(0, np.uint32))
 
     def aliases(self, ids: Sequence[str]) -> Aliases:
@@ -66,6 +67,12 @@ class Roster:
         """uint64 [rows]: the next number of each row's session; a session in several rows counts on in row order."""
         return self.last[aliases] + np.uint64(1) + occurrences(aliases)
 
+    def waves(self, aliases: Aliases) -> Iterator[NDArray[np.intp]]:
+        """The rows in turns, each session once a turn, in row order."""
+        turns = occurrences(aliases)
+        order = np.argsort(turns, kind="stable")
+        yield from np.split(order, np.flatnonzero(np.diff(turns[order])) + 1)
+
     def advance(self, aliases: Aliases, steps: NDArray[np.uint64]) -> NDArray[np.bool_]:
         """Takes over the steps taken (0: failed); returns bool [rows], true where one began a session."""
         np.maximum.at(self.last, aliases, steps)
@@ -75,6 +82,13 @@ class Roster:
         began[taken[first]] = self.created[sessions]
         self.created[sessions] = False
         return began
+
+    def naming(self, aliases: Aliases, epoch: int) -> bool:
+        """Whether ids must go along, on the stream's call number `epoch`: no alias is bound when it begins."""
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self.bound[:] = False
+        return not self.bound[aliases].all()
 
     def forget(self, ids: Sequence[str]) -> None:
         """The server is asked for the last step of these sessions when they come again."""

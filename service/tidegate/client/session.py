@@ -2,87 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from weakref import WeakValueDictionary
-from zlib import crc32
 
 from numpy.typing import ArrayLike
 
-from tidegate.client.catalog import Catalog
-from tidegate.client.connection import Connection
+from tidegate.client.feed import Cursor, Feed, Single
 from tidegate.client.forecasts import Forecast, Generation, Scenario, forecast, raised
-from tidegate.client.observations import Time, Values, to_row, to_timestamp
+from tidegate.client.observations import NO_TIME, Time, Values, to_nanoseconds, to_row, to_timestamp
+from tidegate.client.patience import Patience
 from tidegate.client.predictions import Prediction, read_prediction
-from tidegate.client.records import SessionInfo, read_session
-from tidegate.client.stream import PredictionStream, Request
+from tidegate.client.records import Description, SessionInfo, read_session
 from tidegate.errors import Reason, TidegateError
-from tidegate.wire.stubs import prediction_pb2, session_pb2, types_pb2
-
-IN_FLIGHT_MAX = 4096  # observations of one model; more wait their turn
-
-# Sessions of a model are spread on so many streams, by their ids. A server takes at most one message of a stream in a
-# pass of its event loop, so that the streams bound the rows of a batch: on one stream, 64 sessions at once were
-# answered as slowly as one after another, on eight, several times faster.
-STREAMS_MAX = 8
-
-
-@dataclass(slots=True, weakref_slot=True)
-class Cursor:
-    """Where this client stands in one session. `step` is None until the server was asked."""
-
-    id: str
-    step: int | None = None
-    version: str = ""
-    opened: bool = False  # by this client, and no step since
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-    def follow(self, info: session_pb2.Session, opened: bool = False) -> None:
-        """Goes on from where the server is."""
-        self.step, self.version, self.opened = info.step, info.version, opened
-
-
-class Feed:
-    """What the sessions of one model share in one client: the streams, and one cursor for each session in use."""
-
-    def __init__(
-        self, connection: Connection, catalog: Catalog, model: str, version: str, levels: tuple[float, ...] = ()
-    ) -> None:
-        self.connection = connection
-        self.catalog = catalog
-        self.model = model
-        self.version = version
-        config = prediction_pb2.StreamConfig(model=model, version=version, levels=levels)
-        self.streams = [PredictionStream(connection, config, connection.routing_key) for _ in range(STREAMS_MAX)]
-        self.room = asyncio.Semaphore(IN_FLIGHT_MAX)
-        self._cursors: WeakValueDictionary[str, Cursor] = WeakValueDictionary()
-
-    async def ask(self, observation: types_pb2.Observation) -> types_pb2.Prediction:
-        """Has one observation taken, always on the same stream for a session."""
-        stream = self.streams[crc32(observation.session_id.encode()) % STREAMS_MAX]
-        async with self.room:
-            return (await stream.ask(Request(observation=observation)))[0].prediction
-
-    async def close(self) -> None:
-        """Ends the streams."""
-        await asyncio.gather(*(stream.close() for stream in self.streams))
-
-    def cursor(self, id: str) -> Cursor:  # noqa: A002
-        """Where this client stands in a session; two objects for one id share it."""
-        cursor = self._cursors.get(id)
-        if cursor is None:
-            cursor = self._cursors[id] = Cursor(id)
-        return cursor
+from tidegate.wire.stubs import session_pb2, types_pb2
 
 
 class AsyncSession:
     """One feed's memory in the server, stepped one observation at a time.
 
     Steps are numbered from the server's last one, which is asked for once, on first use; the number goes up only when
-    a step succeeded. So a step that failed in an unknown way (a timeout, a lost connection) may be sent again with
-    the same values: it is taken once. When the server disagrees about the number (another client stepped the session,
-    or it was closed), the error says so and nothing is renumbered: `resync()` goes on from where the server is.
+    a step succeeded. A lost connection and a server that crashed are seen to here, for as long as a call may take:
+    the step, and what the server lost of the session, is sent again and taken once. A step that failed in an unknown
+    way all the same (a timeout, nobody there) may be sent again with the same values. When the server disagrees about
+    the number (another client stepped the session, or it was closed), the error says so and nothing is renumbered:
+    `resync()` goes on from where the server is.
     """
 
     def __init__(self, feed: Feed, cursor: Cursor) -> None:
@@ -111,18 +53,25 @@ class AsyncSession:
         UNREACHABLE, ...
         """
         cursor, feed = self._cursor, self._feed
-        async with feed.connection.deadline(), cursor.lock:
-            last = cursor.step if cursor.step is not None else await self._open()
-            about = await feed.catalog.describe(feed.model, cursor.version)
-            row = to_row(values, about.names, feed.model)
-            observation = types_pb2.Observation(session_id=cursor.id, step=last + 1, values=row, reset=reset)
-            if future is not None:
-                observation.future_covariates.extend(to_row(future, about.future_names, f"the future of {feed.model}"))
+        async with feed.connection.patience() as patience, cursor.lock:
+            last = cursor.step if cursor.step is not None else await self._open(patience)
+            about = await feed.catalog.describe(feed.model, cursor.version, patience)
+            observation = self._observation(about, last + 1, values, reset, future)
+            nanoseconds = NO_TIME
             if time is not None:
+                nanoseconds = to_nanoseconds(time)
                 observation.event_time.CopyFrom(to_timestamp(time))
-            answer = await feed.ask(observation)
+            answer = await feed.ask(Single(observation, nanoseconds, about.durability == "interval", cursor), patience)
             opened, cursor.step, cursor.opened = cursor.opened, answer.step, False
             return read_prediction(answer, about.all_names, about.targets, opened)
+
+    def _observation(
+        self, about: Description, step: int, values: Values, reset: bool, future: Values | None
+    ) -> types_pb2.Observation:
+        """Raises BAD_OBSERVATION."""
+        row = to_row(values, about.names, self.model)
+        known = [] if future is None else to_row(future, about.future_names, f"the future of {self.model}")
+        return types_pb2.Observation(session_id=self.id, step=step, values=row, reset=reset, future_covariates=known)
 
     async def forecast(
         self,
@@ -147,28 +96,29 @@ class AsyncSession:
         )
         return raised(found[0])
 
-    async def _open(self) -> int:
+    async def _open(self, patience: Patience) -> int:
         """Finds or opens the session; returns the number of its last step."""
         feed, cursor = self._feed, self._cursor
         request = session_pb2.OpenSessionRequest(model=feed.model, version=feed.version, session_id=cursor.id)
-        response = await feed.connection.call(feed.connection.sessions.OpenSession, request)
-        cursor.follow(response.session, response.created)
+        attempts = patience.attempts
+        response = await feed.call(feed.connection.sessions.OpenSession, request, patience=patience)
+        again = patience.attempts > attempts  # one whose answer was lost opened it, if it has no step
+        cursor.follow(response.session, response.created or (again and response.session.step == 0))
         return int(response.session.step)
 
     async def reset(self) -> SessionInfo:
         """Sets the state to zero and lifts a quarantine; the numbering goes on."""
         async with self._cursor.lock:
             request = session_pb2.ResetSessionRequest(model=self.model, session_id=self.id)
-            response = await self._feed.connection.call(self._feed.connection.sessions.ResetSession, request)
-            self._cursor.follow(response.session)
-            return read_session(response.session)
+            response = await self._feed.call(self._feed.connection.sessions.ResetSession, request)
+            return self._moved(response.session)
 
     async def close(self) -> SessionInfo:
         """Ends the session in the server and frees its memory; another step would begin a new one."""
         async with self._cursor.lock:
             request = session_pb2.CloseSessionRequest(model=self.model, session_id=self.id)
-            response = await self._feed.connection.call(self._feed.connection.sessions.CloseSession, request)
-            self._cursor.step = None
+            response = await self._feed.call(self._feed.connection.sessions.CloseSession, request, repeatable=False)
+            self._forget()
             return read_session(response.session)
 
     async def fork(self, new_id: str, *, step: int | None = None) -> AsyncSession:
@@ -178,7 +128,7 @@ class AsyncSession:
             request = session_pb2.ForkSessionRequest(
                 model=self.model, session_id=self.id, new_session_id=new_id, step=step
             )
-            response = await self._feed.connection.call(self._feed.connection.sessions.ForkSession, request)
+            response = await self._feed.call(self._feed.connection.sessions.ForkSession, request, repeatable=False)
         cursor = self._feed.cursor(new_id)
         cursor.follow(response.session)
         return AsyncSession(self._feed, cursor)
@@ -187,15 +137,14 @@ class AsyncSession:
         """Takes the session back to a retained step, and the numbering with it; raises STEP_NOT_RETAINED."""
         async with self._cursor.lock:
             request = session_pb2.RewindSessionRequest(model=self.model, session_id=self.id, step=step)
-            response = await self._feed.connection.call(self._feed.connection.sessions.RewindSession, request)
-            self._cursor.follow(response.session)
-            return read_session(response.session)
+            response = await self._feed.call(self._feed.connection.sessions.RewindSession, request, repeatable=False)
+            return self._moved(response.session)
 
     async def export(self) -> bytes:
         """All that the server remembers of it, for `client.import_session`, here or on another server."""
         async with self._cursor.lock:
             request = session_pb2.ExportSessionRequest(model=self.model, session_id=self.id)
-            response = await self._feed.connection.call(self._feed.connection.sessions.ExportSession, request)
+            response = await self._feed.call(self._feed.connection.sessions.ExportSession, request)
             content: bytes = response.content
             return content
 
@@ -206,7 +155,7 @@ class AsyncSession:
     async def resync(self) -> SessionInfo | None:
         """Goes on from the server's number; None when it has no such session, and the next step begins one."""
         async with self._cursor.lock:
-            self._cursor.step = None
+            self._forget()
             try:
                 session = await self._get()
             except TidegateError as error:
@@ -216,9 +165,20 @@ class AsyncSession:
             self._cursor.follow(session)
             return read_session(session)
 
+    def _forget(self) -> None:
+        """What this client knows of the session is over."""
+        self._cursor.step = None
+        self._feed.connection.forget(self.model, [self.id])
+
+    def _moved(self, session: session_pb2.Session) -> SessionInfo:
+        """Goes on from what a command made of it, which the server made durable before it answered."""
+        self._forget()
+        self._cursor.follow(session)
+        return read_session(session)
+
     async def _get(self) -> session_pb2.Session:
         """GetSession."""
         request = session_pb2.GetSessionRequest(model=self.model, session_id=self.id)
-        response = await self._feed.connection.call(self._feed.connection.sessions.GetSession, request)
+        response = await self._feed.call(self._feed.connection.sessions.GetSession, request)
         session: session_pb2.Session = response.session
         return session

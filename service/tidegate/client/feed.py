@@ -1,0 +1,127 @@
+"""What the sessions of one model share in one client: streams, and a place for each session in use."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakValueDictionary
+from zlib import crc32
+
+import numpy as np
+
+from tidegate.client.catalog import Catalog
+from tidegate.client.columns import Columns
+from tidegate.client.connection import Connection
+from tidegate.client.conversation import Request, Response
+from tidegate.client.failures import from_status
+from tidegate.client.patience import Patience
+from tidegate.client.stream import PredictionStream
+from tidegate.wire.stubs import prediction_pb2, session_pb2, types_pb2
+
+IN_FLIGHT_MAX = 4096  # observations of one model; more wait their turn
+
+# Sessions of a model are spread on so many streams, by their ids. A server takes at most one message of a stream in a
+# pass of its event loop, so that the streams bound the rows of a batch: on one stream, 64 sessions at once were
+# answered as slowly as one after another, on eight, several times faster.
+STREAMS_MAX = 8
+
+
+@dataclass(slots=True, weakref_slot=True)
+class Cursor:
+    """Where this client stands in one session. `step` is None until the server was asked."""
+
+    id: str
+    step: int | None = None
+    version: str = ""
+    opened: bool = False  # by this client, and no step since
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def follow(self, info: session_pb2.Session, opened: bool = False) -> None:
+        """Goes on from where the server is."""
+        self.step, self.version, self.opened = info.step, info.version, opened
+
+
+@dataclass(frozen=True, slots=True)
+class Single:
+    """One observation of one session. `owner`: its cursor, which must not be forgotten, and then be asked for anew,
+    while the server may lose what it has done."""
+
+    observation: types_pb2.Observation
+    time: int
+    keeps: bool
+    owner: Cursor
+
+    def request(self, epoch: int) -> Request:
+        """The same on every call of the stream."""
+        del epoch
+        return Request(observation=self.observation)
+
+    def answered(self, response: Response) -> Columns | None:
+        """The row, if it was taken."""
+        if not self.keeps or response.HasField("error"):
+            return None
+        seen = self.observation
+        return Columns(
+            ids=[seen.session_id],
+            steps=np.array([seen.step], np.uint64),
+            values=np.array([seen.values]),
+            times=np.array([self.time], np.int64),
+            reset=np.array([seen.reset], np.uint8),
+            future=np.array([seen.future_covariates]) if seen.future_covariates else None,
+        )
+
+
+class Feed:
+    """What the sessions of one model share in one client: the streams, and one cursor for each session in use."""
+
+    def __init__(
+        self, connection: Connection, catalog: Catalog, model: str, version: str, levels: tuple[float, ...] = ()
+    ) -> None:
+        self.connection = connection
+        self.catalog = catalog
+        self.model = model
+        self.version = version
+        config = prediction_pb2.StreamConfig(model=model, version=version, levels=levels)
+        self.streams = [PredictionStream(connection, config, connection.routing_key) for _ in range(STREAMS_MAX)]
+        self.room = asyncio.Semaphore(IN_FLIGHT_MAX)
+        self._cursors: WeakValueDictionary[str, Cursor] = WeakValueDictionary()
+
+    def stream(self, id: str) -> PredictionStream:  # noqa: A002
+        """The stream of a session: always the same."""
+        return self.streams[crc32(id.encode()) % STREAMS_MAX]
+
+    async def ask(self, message: Single, patience: Patience) -> types_pb2.Prediction:
+        """Has one observation taken; tries again where that helps."""
+        name = message.observation.session_id
+        stream = self.stream(name)
+        if message.keeps:
+            await self.connection.allowance.room(patience)
+        while True:
+            async with self.room:
+                (response,) = await stream.ask(patience, message)
+            if not response.HasField("error"):
+                return response.prediction
+            error = from_status(response.error)
+            if not stream.again(error.reason, name):
+                raise error
+            await patience.pause(error)
+
+    async def call(
+        self, method: Any, request: Any, *, repeatable: bool = True, patience: Patience | None = None
+    ) -> Any:
+        """A unary call about a session."""
+        return await self.connection.call(
+            method, request, patience=patience, repeatable=repeatable, about_sessions=True
+        )
+
+    async def close(self) -> None:
+        """Ends the streams."""
+        await asyncio.gather(*(stream.close() for stream in self.streams))
+
+    def cursor(self, id: str) -> Cursor:  # noqa: A002
+        """Where this client stands in a session; two objects for one id share it."""
+        cursor = self._cursors.get(id)
+        if cursor is None:
+            cursor = self._cursors[id] = Cursor(id)
+        return cursor
