@@ -65,7 +65,7 @@ def test_reload(server: RunningServer) -> None:
 
 
 def test_life_of_sessions(server: RunningServer, ids: list[str]) -> None:
-    """Sessions are opened, read, listed, reset, forked and closed."""
+    """Sessions are opened, read, listed, reset, forked and deleted."""
     assert [info["id"] for info in records(run(server, "sessions", "open", MODEL, *ids[:2], "--json"))] == ids[:2]
     with Client(server.grpc) as client:
         client.session(MODEL, ids[0]).step([0.0] * 4)
@@ -78,14 +78,14 @@ def test_life_of_sessions(server: RunningServer, ids: list[str]) -> None:
     listing = run(server, "sessions", "list", "--model", MODEL, "--filter", f"id={prefix}*", "--json")
     assert {record["id"]: record["steps_seen"] for record in records(listing)} == {ids[0]: 0, ids[1]: 0, ids[2]: 1}
     assert ids[1] in run(server, "sessions", "list", "--filter", f"id={ids[1]}").stdout
-    assert run(server, "sessions", "close", MODEL, *ids).stdout == "closed 3\n"
+    assert run(server, "sessions", "delete", MODEL, *ids, "--yes").stdout == "deleted 3\n"
 
 
 def test_failures_of_some(server: RunningServer, ids: list[str]) -> None:
     """What cannot be done is named on standard error with exit code 1; the rest is done."""
     records(run(server, "sessions", "open", MODEL, ids[0], "--json"))
-    result = run(server, "sessions", "close", MODEL, *ids[:2])
-    assert (result.exit_code, result.stdout) == (1, "closed 1\n")
+    result = run(server, "sessions", "delete", MODEL, *ids[:2], "--yes")
+    assert (result.exit_code, result.stdout) == (1, "deleted 1\n")
     assert result.stderr.startswith(f"{ids[1]}: SESSION_NOT_FOUND: ")
 
 

@@ -173,3 +173,47 @@ async def test_time_goes_on_for_what_is_held(tmp_path: Path) -> None:
     clock.seconds += 2
     assert await store.expire() == 1
     await store.stop()
+
+
+async def test_a_reader_needs_no_lock_and_changes_nothing(tmp_path: Path) -> None:
+    """It sees what was saved by then, beside the server and after it; it makes no file."""
+    path, row = tmp_path / "sessions.db", checkpoint(b"a", 5)
+    store, reader = SqliteStore(path, TERMS), SqliteStore(path, TERMS, read_only=True)
+    with pytest.raises(StoreError, match=r"sessions\.db: there is no such file"):
+        await reader.start()
+    assert not (tmp_path / "sessions.db").exists()
+    await store.start()
+    [epoch] = await put(store, [row])
+    await reader.start()
+    assert await everything(reader) == [row]
+    await store.save([checkpoint(b"a", 6)], [epoch])
+    assert await everything(reader) == [checkpoint(b"a", 6)]
+    for refused in (reader.claim([row.key]), reader.save([row], [1])):
+        with pytest.raises(StoreError):
+            await refused
+    await store.stop()
+    assert await everything(reader) == [checkpoint(b"a", 6)]
+    await reader.stop()
+
+
+async def test_a_reader_takes_an_older_file_as_it_is(tmp_path: Path) -> None:
+    """Format 1 stays format 1; what is no store is refused."""
+    path, row = tmp_path / "sessions.db", checkpoint(b"a", 5)
+    with sqlite3.connect(path) as file:
+        file.executescript(FORMAT_1)
+        file.execute("INSERT INTO layouts VALUES (1, ?)", (row.layout,))
+        values = (*row.key, row.version, row.fingerprint, row.step, 1, sealed(row))
+        file.execute("INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
+    file.close()
+    reader = SqliteStore(path, TERMS, read_only=True)
+    await reader.start()
+    assert await everything(reader) == [row]
+    await reader.stop()
+    with sqlite3.connect(path) as file:
+        assert file.execute("PRAGMA user_version").fetchone() == (1,)
+        file.execute("PRAGMA user_version = 0")
+    file.close()
+    reader = SqliteStore(path, TERMS, read_only=True)
+    with pytest.raises(StoreError, match="no store of sessions"):
+        await reader.start()
+    await reader.stop()

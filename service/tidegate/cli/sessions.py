@@ -1,4 +1,4 @@
-"""`tidegate sessions`: the feeds' memories in a running server."""
+"""`tidegate sessions`: the feeds' memories in a running server, and in its store."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from tidegate.cli.backup import backup, restore
 from tidegate.cli.options import address, as_json, print_json, print_table
 from tidegate.client import Client, RowError, SessionInfo
 
@@ -16,7 +17,11 @@ COLUMNS = ("model", "session", "version", "step", "steps seen", "last observatio
 
 @click.group()
 def sessions() -> None:
-    """List, read, open, reset, close, fork, rewind, export and import sessions of a running server."""
+    """List, read and change sessions of a running server; back up and restore those of a store."""
+
+
+sessions.add_command(backup)
+sessions.add_command(restore)
 
 
 def print_sessions(found: Iterable[SessionInfo], as_json: bool) -> None:
@@ -97,14 +102,24 @@ def reset(model: str, ids: tuple[str, ...], address: str, as_json: bool) -> None
 
 @sessions.command()
 @click.argument("model")
-@click.argument("ids", nargs=-1, required=True, metavar="SESSION...")
+@click.argument("ids", nargs=-1, metavar="[SESSION]...")
+@click.option("--filter", "terms", default="", help="Those that `list` finds by it, in this server's memory alone.")
+@click.option("--yes", is_flag=True, help="Do not ask, when there are several.")
 @address
 @as_json
-def close(model: str, ids: tuple[str, ...], address: str, as_json: bool) -> None:
-    """End sessions and free their memory."""
+def delete(model: str, ids: tuple[str, ...], terms: str, yes: bool, address: str, as_json: bool) -> None:
+    """End sessions and forget them.
+
+    By id wherever they are: in this server's memory, in the store, or in another server that shares it.
+    """
+    if bool(ids) == bool(terms):
+        raise click.UsageError("name sessions, or give a --filter, and not both")
     with Client(address) as client:
-        result = client.close_sessions(model, ids)
-    report("closed", result.done, result.errors, as_json)
+        named = list(dict.fromkeys(ids)) or [info.id for info in client.sessions(model=model, filter=terms)]
+        if len(named) > 1 and not yes:
+            click.confirm(f"End {len(named)} sessions of {model}?", abort=True, err=True)
+        result = client.close_sessions(model, named)
+    report("deleted", result.done, result.errors, as_json)
 
 
 def report(verb: str, done: int, errors: list[RowError], as_json: bool) -> None:

@@ -9,11 +9,12 @@ from tidegate.store.protocol import Store, Terms
 from tidegate.store.sqlite import SqliteStore
 
 
-def open_store(setting: str, terms: Terms) -> Store:
-    """The store, not started yet; raises ConfigError where what it needs is not installed."""
+def open_store(setting: str, terms: Terms, *, read_only: bool = False) -> Store:
+    """The store, not started yet; raises ConfigError where what it needs is not installed, and StoreError. `read_only`:
+    for `scan` alone, also of a file that a server holds."""
     kind, _, path = setting.partition(":")
     if kind == "sqlite":
-        return SqliteStore(Path(path), terms)
+        return SqliteStore(Path(path), terms, read_only=read_only)
     try:
         from tidegate.store.redis import RedisStore  # noqa: PLC0415
     except ModuleNotFoundError as error:

@@ -2,6 +2,7 @@
 
 The file is one process's alone, by a lock beside it. So every claim succeeds, who holds what need not be written, and a
 claim is a read. Times in the file are Unix seconds; what is past its time stays until `expire`, and longer while held.
+Who only reads needs no lock: the log lets readers in beside a writer, and each page of a scan is a read of its own.
 
 Rejected: aiosqlite, which is a thread too, with a queue of its own around it. SQLite's exclusive locking mode, which
 would shut out backups.
@@ -21,7 +22,7 @@ from typing import TypeVar
 
 from tidegate.checkpoints import Checkpoint, Key
 from tidegate.store.protocol import PAGE_ROWS, Claim, Renewal, StoreError, Terms, opened, sealed
-from tidegate.store.sqlite_file import lock, open_file
+from tidegate.store.sqlite_file import lock, open_file, open_to_read
 
 Answer = TypeVar("Answer")
 Found = tuple[int, str, str, bytes, str, str, int, bytes, bytes]
@@ -46,13 +47,18 @@ _IS = "WHERE tenant = ? AND model = ? AND session_id = ?"
 
 
 class SqliteStore:
-    """Checkpoints in the file at `path`, which is made if it is not there. `clock` gives Unix seconds."""
+    """Checkpoints in the file at `path`, which is made if it is not there. `clock` gives Unix seconds.
+
+    `read_only`: for `scan` alone, of a file that is there, also while a server holds it; nothing can be claimed.
+    """
 
     shared = False
 
-    def __init__(self, path: Path, terms: Terms, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, path: Path, terms: Terms, clock: Callable[[], float] = time.time, *, read_only: bool = False
+    ) -> None:
         self.damaged = 0
-        self._path, self._terms, self._clock = path, terms, clock
+        self._path, self._terms, self._clock, self._read_only = path, terms, clock, read_only
         self._thread = ThreadPoolExecutor(1, "tidegate-store")
         self._lock: int | None = None
         self._file: sqlite3.Connection | None = None
@@ -115,6 +121,9 @@ class SqliteStore:
         return self._file
 
     def _open(self) -> None:
+        if self._read_only:
+            self._file = open_to_read(self._path)
+            return
         self._lock = lock(self._path)
         try:
             self._file = open_file(self._path, self._in(self._held_seconds))

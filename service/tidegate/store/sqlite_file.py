@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 from tidegate.store.protocol import StoreError
@@ -64,15 +65,12 @@ def lock(path: Path) -> int:
 def open_file(path: Path, expires_at: int) -> sqlite3.Connection:
     """The file, made or brought to this format; rows of one that knew no time get `expires_at` (Unix seconds).
     Raises StoreError where it cannot be read, and sqlite3.Error."""
-    file = sqlite3.connect(path, timeout=BUSY_SECONDS_MAX, isolation_level=None)
+    file = _connect(path)
     try:
-        file.text_factory = lambda text: text.decode("utf-8", "replace")  # a damaged row is found by its checksum
         file.execute("PRAGMA journal_mode = WAL")
         file.execute("PRAGMA synchronous = FULL")  # what is saved outlives the machine's power too
         file.execute("PRAGMA temp_store = MEMORY")
-        (found,) = file.execute("PRAGMA user_version").fetchone()
-        if found > FORMAT:
-            raise StoreError(f"sqlite:{path}: is of format {found}, and this server reads up to {FORMAT}; update it")
+        found = _format(file, path)
         if found < FORMAT:
             file.executescript(_TABLES if found == 0 else _FROM_1.format(expires_at=expires_at))
         file.execute(_ASKED)
@@ -80,3 +78,38 @@ def open_file(path: Path, expires_at: int) -> sqlite3.Connection:
         file.close()
         raise
     return file
+
+
+def open_to_read(path: Path) -> sqlite3.Connection:
+    """A file that is there, of this format or an older one, without changing it. Raises as `open_file` does."""
+    if not path.is_file():
+        raise StoreError(f"sqlite:{path}: there is no such file")
+    file = _connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+    try:
+        if not _format(file, path):
+            raise StoreError(f"sqlite:{path}: is no store of sessions")
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def make_plain(path: Path) -> None:
+    """Makes one file of it, without a log beside it, which can be read where nothing can be written; a server that
+    opens it brings the log back. Nobody may have it open. Raises sqlite3.Error."""
+    with closing(_connect(path)) as file:
+        file.execute("PRAGMA journal_mode = DELETE")
+
+
+def _connect(place: Path | str, *, uri: bool = False) -> sqlite3.Connection:
+    file = sqlite3.connect(place, timeout=BUSY_SECONDS_MAX, isolation_level=None, uri=uri)
+    file.text_factory = lambda text: text.decode("utf-8", "replace")  # a damaged row is found by its checksum
+    return file
+
+
+def _format(file: sqlite3.Connection, path: Path) -> int:
+    """The file's; raises StoreError where it is later than this one."""
+    (found,) = file.execute("PRAGMA user_version").fetchone()
+    if found > FORMAT:
+        raise StoreError(f"sqlite:{path}: is of format {found}, and this server reads up to {FORMAT}; update it")
+    return int(found)
