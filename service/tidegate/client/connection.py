@@ -29,6 +29,7 @@ CALLS_MAX = 128  # unary calls at once; gRPC servers turn away bursts of a thous
 RECEIVE_BYTES_MAX = 64 * 1024 * 1024
 KEEPALIVE_MILLISECONDS = 10_000
 KEEPALIVE_TIMEOUT_MILLISECONDS = 5_000
+CONNECT_MILLISECONDS_MAX = 3_000  # one attempt, which a busy machine may take long to answer; core's name misleads
 RECONNECT_MILLISECONDS_MIN = 100
 RECONNECT_MILLISECONDS_MAX = 2_000
 ROUTING_KEY = "x-tidegate-session"
@@ -56,7 +57,7 @@ def channel_options(address: str) -> list[tuple[str, Any]]:
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MILLISECONDS),
         ("grpc.keepalive_permit_without_calls", 0),
         ("grpc.initial_reconnect_backoff_ms", RECONNECT_MILLISECONDS_MIN),
-        ("grpc.min_reconnect_backoff_ms", RECONNECT_MILLISECONDS_MIN),
+        ("grpc.min_reconnect_backoff_ms", CONNECT_MILLISECONDS_MAX),
         ("grpc.max_reconnect_backoff_ms", RECONNECT_MILLISECONDS_MAX),
         ("grpc.max_receive_message_length", RECEIVE_BYTES_MAX),
         ("grpc.primary_user_agent", user_agent()),

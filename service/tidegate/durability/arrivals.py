@@ -18,7 +18,7 @@ from tidegate.engine.loop import EngineHost
 from tidegate.errors import Reason
 from tidegate.store.protocol import Claim, Store
 
-ROWS = 4096  # of one claim
+ROWS = 1024  # of one claim: what its answer costs the loop is felt by resident sessions
 Outcomes = dict[Key, Reason]
 
 log = logging.getLogger(__name__)
@@ -37,6 +37,7 @@ class Arrivals:
         self._elsewhere: set[Key] = set()
         self._visitors: dict[Key, list[asyncio.Future[Reason]]] = {}
         self._visits: dict[Key, int] = {}
+        host.engine.departures.visiting = self._visits
 
     @property
     def waiting(self) -> bool:
@@ -106,6 +107,15 @@ class Arrivals:
 
     def _take_in(self, keys: Sequence[Key], claims: Sequence[Claim]) -> None:
         """What the store said of these keys. Between iterations."""
+        departures = self._host.engine.departures
+        departures.spared_since = self._clock()
+        try:
+            self._settle(self._found(keys, claims))
+        finally:
+            departures.spared_since = float("inf")
+
+    def _found(self, keys: Sequence[Key], claims: Sequence[Claim]) -> Outcomes:
+        """Makes sessions of what was claimed; what became of each that need not be asked for again."""
         outcomes = self._restore(keys, claims)
         self._elsewhere.difference_update(keys)
         for key, claim in zip(keys, claims, strict=True):
@@ -119,7 +129,7 @@ class Arrivals:
                 outcomes.setdefault(key, Reason.OK)
             if outcomes.get(key) is Reason.PACKAGE_MISMATCH:
                 self.releases.append((key, claim.epoch))
-        self._settle({key: why for key, why in outcomes.items() if why is not Reason.SESSION_LIMIT})
+        return {key: why for key, why in outcomes.items() if why is not Reason.SESSION_LIMIT}
 
     def _restore(self, keys: Sequence[Key], claims: Sequence[Claim]) -> Outcomes:
         """Makes sessions of the checkpoints; reserves the names of those that have none, or none that can be read."""

@@ -149,6 +149,8 @@ class Admission:
                 refused[row] = Reason.SESSION_NOT_FOUND
             elif wide:
                 refused[row] = Reason.BAD_OBSERVATION
+            elif not self._sessions.may_open(scope.tenant, lane, session_id):
+                refused[row] = Reason.STORE_UNAVAILABLE  # it left again before its row came to it
             elif len(fresh) == room:
                 refused[row] = Reason.SESSION_LIMIT
             else:

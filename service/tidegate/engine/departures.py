@@ -7,7 +7,7 @@ any more, its checkpoint stands in `departing` until whoever writes to the store
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +41,8 @@ class Departures:
 
     def __init__(self, catalog: Catalog, sessions: Sessions) -> None:
         self.departing: dict[Key, Departure] = {}
+        self.visiting: Container[Key] = frozenset()  # sessions that stay, whoever wants them, for a command
+        self.spared_since = np.inf  # sessions active since then make no room: they have only just come, for their rows
         self.evicted: Counter[tuple[str, ...]] = Counter()  # by model and reason
         self._catalog, self._sessions = catalog, sessions
         self._leaving: dict[Key, int] = {}  # references of those whose queued rows are still to be stepped
@@ -71,7 +73,7 @@ class Departures:
         """Has sessions leave as soon as their queued rows are stepped; names that are not here are ignored."""
         for key in keys:
             ref = self._sessions.names(key.tenant, key.model).get(key.session_id)
-            if ref is not None:
+            if ref is not None and key not in self.visiting:
                 self._sessions.forget(key)
                 self._leaving[key] = ref
                 self.evicted[key.model, reason] += 1
@@ -106,13 +108,15 @@ class Departures:
         kept = taken[slab.epoch[taken] > 0]
         if len(self.departing) >= DEPARTING_MAX:
             kept = kept[~slab.unsaved[kept]]
-        kept = kept[~self._busy(slab, kept)]
+        kept = kept[~self._busy(slab, kept) & (slab.host["active_at"][kept] < self.spared_since)]
         count = min(len(kept), max(count, EVICTED_MIN, slab.slots.in_use // EVICTED_SHARE))
         if count:
             active = slab.host["active_at"][kept]
             self._go(slab, kept[np.argpartition(active, count - 1)[:count]], "room")
 
     def _go(self, slab: Slab, slots: Slots, reason: str) -> None:
+        going = [key not in self.visiting for key in self._sessions.keys(slab, slots)]
+        slots = slots[going]
         for key in self._sessions.keys(slab, slots):
             self._sessions.forget(key)
             self.evicted[key.model, reason] += 1

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidegate.checkpoints import Checkpoint, Key
-from tidegate.config import Limits
+from tidegate.config import Durability, Limits
 from tidegate.engine.catalog import Catalog
 from tidegate.engine.commands import BulkResult, Export, Page, SessionFilter, SessionInfo
 from tidegate.engine.lane import Lane
@@ -57,6 +57,10 @@ class Sessions:
         in_bytes = (self._catalog.state_bytes_max - self.bytes_used) // lane.slab.row_bytes
         return max(0, min(self._limits.sessions_max - len(self), in_bytes, lane.slab.slots.free))
 
+    def may_open(self, tenant: str, lane: Lane, session_id: bytes) -> bool:
+        """Whether the name is known to be free: a session that may be in the store is opened by a claim alone."""
+        return lane.durability is Durability.NONE or Key(tenant, lane.model, session_id) in self.reserved
+
     def open(self, tenant: str, lane: Lane, ids: list[bytes], now: float) -> NDArray[np.int64]:
         """Opens new sessions (distinct ids, none resident, no more than there is room) and returns their references."""
         refs = lane.slab.open(ids, lane.number, self._tenant(tenant), now, lane.identify(ids))
@@ -79,6 +83,8 @@ class Sessions:
             session_id = ids[row]
             if not valid_id(session_id):
                 result.errors.append((row, Reason.BAD_SESSION_ID))
+            elif not self.may_open(tenant, lane, session_id):
+                result.errors.append((row, Reason.STORE_UNAVAILABLE))
             else:
                 fresh.setdefault(session_id, row)
         opened = list(fresh)[: self.make_room(lane, len(fresh))]
@@ -114,6 +120,8 @@ class Sessions:
             raise TidegateError(Reason.SESSION_EXISTS, f"session {_text(new_id)} lives already")
         slab, slot = self.place(ref)
         lane = self._catalog.lanes[int(slab.host["version"][slot])]
+        if not self.may_open(tenant, lane, new_id):
+            raise TidegateError(Reason.STORE_UNAVAILABLE)
         number = _retained(slab, slot, step)
         if not self.room(lane):
             slab.host["active_at"][slot] = now  # not to be the one that makes room
@@ -152,6 +160,8 @@ class Sessions:
             raise TidegateError(Reason.BAD_SESSION_ID)
         if session_id in self.names(tenant, lane.model):
             raise TidegateError(Reason.SESSION_EXISTS, f"session {_text(session_id)} lives already")
+        if not self.may_open(tenant, lane, session_id):
+            raise TidegateError(Reason.STORE_UNAVAILABLE)
         if not self.make_room(lane, 1):
             raise TidegateError(Reason.SESSION_LIMIT)
         shapes = {column.name: column.shape for column in lane.slab.schema.columns if not column.local}
