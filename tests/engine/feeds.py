@@ -1,4 +1,4 @@
-"""What the sessions machine draws: three models of different policies, and observations near to what is expected."""
+"""What the sessions machine draws: four models of different policies, and observations near to what is expected."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ class Repository:
 
 @lru_cache
 def shared(device: str) -> Repository:
-    """Three models: one refuses gaps, one imputes them on an hourly grid, one has nothing that saturates."""
+    """Four models: one refuses gaps, one imputes them on an hourly grid, one has nothing that saturates, and one allows
+    for observations that come late."""
     use_one_thread()
     with tempfile.TemporaryDirectory() as folder:
         models = Path(folder)
@@ -60,12 +61,24 @@ def shared(device: str) -> Repository:
         random_package(
             models, "linear", cell="rnn_tanh", hidden=8, features=linear, targets=["x0"], hidden_activation="identity"
         )
+        marks = [("target", "none", 0.0, 1.0), ("target", "none", 0.5, 2.0), ("past", "none", 0.0, 1.0)]
+        random_package(
+            models,
+            "late",
+            hidden=8,
+            features=_features(*marks),
+            targets=["x0", "x1"],
+            frequency="h",
+            gaps={"policy": "impute", "gap_steps_max": 3, "time_tolerance": 0.25},
+            rewind_steps=4,
+            lateness_steps=3,
+        )
         snapshot = repository.scan(models)
         return Repository(snapshot, Catalog(LIMITS, 1 << 30, device).prepare(snapshot))
 
 
-MODELS = ["plain", "grid", "linear"]
-WIDTHS = {"plain": 3, "grid": 3, "linear": 1}
+MODELS = ["plain", "grid", "linear", "late"]
+WIDTHS = {"plain": 3, "grid": 3, "linear": 1, "late": 3}
 
 
 @dataclass
@@ -85,8 +98,8 @@ NUMBERS = st.sampled_from([0.0, -0.0, 1.0, -2.5, 3.0]) | st.floats(-4, 4, width=
 SKETCHES = st.builds(
     Sketch,
     name=st.sampled_from(NAMES),
-    step=st.sampled_from([None, 1, 1, 1, 1, 1, 1, 2, 3, 4, 5, 0, -1]),
-    hours=st.sampled_from([None, None, 1, 1, 1, 2, 3, 4, 5, 0, -1, 1.125, 0.75, 1.5, 2.375]),
+    step=st.sampled_from([None, 1, 1, 1, 1, 1, 1, 2, 3, 4, 5, 0, -1, -2]),
+    hours=st.sampled_from([None, None, None, 1, 1, 1, 2, 3, 4, 5, 0, -1, -2, 1.125, 0.75, 1.5, 2.375]),
     values=st.lists(NUMBERS | st.just(math.nan), min_size=3, max_size=3),
     reset=st.sampled_from([False] * 7 + [True]),
     again=st.sampled_from([False] * 4 + [True]),

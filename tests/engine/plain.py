@@ -115,12 +115,26 @@ class PlainSession(Known):
     last: Row | None = None
     reply: Expected | None = None
     history: list[Row] = field(default_factory=list)
-    bits: list[bytes] = field(default_factory=list)  # what the server under test answered to `history`
+    bits: list[bytes] = field(default_factory=list)  # what the server under test answered to `history`; b"": not known
+    taken: list[Taken] = field(default_factory=list)  # the last observations, where the model allows for late ones
 
     def to_zero(self) -> None:
         """What a reset does: the numbering, the last row and its reply stay."""
         self.inputs, self.missing_run, self.history, self.bits = [], [], [], []
         self.steps_seen, self.time, self.diverged = 0, None, False
+
+
+@dataclass(eq=False)
+class Taken:
+    """An observation that was taken: the session before it, its number, the time after it (None: none), whether it
+    opened the session, and whether a command had set the state to zero before it."""
+
+    before: PlainSession
+    row: Row
+    created: bool
+    zeroed: bool
+    number: int
+    time: int | None
 
 
 class PlainModel:
@@ -132,6 +146,7 @@ class PlainModel:
         self.interval = INTERVALS[manifest.frequency]
         gap_max = manifest.gaps.gap_steps_max if manifest.gaps.policy == "impute" else 0
         self.rules = Rules(gap_max, manifest.gaps.time_tolerance, every(self.interval))
+        self.lateness, self.retained = manifest.lateness_steps, manifest.rewind_steps
         self.missing_steps_max = manifest.gaps.missing_steps_max
         self.targets = [package.feature_names.index(target) for target in manifest.targets]
         self.means = tuple(
@@ -175,6 +190,8 @@ class PlainModel:
         if ruling == "DUPLICATE":
             assert session.reply is not None
             return self._again(session.reply, row, session)
+        if self.lateness and _is_late(ruling, row):
+            return self._late(session, row, ruling, now)
         if ruling != "ADVANCE":
             return Expected(ruling, expected=expected)
         if HUGE in row.values:
@@ -185,7 +202,66 @@ class PlainModel:
         assert session.reply is not None
         return session.reply
 
+    def _late(self, session: PlainSession, row: Row, ruling: str, now: float) -> Expected:
+        """An observation that may have a place among the last ones: they are all taken again, from before it."""
+        refused = Expected(ruling, expected=session.step + 1)
+        later = _from(session.taken[-self.lateness :], row)
+        if not later:
+            return refused
+        first = later[0]
+        replaces = (first.number == row.step) if row.step else (first.time == row.time)
+        earlier = first.before
+        if row.same_input(first.row if replaces else None) or (
+            not replaces and (earlier.step == row.step or earlier.time == row.time) and row.same_input(earlier.last)
+        ):
+            assert session.reply is not None
+            return replace(self._again(session.reply, row, session), flags=_late_flags(session.reply) | {"DUPLICATE"})
+        passed = later[1:] if replaces else later
+        if not row.step and any(event.row.reset or event.zeroed for event in passed):
+            return refused
+        number = row.step or (first.number if replaces else earlier.step + 1)
+        if (not replaces and row.step and earlier.step >= row.step) or number < session.step - self.lateness:
+            return refused
+        if session.diverged:
+            return refused
+        if replaces and first.row.step and not row.step:
+            row = replace(row, step=first.number)
+        sequence = [(row, first.created, False)]
+        sequence += [(event.row, event.created and event is not first, event.zeroed) for event in passed]
+        return self._retake(session, first, sequence, now)
+
+    def _retake(
+        self, session: PlainSession, first: Taken, sequence: list[tuple[Row, bool, bool]], now: float
+    ) -> Expected:
+        """All of the sequence, from before `first`; or the reason of what cannot be taken."""
+        trial, finite = copy.deepcopy(first.before), [HUGE not in row.values for row, _, _ in sequence]
+        trial.taken = session.taken[: session.taken.index(first)]
+        known = len(trial.taken)
+        for place, (row, created, zeroed) in enumerate(sequence):
+            if zeroed:
+                trial.to_zero()
+            ruling, missing = decide(row.step, row.time, False, row.reset, trial, self.rules)
+            if ruling != "ADVANCE":
+                by_time = place and not sequence[0][0].step
+                return Expected("TIME_NOT_INCREASING" if by_time else ruling, expected=session.step + 1)
+            self._advance(trial, row, created, missing)
+        if not all(finite):
+            kept = max(0, self.lateness - finite.index(False))
+            session.diverged, session.taken = True, session.taken[max(0, known - kept) : known]
+            return Expected("SESSION_DIVERGED", expected=session.step + 1)
+        trial.bits += [b""] * (len(trial.history) - 1 - len(trial.bits))
+        if session.steps_seen == 0:
+            trial.to_zero()
+        trial.active_at = now
+        session.__dict__.update(trial.__dict__)
+        assert session.reply is not None
+        return replace(session.reply, steps_seen=session.steps_seen, flags=_late_flags(session.reply))
+
     def _advance(self, session: PlainSession, row: Row, created: bool, missing: int) -> None:
+        before = replace(session, taken=[])
+        if self.lateness:
+            before = copy.deepcopy(before)
+        zeroed = session.steps_seen == 0 and session.step > 0 and not row.reset
         if row.reset:
             session.to_zero()
         for _ in range(missing):
@@ -217,6 +293,9 @@ class PlainModel:
             gap=missing,
             valid_time=row.time + self.interval if row.time is not None and self.interval else None,
         )
+        if self.lateness:
+            session.taken.append(Taken(before, row, created, zeroed, session.step, session.time))
+            session.taken = session.taken[-self.retained :]
 
     def _again(self, reply: Expected, row: Row, session: PlainSession) -> Expected:
         flags = reply.flags | {"DUPLICATE"}
@@ -243,3 +322,24 @@ class PlainModel:
         """The last prediction, in training units and raw."""
         predictions = reference.predict(self.package, np.array(inputs))
         return predictions.scaled[-1], predictions.raw[-1]
+
+
+def _is_late(ruling: str, row: Row) -> bool:
+    """Whether there may be a place for it further back."""
+    return ruling in ("STEP_TOO_OLD", "STEP_CONFLICT") or (ruling == "TIME_NOT_INCREASING" and not row.step)
+
+
+def _late_flags(reply: Expected) -> frozenset[str]:
+    """Flags of an answer that is about the last step, not the one that was sent."""
+    return reply.flags - {"CREATED"} | {"REVISED"}
+
+
+def _from(taken: list[Taken], row: Row) -> list[Taken]:
+    """The last observations that are not before the row: by number, or without one by time."""
+    later: list[Taken] = []
+    for event in reversed(taken):
+        after = event.number >= row.step if row.step else event.time is not None and event.time >= (row.time or 0)
+        if not after:
+            break
+        later.insert(0, event)
+    return later

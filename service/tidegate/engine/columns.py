@@ -2,7 +2,7 @@
 
 A session is a row across these columns. Opening, reset, fork, eviction and (later) checkpoint, rewind and export
 iterate over this list, so that a new kind of memory is one more entry here, and a line where the engine writes it
-(`Engine._commit`). Pure: no torch, no grpc, no asyncio.
+(`engine/flight.py`). Pure: no torch, no grpc, no asyncio.
 """
 
 from __future__ import annotations
@@ -67,6 +67,11 @@ class Schema:
         return tuple(column for column in self.columns if column.past_of)
 
     @cached_property
+    def kept_steps(self) -> int:
+        """How many of its last observations a session keeps."""
+        return next((column.shape[0] for column in self.columns if column.name == "kept_step"), 0)
+
+    @cached_property
     def travelling(self) -> tuple[Column, ...]:
         """The columns that a checkpoint holds, in order."""
         return tuple(column for column in self.columns if not column.local)
@@ -81,26 +86,26 @@ class Schema:
         return sum(column.row_bytes for column in self.columns)
 
 
-def with_past(columns: tuple[Column, ...], steps: int) -> Schema:
+def with_past(columns: tuple[Column, ...], steps: int) -> tuple[Column, ...]:
     """The columns and, for so many steps back, what they held: step number n of them (from 0) at n mod `steps`.
 
     `retained` counts the steps kept so far, `retained_from` is the number of the oldest that is still whole.
     """
     if not steps:
-        return Schema(columns)
+        return columns
     past = tuple(
         replace(column, name=f"{column.name}@", shape=(steps, *column.shape), cleared=False, past_of=column.name)
         for column in columns
         if not column.local
     )
-    return Schema((*columns, Column("retained", "int64"), Column("retained_from", "int64"), *past))
+    return (*columns, Column("retained", "int64"), Column("retained_from", "int64"), *past)
 
 
 def session_schema(package: Package) -> Schema:
     """The columns of a session of the package. `state` and what follows it live where the model is stepped."""
     manifest = package.manifest
     features = len(manifest.features)
-    return with_past(
+    columns = with_past(
         (
             Column("version", "int32", local=True),  # which lane (loaded version) steps it
             Column("tenant", "int32", local=True),  # whose it is
@@ -126,6 +131,20 @@ def session_schema(package: Package) -> Schema:
         ),
         manifest.rewind_steps,
     )
+    return Schema((*columns, *_kept(manifest)))
+
+
+def _kept(manifest: Manifest) -> Iterator[Column]:
+    """The session's last observations; see `engine/kept.py`."""
+    if manifest.kept_steps:
+        ring = (manifest.kept_steps,)
+        yield Column(
+            "kept", "int64"
+        )  # observations kept so far: number n of them (from 0) is at n mod the ring's length
+        yield Column("kept_step", "int64", ring)  # 0: there is none
+        yield Column("kept_time", "int64", ring, NO_TIME)  # as it was sent
+        yield Column("kept_marks", "uint8", ring)  # bits of Mark
+        yield Column("kept_values", "float64", (*ring, len(manifest.features)), np.nan)  # NaN where they were missing
 
 
 def _derived(manifest: Manifest) -> Iterator[Column]:

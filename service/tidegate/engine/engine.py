@@ -20,11 +20,12 @@ from tidegate.engine import commands
 from tidegate.engine.admission import Admission
 from tidegate.engine.catalog import Catalog
 from tidegate.engine.departures import Departures
-from tidegate.engine.flight import Flight, commit, make_flight, replies
+from tidegate.engine.flight import Flight, commit, replies
 from tidegate.engine.forecaster import Forecaster, Stretch
 from tidegate.engine.inbox import Block, Inbox
 from tidegate.engine.lane import Lane, Queued
 from tidegate.engine.replies import STREAM_SHIFT, Replies, RowFlag, refusals
+from tidegate.engine.revision import make_flight
 from tidegate.engine.saving import Saving
 from tidegate.engine.sessions import Sessions
 from tidegate.engine.stepper import TILE_ROWS

@@ -1,29 +1,54 @@
 """A flight: one batch of one lane on its way, from the judgement of its rows to what their sessions remember.
 
 `make_flight` judges and fills in, `Flight.run` steps (the only part that may take long; it touches nothing but the
-slab's device columns), `commit` writes the host columns, `replies` reads the answers from them.
+slab's device columns, what is retained, and sessions that are revised), `commit` writes the host columns, `replies`
+reads the answers from them.
 """
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tidegate.engine.bridge import Gap, step_over
 from tidegate.engine.imputation import Imputed, Memory
+from tidegate.engine.kept import Mark, keep, newest_time
 from tidegate.engine.lane import Lane, Queued
 from tidegate.engine.replies import Replies, RowFlag
-from tidegate.engine.rules import ADVANCE, DUPLICATE, Observed, Remembered, Verdicts, digest, judge
+from tidegate.engine.rules import (
+    ADVANCE,
+    ANSWERED,
+    DUPLICATE,
+    KNOWN,
+    REVISE,
+    Observed,
+    Remembered,
+    Verdicts,
+    digest,
+    judge,
+    times_after,
+)
 from tidegate.engine.slots import SPARE_SLOT, Slots, slots_of
 from tidegate.engine.stepper import StepBatch, StepResult
 from tidegate.errors import Reason
-from tidegate.model.frequency import NO_TIME, Times
+from tidegate.model.frequency import NO_TIME
 
 log = logging.getLogger(__name__)
 Outcomes = NDArray[np.uint8]
+
+
+class Revision(Protocol):
+    """What is done for rows that come late, after the others are stepped; see `engine/revision.py`."""
+
+    expected_seconds: float
+
+    def run(self) -> None:
+        """Steps their sessions again, and says in the verdicts how it went."""
+        ...
 
 
 @dataclass
@@ -40,12 +65,19 @@ class Flight:
     batch: StepBatch
     gap: Gap | None  # None when no row bridges a gap
     result: StepResult | None = None
+    revision: Revision | None = None
 
     @property
     def duplicate(self) -> NDArray[np.bool_]:
-        """Rows that are answered from their session's last reply."""
-        duplicate: NDArray[np.bool_] = self.verdicts.ruling == DUPLICATE
+        """Rows that are answered from their session's last reply, for they were taken before."""
+        duplicate: NDArray[np.bool_] = (self.verdicts.ruling == DUPLICATE) | (self.verdicts.ruling == KNOWN)
         return duplicate
+
+    @property
+    def revised(self) -> NDArray[np.bool_]:
+        """Rows that are no session's last step: their answer is what it predicts now."""
+        revised: NDArray[np.bool_] = (self.verdicts.ruling == REVISE) | (self.verdicts.ruling == KNOWN)
+        return revised
 
     @property
     def gaps(self) -> NDArray[np.int64]:
@@ -55,14 +87,19 @@ class Flight:
     @property
     def expected_seconds(self) -> float:
         """What the step will probably take."""
+        again = self.revision.expected_seconds if self.revision is not None else 0.0
         if not len(self.batch):
-            return 0.0
-        return self.lane.stepper.expected_seconds(len(self.batch)) * (1 + int(self.gaps.max()))
+            return again
+        return self.lane.stepper.expected_seconds(len(self.batch)) * (1 + int(self.gaps.max())) + again
 
     def run(self) -> None:
-        """The step. Changes the slab's device columns and nothing else of the engine."""
-        if not len(self.batch):
-            return
+        """The step. Changes the slab and nothing else of the engine."""
+        if len(self.batch):
+            self._step()
+        if self.revision is not None:
+            self.revision.run()
+
+    def _step(self) -> None:
         lane, memory = self.lane, self.lane.slab.device
         try:
             if lane.slab.schema.past:
@@ -108,7 +145,7 @@ def make_flight(lane: Lane, rows: Queued, now: float) -> Flight:
     )
     imputed = lane.imputation.impute(rows.values[advancing], last)
     before = np.where(fresh, NO_TIME, host["event_time"][going])
-    time = _times(lane, rows.time[advancing], before, missing)
+    time = times_after(lane.package.frequency, rows.time[advancing], before, missing)
     identity = host["identity"][going] if "identity" in host else np.zeros(len(going), np.int32)
     batch = StepBatch(going, imputed.values, fresh, seen, time, identity)
     gap = Gap(missing, last.last_input, before, last.reply, imputed.predicted) if missing.any() else None
@@ -117,7 +154,8 @@ def make_flight(lane: Lane, rows: Queued, now: float) -> Flight:
 
 def commit(flight: Flight, now: float) -> Outcomes:
     """Writes the columns of rows whose step was taken; quarantines the others. Returns the rows' outcomes."""
-    outcome = np.where(flight.duplicate, Reason.OK, flight.verdicts.ruling).astype(np.uint8)
+    ruling = flight.verdicts.ruling
+    outcome = np.where(ruling >= ANSWERED, Reason.OK, ruling).astype(np.uint8)
     result, host, slots = flight.result, flight.lane.slab.host, flight.batch.slots
     if not len(slots):
         return outcome
@@ -133,6 +171,9 @@ def commit(flight: Flight, now: float) -> Outcomes:
     imputed, batch = flight.imputed, flight.batch
     if flight.lane.slab.schema.past:
         flight.lane.slab.retained(slots)
+    if flight.lane.slab.schema.kept_steps:
+        marks = _marks(flight, rows, batch.seen[taken] == 0, host["step"][slots] > 0)
+        keep(host, slots, flight.verdicts.step[rows], flight.rows.time[rows], marks, flight.rows.values[rows])
     host["step"][slots] = flight.verdicts.step[rows]
     host["steps_seen"][slots] = batch.seen[taken] + gaps + 1
     host["event_time"][slots] = batch.time[taken]
@@ -155,6 +196,10 @@ def replies(flight: Flight, outcome: Outcomes) -> Replies:
     values[failed] = np.nan
     expected = flight.verdicts.expected
     expected[outcome == Reason.SESSION_NOT_FOUND] = 0
+    flags, time, revised = host["reply_flags"][slots], rows.time, flight.revised
+    if revised.any():
+        flags = np.where(revised, flags & ~np.uint8(RowFlag.CREATED) | np.uint8(RowFlag.REVISED), flags)
+        time = np.where(revised, newest_time(host, slots), time)
     return Replies(
         request=rows.request,
         row=rows.row,
@@ -163,24 +208,12 @@ def replies(flight: Flight, outcome: Outcomes) -> Replies:
         step=np.where(failed, 0, host["step"][slots]),
         expected=expected,
         steps_seen=host["steps_seen"][slots],
-        flags=host["reply_flags"][slots] | flight.duplicate * np.uint8(RowFlag.DUPLICATE),
+        flags=flags | flight.duplicate * np.uint8(RowFlag.DUPLICATE),
         imputed=host["reply_imputed"][slots],
         gap=host["reply_gap"][slots],
-        valid_time=flight.lane.package.frequency.add(rows.time),
+        valid_time=flight.lane.package.frequency.add(time),
         head=flight.lane.package.manifest.head,
     )
-
-
-def _times(lane: Lane, given: Times, before: Times, missing: NDArray[np.int64]) -> Times:
-    """The observations' times; an untimed step, and each step bridged before it, counts as one interval."""
-    untimed = given == NO_TIME
-    if not untimed.any():
-        return given
-    assumed, frequency = before.copy(), lane.package.frequency
-    if frequency:
-        for steps in np.unique(missing).tolist():
-            assumed[missing == steps] = frequency.add(before[missing == steps], steps + 1)
-    return np.where(untimed, assumed, given)
 
 
 def _flags(
@@ -193,4 +226,17 @@ def _flags(
         | (imputed.missing_run[taken] > policy.missing_steps_max).any(1) * np.uint8(RowFlag.STALE)
         | (gaps > 0) * np.uint8(RowFlag.GAP)
         | flight.rows.reset[rows] * np.uint8(RowFlag.RESET)
+    )
+
+
+def _marks(
+    flight: Flight, rows: NDArray[np.int64], zero: NDArray[np.bool_], begun: NDArray[np.bool_]
+) -> NDArray[np.uint8]:
+    """What is kept of observations beside their values. `zero`: the state was zero; `begun`: not for the first time."""
+    reset = flight.rows.reset[rows]
+    return (
+        reset * np.uint8(Mark.RESET)
+        | flight.rows.created[rows] * np.uint8(Mark.CREATED)
+        | (flight.rows.step[rows] > 0) * np.uint8(Mark.NUMBERED)
+        | (zero & begun & ~reset) * np.uint8(Mark.ZEROED)
     )

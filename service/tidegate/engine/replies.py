@@ -28,6 +28,7 @@ class RowFlag(IntFlag):
     STALE = 8
     GAP = 16
     RESET = 32
+    REVISED = 64
 
 
 @dataclass

@@ -20,7 +20,8 @@ Bools = NDArray[np.bool_]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _INTERVALS_MAX = 2.0**62  # more than any gap, and int64 holds it
-ADVANCE, DUPLICATE = 0, 255  # what `Verdicts.ruling` holds beside the numbers of reasons
+ADVANCE, REVISE, KNOWN, DUPLICATE = 0, 253, 254, 255  # what `Verdicts.ruling` holds beside the numbers of reasons
+ANSWERED = REVISE  # from here on all is well; see `engine/lateness.py` for REVISE and KNOWN
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,9 @@ class Remembered:
 
 @dataclass
 class Verdicts:
-    """`ruling` [n]: ADVANCE, DUPLICATE or a Reason's number; `missing` [n]: steps to impute first; `step` [n]: the
-    number that the observation gets if it advances; `expected` [n]: the number that its session expects now."""
+    """`ruling` [n]: ADVANCE, DUPLICATE or a Reason's number (later, REVISE or KNOWN: the observation comes late and
+    takes its place, or had it already); `missing` [n]: steps to impute first; `step` [n]: the number that the
+    observation gets if it advances; `expected` [n]: the number that its session expects now."""
 
     ruling: NDArray[np.uint8]
     missing: Ints
@@ -108,6 +110,18 @@ def _intervals(time: Ints, last: Ints, timed: Bools, policy: Policy) -> tuple[In
     exact = np.where(timed, policy.frequency.intervals(earlier, later), 1.0)
     whole = np.maximum(np.rint(exact), 1.0)
     return np.minimum(whole, _INTERVALS_MAX).astype(np.int64), np.abs(exact - whole) > policy.time_tolerance
+
+
+def times_after(frequency: Frequency, given: Ints, before: Ints, missing: Ints) -> Ints:
+    """The observations' times; an untimed step, and each step bridged before it, counts as one interval."""
+    untimed = given == NO_TIME
+    if not untimed.any():
+        return given
+    assumed = before.copy()
+    if frequency:
+        for steps in np.unique(missing).tolist():
+            assumed[missing == steps] = frequency.add(before[missing == steps], steps + 1)
+    return np.where(untimed, assumed, given)
 
 
 def digest(values: NDArray[np.float64], times: Ints, resets: Bools) -> NDArray[np.uint64]:

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from tidegate.engine.columns import Column, Schema
+from tidegate.engine.kept import forget
 from tidegate.engine.memory import Reserved, reserve
 from tidegate.engine.slots import Refs, Slots, SlotTable
 
@@ -150,7 +151,9 @@ class Slab:
 
     def retain(self, slots: Slots) -> None:
         """Keeps what the rows hold now, before they are stepped. It counts when the step is taken: see `retained`."""
-        places = self.host["retained"][slots] % self.schema.past[0].shape[0]
+        count, length = self.host["retained"][slots], self.schema.past[0].shape[0]
+        self.host["retained_from"][slots] = np.maximum(self.host["retained_from"][slots], count + 1 - length)
+        places = count % length
         for column in self.schema.past:
             if column.name in self.host:
                 self.host[column.name][slots, places] = self.host[column.past_of][slots]
@@ -161,10 +164,7 @@ class Slab:
 
     def retained(self, slots: Slots) -> None:
         """Counts the steps that were kept of rows that moved on."""
-        count = self.host["retained"][slots] + 1
-        self.host["retained"][slots] = count
-        oldest = np.maximum(self.host["retained_from"][slots], count - self.schema.past[0].shape[0])
-        self.host["retained_from"][slots] = oldest
+        self.host["retained"][slots] += 1
 
     def retained_steps(self, slot: int) -> dict[int, int]:
         """Where the session can be taken back to: client's step to the number under which it is kept, oldest first.
@@ -179,12 +179,23 @@ class Slab:
 
     def rewind(self, slot: int, number: int) -> None:
         """Takes a session back to what was kept under a number of `retained_steps`."""
+        self.take_back(np.array([slot]), self.host["retained"][[slot]] - number)
+
+    def take_back(self, slots: Slots, steps: NDArray[np.int64]) -> None:
+        """Takes sessions back to what they were so many steps ago, all of which must be retained."""
+        number = self.host["retained"][slots] - steps
+        places = number % self.schema.past[0].shape[0]
         for column in self.schema.past:
-            place = number % column.shape[0]
-            columns = self.host if column.name in self.host else self.device
-            columns[column.past_of][slot] = columns[column.name][slot, place]
-        self.host["retained"][slot] = number
-        self.unsaved[slot] = True
+            if column.name in self.host:
+                self.host[column.past_of][slots] = self.host[column.name][slots, places]
+            else:
+                kept, now = self.device[column.name], self.device[column.past_of]
+                rows, index = torch.from_numpy(slots).to(now.device), torch.from_numpy(places).to(now.device)
+                now[rows] = kept[rows, index]
+        self.host["retained"][slots] = number
+        if self.schema.kept_steps:
+            forget(self.host, slots, steps)
+        self.unsaved[slots] = True
 
     def close(self, slots: Slots) -> None:
         """Frees the rows; chunks that hold nothing any more go back to the system."""
