@@ -136,7 +136,7 @@ def test_restored_beside_running_servers(
     models: Path, wanted: list[bytes], redis_server: RunningRedis, tmp_path: Path
 ) -> None:
     """What lives is left and named, and let go of by its server: a second time it is put back, and goes on from there,
-    on another replica too."""
+    on another replica too; which can also end what the first one has."""
     place, file = redis_place(redis_server), tmp_path / "backup.db"
     with place.server(models) as one, place.server(models) as other:
         stepped(one, range(1, 5))
@@ -164,6 +164,9 @@ def test_restored_beside_running_servers(
         assert again.exit_code == 0, again.output
         assert stepped(other, range(5, 7)) == wanted[4:6]
         assert stepped(one, range(7, 9)) == wanted[6:]
+        ended = run("delete", MODEL, *IDS, "--yes", "--address", other.grpc)
+        assert (ended.exit_code, ended.stdout) == (0, f"deleted {len(IDS)}\n"), ended.output
+        assert one.metric('tidegate_sessions_resident{model="random",version="1"}') == 0
 
 
 def test_from_a_sqlite_file_to_redis(

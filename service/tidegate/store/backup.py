@@ -20,7 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tidegate.checkpoints import Checkpoint, Key
-from tidegate.store.protocol import Claim, Store, StoreError, Terms
+from tidegate.store.protocol import PAGE_ROWS, Claim, Store, StoreError, Terms
 from tidegate.store.sqlite import SqliteStore
 from tidegate.store.sqlite_file import make_plain
 
@@ -94,15 +94,26 @@ async def _running(store: Store) -> AsyncIterator[None]:
 async def _copy(source: Store, target: Store) -> int:
     """Returns how many sessions there are. One that comes twice is kept as it came last."""
     sessions = 0
-    async for page in source.scan():
-        rows = list({row.key: row for row in page}.values())
-        keys = [row.key for row in rows]
+    async for rows in _gathered(source):
+        keys = list(rows)
         claims = await target.claim(keys)
         epochs = [claim.epoch for claim in claims]
-        await target.save(rows, epochs)
-        await target.release(keys, epochs)
+        await target.save(list(rows.values()), epochs)
+        await target.release(keys, epochs)  # so that memory does not grow with the store
         sessions += sum(claim.checkpoint is None for claim in claims)
     return sessions
+
+
+async def _gathered(source: Store) -> AsyncIterator[dict[Key, Checkpoint]]:
+    """All rows by larger pages: Redis gives small ones, and each costs the file three commits."""
+    rows: dict[Key, Checkpoint] = {}
+    async for page in source.scan():
+        rows |= {row.key: row for row in page}
+        if len(rows) >= PAGE_ROWS:
+            yield rows
+            rows = {}
+    if rows:
+        yield rows
 
 
 async def _put_back(target: Store, rows: Sequence[Checkpoint], overwrite: bool, found: Restored) -> None:
