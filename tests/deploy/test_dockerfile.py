@@ -38,6 +38,12 @@ def test_runs_as_a_numbered_user(image: dict[str, str]) -> None:
     assert f"runAsUser: {user}\n" in stateful_set
 
 
+def test_the_volume_is_the_users(stages: list[list[Instruction]], image: dict[str, str]) -> None:
+    """A named volume at /data can be written: the folder in the image is the user's."""
+    user, group = image["USER"].split(":")
+    assert ("RUN", f"install -d -o {user} -g {group} /data") in stages[-1]
+
+
 def test_ports_are_the_defaults(image: dict[str, str]) -> None:
     """The exposed ports are those on which the server listens by default."""
     fields = Settings.model_fields
@@ -73,7 +79,8 @@ def test_copies_what_exists_and_is_not_ignored(stages: list[list[Instruction]]) 
 
 
 def test_torch_comes_first_and_from_where_the_builder_says(stages: list[list[Instruction]]) -> None:
-    """torch comes alone, before the project, from the index that the builder names; none is named here."""
+    """torch comes alone, before the project and its stores, from the index that the builder names; none is named
+    here."""
     runs = [rest for name, rest in stages[0] if name == "RUN" and "pip install" in rest]
-    assert [("${TORCH_INDEX_ARGS}" in run, ".[server]" in run) for run in runs] == [(True, False), (False, True)]
+    assert [("${TORCH_INDEX_ARGS}" in run, ".[server,redis]" in run) for run in runs] == [(True, False), (False, True)]
     assert "index-url" not in " ".join(rest for stage in stages for _, rest in stage)
