@@ -118,6 +118,22 @@ class QueueMachine(RuleBasedStateMachine):
             assert self.ran.get(due[number], -1) < number
             self.ran[due[number]] = number
 
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data())
+    def withdraw(self, data: st.DataObject) -> None:
+        """All rows of some sessions leave, each session's in their order; they may wait anew, and come first then."""
+        names = sorted({ref for _, ref, _ in self.waiting} | self.open.keys())
+        refs = data.draw(st.lists(st.sampled_from(names), min_size=1, max_size=3, unique=True))
+        rows = self.queue.withdraw(np.array(refs, np.int64))
+        found = [] if rows is None else list(zip(rows.ref.tolist(), rows.request.tolist(), strict=True))
+        for ref in refs:
+            mine = [number for _, other, number in sorted(self.waiting) if other == ref]
+            assert [number for other, number in found if other == ref] == mine
+        assert {ref for ref, _ in found} <= set(refs)
+        self.waiting = [row for row in self.waiting if row[1] not in refs]
+        for slot in {slot for ref, slot in self.open.items() if ref in refs}:
+            self.next_turn[slot] = self.plain_next[slot] = 0
+
     @invariant()
     def counts(self) -> None:
         assert len(self.queue) == len(self.waiting)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,23 @@ class BulkResult:
     errors: list[tuple[int, Reason]] = field(default_factory=list)
 
 
+class Way(IntEnum):
+    """How a session came to another version; the number is what travels."""
+
+    FAILED = 0
+    ALREADY_THERE = 1
+    STATE = 2
+    REPLAY = 3
+
+
+@dataclass
+class Migrated(BulkResult):
+    """And for each id its Way [ids], and how many observations were taken again [ids]."""
+
+    ways: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
+    replayed: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+
+
 @dataclass(frozen=True)
 class OpenSessions:
     """-> BulkResult; `done` marks those created."""
@@ -62,6 +80,16 @@ class CloseSessions:
 
     tenant: str
     model: str
+    ids: Sequence[bytes]
+
+
+@dataclass(frozen=True)
+class MigrateSessions:
+    """-> Migrated. To a version or an alias; empty: the one that new sessions get. Many of them take long."""
+
+    tenant: str
+    model: str
+    version: str
     ids: Sequence[bytes]
 
 
@@ -167,6 +195,7 @@ Command = (
     OpenSessions
     | ResetSessions
     | CloseSessions
+    | MigrateSessions
     | GetSession
     | ForkSession
     | RewindSession

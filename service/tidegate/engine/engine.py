@@ -24,6 +24,7 @@ from tidegate.engine.flight import Flight, commit, replies
 from tidegate.engine.forecaster import Forecaster, Stretch
 from tidegate.engine.inbox import Block, Inbox
 from tidegate.engine.lane import Lane, Queued
+from tidegate.engine.migration import Migration
 from tidegate.engine.replies import STREAM_SHIFT, Replies, RowFlag, refusals
 from tidegate.engine.revision import make_flight
 from tidegate.engine.saving import Saving
@@ -113,6 +114,9 @@ class Engine:
                 return sessions.reset_many(tenant, model, ids)
             case commands.CloseSessions(tenant, model, ids):
                 return sessions.close_many(tenant, model, ids)
+            case commands.MigrateSessions(tenant, model, version, ids):
+                target = self.catalog.resolve(model, version)
+                return Migration(self.catalog, sessions, target, now, self._follow).run(tenant, ids)
             case commands.ListSessions(tenant, wanted, cursor, size):
                 return sessions.list(tenant, wanted, cursor, size, now)
             case commands.Sweep():
@@ -188,6 +192,12 @@ class Engine:
             self.held.append(Held(answers, flight.rows.ref, flight.lane.model))
         else:
             self._send(answers, flight.lane.model)
+
+    def _follow(self, before: NDArray[np.int64], after: NDArray[np.int64]) -> None:
+        """Answers that are held are of sessions that have other references now."""
+        for held in self.held:
+            for old, new in zip(before.tolist(), after.tolist(), strict=True):
+                held.refs[held.refs == old] = new
 
     def let_go(self, held: list[Held]) -> None:
         """What they say is durable."""

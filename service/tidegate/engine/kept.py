@@ -59,6 +59,12 @@ class Observations:
             self.step[rows], self.time[rows], self.marks[rows], self.values[rows], self.length[sessions]
         )
 
+    def without(self, count: Ints) -> Observations:
+        """Without the oldest `count` [sessions] of each."""
+        place = np.arange(len(self.step)) - np.repeat(self.length.cumsum() - self.length, self.length)
+        rows = place >= np.repeat(count, self.length)
+        return Observations(self.step[rows], self.time[rows], self.marks[rows], self.values[rows], self.length - count)
+
     @property
     def sent(self) -> Ints:
         """The steps as clients sent them, 0 where the server numbered, [rows]."""

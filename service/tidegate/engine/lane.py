@@ -79,6 +79,13 @@ class _Chunk:
         self._start = rows.stop
         return self._rows.take(rows)
 
+    def withdraw(self, refs: NDArray[np.int64]) -> tuple[Queued, NDArray[np.int64]]:
+        """Removes what is left of these sessions; returns it with its turns."""
+        rest, turns = self._rows.take(slice(self._start, None)), self._turns[self._start :]
+        gone = np.isin(rest.ref, refs)
+        self._rows, self._turns, self._start = rest.take(np.flatnonzero(~gone)), turns[~gone], 0
+        return rest.take(np.flatnonzero(gone)), turns[gone]
+
     def expire(self, stream: int, shift: int) -> None:
         """See RowQueue.expire."""
         self._rows.deadline[self._rows.request >> shift == stream] = -np.inf
@@ -131,6 +138,22 @@ class RowQueue:
             self._now += 1
         self._rows -= rows_max - room
         return _joined(parts)
+
+    def withdraw(self, refs: NDArray[np.int64]) -> Queued | None:
+        """Removes and returns the rows of these sessions, each one's in order; None when there are none. Costs by the
+        length of the queue."""
+        listed = [entry for chunks in self._turns.values() for entry in chunks]
+        found = [chunk.withdraw(refs) for _, chunk in listed]
+        self._turns = {}
+        for age, chunk in listed:
+            if len(chunk):
+                self._list(age, chunk)
+        parts = [rows for rows, _ in found if len(rows)]
+        if not parts:
+            return None
+        rows = _joined(parts)
+        self._rows -= len(rows)
+        return rows.take(np.argsort(np.concatenate([turns for _, turns in found]), kind="stable"))
 
     def expire(self, stream: int, shift: int) -> None:
         """Marks the rows of a stream that went away, so that they are dropped unstepped when their turn comes."""

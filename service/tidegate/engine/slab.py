@@ -8,7 +8,7 @@ A list of chunks was rejected: every gather would have to be split by chunk.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from math import prod
 from typing import Any
 
@@ -79,6 +79,16 @@ class Slab:
         self.next_turn[copy] = 0
         self._name(slots, [new_id])
         return self.slots.refs(slots)
+
+    def copy(self, slots: Slots, source: Slab, from_slots: Slots, names: Collection[str]) -> None:
+        """Takes columns of those names over from rows of another slab, whose columns are of the same shapes."""
+        index = torch.from_numpy(from_slots)
+        for name in names:
+            if name in self.host:
+                self.host[name][slots] = source.host[name][from_slots]
+            else:
+                column, target = source.device[name], torch.from_numpy(slots).to(self.device[name].device)
+                self.device[name][target] = column[index.to(column.device)]
 
     def read(self, slot: int) -> dict[str, NDArray[Any]]:
         """A session's columns by name, but for those that mean something in this process alone."""
