@@ -218,8 +218,9 @@ MEANINGS: Mapping[Reason, Meaning] = {
     Reason.BAD_EXPORT: Meaning(_BAD, "the bytes are no whole export of a session", "Export the session again."),
     Reason.PACKAGE_MISMATCH: Meaning(
         Code.FAILED_PRECONDITION,
-        "the session was stepped by a package that is not loaded here",
-        "Load that package, or name a version of the model that has the same state shape.",
+        "the session's memory is of a package that is not loaded here, or of another shape than the version asked for",
+        "Load that package, or name a version with the same state shape; by its last observations a session goes only "
+        "where features and targets are the same, and if its version keeps them (replay_steps).",
     ),
     Reason.SESSION_MOVED: Meaning(
         Code.ABORTED, "the session lives on another replica, which did not hand it over in time", "Try again shortly."

@@ -172,22 +172,29 @@ class TestByReplay:
         renumbered = [Row(row.step - 4, row.values, row.hour) for row in ROWS[4:7]]
         assert take(engine, ROWS[6:7]) == take(calm, renumbered, NEW)[2:]
 
-    def test_other_order_and_units(self, tmp_path: Path) -> None:
-        """Values go by name, converted; what is queued goes likewise; what the old one never got is not missed."""
-        features = [{"name": "t", "unit": "degC"}, {"name": "p"}, {"name": "place", "role": "static"}]
-        others = [{"name": "place", "role": "static"}, {"name": "p"}, {"name": "t", "unit": "K"}]
-        targets = ["t", "p"]
-        random_package(tmp_path, version="1", features=features, targets=targets, replay_steps=3)
-        random_package(
-            tmp_path, version="2", features=[*others, {"name": "y", "role": "output"}], targets=[*targets, "y"]
-        )
+    def test_static_covariates_and_outputs(self, tmp_path: Path) -> None:
+        """What was sent once, long ago, is known to the new version too; what nobody sends may stand elsewhere."""
+        sent = [{"name": "t", "unit": "degC"}, {"name": "place", "role": "static"}, {"name": "p", "role": "past"}]
+        output = {"name": "y", "role": "output"}
+        future = {"name": "f", "role": "future"}
+        targets = ["t", "y"]
+        random_package(tmp_path, version="1", features=[output, *sent, future], targets=targets, replay_steps=3)
+        random_package(tmp_path, version="2", features=[future, *sent, output], targets=targets, replay_steps=3)
         engine, calm = InProcess(tmp_path), InProcess(tmp_path)
-        rows = [Row(1, (10.0, 1.0, 7.0)), *(Row(step, (10.0 + step, 2.0, np.nan)) for step in range(2, 6))]
-        take(engine, rows)
+
+        def ask(server: InProcess, step: int, place: float, scope: Scope) -> bytes:
+            answer = server.ask("s", (10.0 + step, place, 2.0), step, scope=scope, future=(0.5 * step,))
+            assert answer.reason is Reason.OK
+            return answer.bits
+
+        for step in range(1, 6):
+            ask(engine, step, 7.0 if step == 1 else np.nan, OLD)
         assert migrate(engine, "s").ways.tolist() == [Way.REPLAY]
-        wanted = [Row(step, (7.0, 2.0, 12.0 + step + 273.15)) for step in range(1, 5)]
-        wanted_bits = take(calm, wanted, NEW)
-        assert take(engine, [Row(6, (7.0, 2.0, 16.0 + 273.15))]) == wanted_bits[3:]
+        for step in range(1, 4):
+            server_step = calm.ask("s", (12.0 + step, 7.0, 2.0), step, scope=NEW, future=(0.5 * (step + 2),))
+            assert server_step.reason is Reason.OK
+        wanted = calm.ask("s", (16.0, 7.0, 2.0), 4, scope=NEW, future=(3.0,)).bits
+        assert ask(engine, 6, np.nan, NEW) == wanted
 
     def test_a_quarantined_one(self, tmp_path: Path) -> None:
         """What it had taken is taken again, and it goes on: the observation that failed was never taken."""
@@ -232,12 +239,16 @@ class TestRefused:
         [
             ({"features": [{"name": "a"}, {"name": "b"}, {"name": "d", "role": "past"}]}, Reason.PACKAGE_MISMATCH),
             ({"features": [{"name": "a"}, {"name": "b"}, {"name": "c", "role": "static"}]}, Reason.PACKAGE_MISMATCH),
+            ({"features": [{"name": "b"}, {"name": "a"}, {"name": "c", "role": "past"}]}, Reason.PACKAGE_MISMATCH),
+            ({"features": [{"name": "a", "unit": "K"}, {"name": "b"}, {"name": "c", "role": "past"}]},
+             Reason.PACKAGE_MISMATCH),
+            ({"targets": ["a", "b"]}, Reason.PACKAGE_MISMATCH),
             ({"features": [{"name": "a"}, {"name": "b", "scaling": {"scale": 1e-300}}, {"name": "c", "role": "past"}]},
              Reason.SESSION_DIVERGED),
         ],
     )  # fmt: skip
     def test_by_the_package(self, tmp_path: Path, new: dict[str, Any], reason: Reason) -> None:
-        """Features of other names or kinds, or numbers that the new version cannot take."""
+        """Features of other names, kinds, units or order, other targets, or numbers that the new one cannot take."""
         model(tmp_path, "1", replay_steps=KEPT)
         model(tmp_path, "2", hidden=12, **new)
         engine, calm = InProcess(tmp_path), InProcess(tmp_path)

@@ -67,11 +67,11 @@ def make_package(models: Path, name: str, hidden: int, targets: int, **fields: A
     return random_package(models, name, hidden=hidden, features=features, targets=names, **fields)
 
 
-def derived_package(models: Path, name: str) -> Package:
+def derived_package(models: Path, name: str, **fields: Any) -> Package:
     """One of DERIVED: hourly, with a past covariate beside two targets unless it says otherwise."""
     features = [{"name": "a"}, {"name": "b"}, {"name": "c", "role": "past"}]
     given = {"features": features, "targets": ["b", "a"], "frequency": "h", "gaps": GAPS, "hidden": 40}
-    return random_package(models, name, **given | DERIVED[name])  # type: ignore[arg-type]
+    return random_package(models, name, **given | DERIVED[name] | fields)  # type: ignore[arg-type]
 
 
 def make_feeds(count: int, features: int, seed: int) -> list[Feed]:

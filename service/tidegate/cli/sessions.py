@@ -122,6 +122,40 @@ def delete(model: str, ids: tuple[str, ...], terms: str, yes: bool, address: str
     report("deleted", result.done, result.errors, as_json)
 
 
+@sessions.command()
+@click.argument("model")
+@click.argument("ids", nargs=-1, metavar="[SESSION]...")
+@click.option("--to", "version", required=True, help="The version (or alias) to go to.")
+@click.option("--all", "everything", is_flag=True, help="All of the model's in this server's memory.")
+@click.option("--filter", "terms", default="", help="Those that `list` finds by it, in this server's memory alone.")
+@address
+@as_json
+def migrate(
+    model: str, ids: tuple[str, ...], version: str, everything: bool, terms: str, address: str, as_json: bool
+) -> None:
+    """Move sessions to another version of their model, where they go on under the same numbers.
+
+    With their state where both versions remember alike, else by the last observations, as many as the old version keeps
+    (its replay_steps). Those that cannot move stay as they are.
+    """
+    if (bool(ids), everything, bool(terms)).count(True) != 1:
+        raise click.UsageError("name sessions, or give --all or a --filter, and only one of these")
+    with Client(address) as client:
+        named = list(dict.fromkeys(ids)) or [info.id for info in client.sessions(model=model, filter=terms)]
+        result = client.migrate_sessions(model, named, version=version)
+    if as_json:
+        failed = [error.id for error in result.errors]
+        print_json(
+            {"ways": dict(zip(named, result.ways, strict=True)), "replayed": result.replayed.tolist(), "failed": failed}
+        )
+    else:
+        replayed = [int(count) for way, count in zip(result.ways, result.replayed, strict=True) if way == "replay"]
+        click.echo(f"migrated {result.ways.count('state')} by their state, {len(replayed)} by their last observations")
+        if replayed:
+            click.echo(f"taken again: {min(replayed)} to {max(replayed)} observations a session")
+    fail_on(result.errors)
+
+
 def report(verb: str, done: int, errors: list[RowError], as_json: bool) -> None:
     """How many went well, and which did not."""
     if as_json:

@@ -11,7 +11,7 @@ from tidegate.client.catalog import Catalog
 from tidegate.client.connection import Connection
 from tidegate.client.feed import Feed
 from tidegate.client.forecasts import Forecast, Generation, Scenario, forecast
-from tidegate.client.records import Done, Model, Opened, Reloaded, SessionInfo, read_session
+from tidegate.client.records import Done, Migrated, Model, Opened, Reloaded, SessionInfo, read_session
 from tidegate.client.session import AsyncSession
 from tidegate.wire.stubs import session_pb2
 
@@ -137,6 +137,12 @@ class AsyncClient:
     async def reset_sessions(self, model: str, ids: Sequence[str]) -> Done:
         """Sets the states of many sessions to zero; their numbering goes on."""
         return await bulk.reset_many(self._connection, model, ids)
+
+    async def migrate_sessions(self, model: str, ids: Sequence[str], *, version: str = "") -> Migrated:
+        """Moves sessions to another version (or alias; default: the one that new sessions get), where they go on under
+        the same numbers: with their state where both versions remember alike, else by the last observations, if the
+        old one keeps them. Those that cannot move stay; safe to call again."""
+        return await bulk.migrate_many(self._connection, model, ids, version)
 
     async def close_sessions(self, model: str, ids: Sequence[str]) -> Done:
         """Ends many sessions and frees their memory. A Session that stepped one needs `resync()` to begin it anew."""

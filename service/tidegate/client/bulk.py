@@ -1,4 +1,4 @@
-"""Opening, resetting and closing many sessions: as many calls as the server's limits ask for.
+"""Opening, resetting, closing and migrating many sessions: as many calls as the server's limits ask for.
 
 Rows that the server cannot do yet (SESSION_MOVED, STORE_UNAVAILABLE) are asked for again, alone, where that is safe.
 """
@@ -13,20 +13,26 @@ import numpy as np
 from tidegate.client.connection import Connection
 from tidegate.client.failures import AGAIN, RowError, read_row_error
 from tidegate.client.patience import Patience
-from tidegate.client.records import Done, Opened
+from tidegate.client.records import Done, Migrated, Opened
 from tidegate.errors import TidegateError
 from tidegate.wire.stubs import session_pb2
 
 # What a server takes by default in one message, with room for what surrounds it.
 ROWS_MAX = 16_384
 BYTES_MAX = 4 * 1024 * 1024 - 65_536
+MIGRATED_MAX = 1_024  # in one call: each may take many observations again, and a call has its time
+WAYS = {
+    session_pb2.MIGRATION_WAY_ALREADY_THERE: "already there",
+    session_pb2.MIGRATION_WAY_STATE: "state",
+    session_pb2.MIGRATION_WAY_REPLAY: "replay",
+}
 Key = tuple[tuple[str, str], ...]
 Rows = Sequence[int]
 
 
-def pages(ids: Sequence[str]) -> Iterator[Rows]:
+def pages(ids: Sequence[str], rows_max: int = ROWS_MAX) -> Iterator[Rows]:
     """The rows cut to what one message holds."""
-    rows = max(1, min(ROWS_MAX, BYTES_MAX // (4 + 4 * max(map(len, ids), default=0))))
+    rows = max(1, min(rows_max, BYTES_MAX // (4 + 4 * max(map(len, ids), default=0))))
     for start in range(0, len(ids), rows):
         yield range(start, min(start + rows, len(ids)))
 
@@ -86,13 +92,33 @@ async def close_many(connection: Connection, model: str, ids: Sequence[str]) -> 
     return Done(done, errors)
 
 
+async def migrate_many(connection: Connection, model: str, ids: Sequence[str], version: str) -> Migrated:
+    """Moves sessions to another version."""
+    ways, replayed = ["failed"] * len(ids), np.zeros(len(ids), np.int64)
+
+    async def ask(part: Rows, patience: Patience) -> Any:
+        names = [ids[row] for row in part]
+        request = session_pb2.BatchMigrateSessionsRequest(model=model, version=version, session_ids=names)
+        method = connection.sessions.BatchMigrateSessions
+        response = await connection.call(method, request, patience=patience, about_sessions=True)
+        for row, way, count in zip(part, response.ways, response.replayed_steps, strict=True):
+            ways[row], replayed[row] = WAYS.get(way, "failed"), count
+        return response
+
+    errors = await in_parts(connection, ids, ask, MIGRATED_MAX)
+    return Migrated(tuple(ways), replayed, errors)
+
+
 async def in_parts(
-    connection: Connection, ids: Sequence[str], ask: Callable[[Rows, Patience], Awaitable[Any]]
+    connection: Connection,
+    ids: Sequence[str],
+    ask: Callable[[Rows, Patience], Awaitable[Any]],
+    rows_max: int = ROWS_MAX,
 ) -> list[RowError]:
     """Has `ask` make one call for some rows after another, and again for those that were not possible yet; returns the
     other failures. Each part has the time of a call."""
     errors: list[RowError] = []
-    for part in pages(ids):
+    for part in pages(ids, rows_max):
         async with connection.patience() as patience:
             rows: Rows = part
             while rows:

@@ -23,6 +23,7 @@ class RowFlag(IntFlag):
     STALE = 8
     STEPS_IMPUTED = 16
     RESET = 32
+    REVISED = 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,7 +34,8 @@ class Prediction:
     `valid_time` is the time (UTC) that the prediction is for, None when the step had no time or the model no fixed
     frequency. `imputed` names the features that were missing, `imputed_steps` counts the steps bridged before this
     one, and `steps_seen` the steps that the cell has run since its state was zero. `lower` and `upper`, float32
-    [levels, targets], bound the intervals that the session was made to ask for.
+    [levels, targets], bound the intervals that the session was made to ask for. `revised`: the observation came late,
+    or corrected another; `values` are what the session predicts now, and `step` is its last step.
     """
 
     session_id: str
@@ -49,6 +51,7 @@ class Prediction:
     stale: bool
     lower: NDArray[np.float32]
     upper: NDArray[np.float32]
+    revised: bool = False
 
     def __getitem__(self, target: str) -> float:
         """The estimate of one target by its name; KeyError names what there is."""
@@ -93,4 +96,5 @@ def read_prediction(
         stale=message.stale,
         lower=np.array(message.lower, np.float32).reshape(-1, len(targets)),
         upper=np.array(message.upper, np.float32).reshape(-1, len(targets)),
+        revised=message.revised,
     )

@@ -75,6 +75,8 @@ class Description:
     time_zone: str = "UTC"
     lag_steps_max: int = 0
     rewind_steps: int = 0
+    lateness_steps: int = 0
+    replay_steps: int = 0
     durability: str = "none"
 
     @property
@@ -130,6 +132,16 @@ class Done:
     errors: list[RowError]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Migrated:
+    """How each session came to another version, in the order of the ids: `ways` are "already there", "state" (with its
+    state), "replay" (by its last observations, `replayed` int64 [ids] of them) or "failed"; and the failures."""
+
+    ways: tuple[str, ...]
+    replayed: NDArray[np.int64]
+    errors: list[RowError]
+
+
 def read_session(message: session_pb2.Session) -> SessionInfo:
     """A session from its message."""
     return SessionInfo(
@@ -181,5 +193,7 @@ def read_description(message: model_pb2.ModelDescription) -> Description:
         time_zone=message.time_zone,
         lag_steps_max=message.lag_steps_max,
         rewind_steps=message.rewind_steps,
+        lateness_steps=message.lateness_steps,
+        replay_steps=message.replay_steps,
         durability=DURABILITIES.get(message.durability, "none"),
     )

@@ -14,7 +14,7 @@ from tidegate.client.batches import AsyncBatches
 from tidegate.client.forecasts import Forecast, Generation, Scenario
 from tidegate.client.observations import Time, Values
 from tidegate.client.predictions import Prediction, Predictions
-from tidegate.client.records import Description, Done, Model, Opened, Reloaded, SessionInfo
+from tidegate.client.records import Description, Done, Migrated, Model, Opened, Reloaded, SessionInfo
 from tidegate.client.session import AsyncSession
 
 
@@ -219,6 +219,10 @@ class Client:
     def reset_sessions(self, model: str, ids: Sequence[str]) -> Done:
         """Sets the states of many sessions to zero; their numbering goes on."""
         return self._loop.run(self._client.reset_sessions(model, ids))
+
+    def migrate_sessions(self, model: str, ids: Sequence[str], *, version: str = "") -> Migrated:
+        """Moves sessions to another version; see AsyncClient.migrate_sessions."""
+        return self._loop.run(self._client.migrate_sessions(model, ids, version=version))
 
     def close_sessions(self, model: str, ids: Sequence[str]) -> Done:
         """Ends many sessions and frees their memory; see AsyncClient.close_sessions."""

@@ -1,8 +1,9 @@
 """Migration: sessions of one version go on in another, with what they remember, or by taking what they keep there.
 
-Where the versions remember alike, columns move. Else the observations that a session keeps are taken by the new version
-from zero state, in their order and under their numbers; what it can make no step of (a gap that it does not bridge, a
-time off its grid) is left behind with all before it. Rows that are queued follow. A session that cannot move stays.
+Where the versions remember alike, columns move. Else, where they take and give the same, the observations that a
+session keeps are taken by the new version from zero state, in their order and under their numbers; what it can make no
+step of (a gap that it does not bridge, a time off its grid) is left behind with all before it. Rows that are queued
+follow. A session that cannot move stays.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from tidegate.engine.commands import Migrated, Way
 from tidegate.engine.kept import Observations
 from tidegate.engine.lane import Lane
 from tidegate.engine.lateness import rehearse
-from tidegate.engine.likeness import Translation, alike, memory_of, translation
+from tidegate.engine.likeness import alike, handed_over, interchangeable, memory_of
 from tidegate.engine.restep import take_again
 from tidegate.engine.rules import ADVANCE, Remembered
 from tidegate.engine.sessions import Sessions
 from tidegate.engine.slab import Slab
 from tidegate.engine.slots import Refs, Slots, slots_of
-from tidegate.errors import Reason, TidegateError
+from tidegate.errors import Reason
 from tidegate.model.frequency import NO_TIME
 
 Ints = NDArray[np.int64]
@@ -85,7 +86,7 @@ class Migration:
         """In the same rows of the same slab: only who steps them changes."""
         slab, target = source.slab, self._target
         refs = slab.slots.refs(slots)
-        self._requeue(source, slots, refs, refs, None)
+        self._requeue(source, slots, refs, refs)
         slab.host["version"][slots] = target.number
         identity = target.identify(_ids(slab, slots))
         if identity is not None:
@@ -109,16 +110,14 @@ class Migration:
         if old.schema.kept_steps and new.schema.kept_steps:
             count = np.minimum(kept.held(old.host, moved), new.schema.kept_steps)
             _keep_all(new, fresh, kept.last(old.host, moved, count))
-        self._settle(source, moved, fresh, tenant, None)
+        self._settle(source, moved, fresh, tenant)
         return outcome
 
     def _replay(self, source: Lane, slots: Slots, tenant: str) -> tuple[Outcomes, Ints]:
         """By what they keep, taken from zero state; returns why not [n], and how many observations each took [n]."""
         replayed = np.zeros(len(slots), np.int64)
         outcome = np.full(len(slots), Reason.PACKAGE_MISMATCH, np.uint8)
-        try:
-            how = translation(source.package.manifest, self._target.package.manifest)
-        except TidegateError:
+        if not interchangeable(source.package.manifest, self._target.package.manifest):
             return outcome, replayed
         host, has_ring = source.slab.host, source.slab.schema.kept_steps > 0
         count = kept.held(host, slots) if has_ring else replayed
@@ -130,7 +129,7 @@ class Migration:
         new = self._target.slab
         new.host["step"][fresh] = host["step"][moving]
         if has_ring:
-            sequence = self._sequence(source, moving, count[places], how)
+            sequence = self._sequence(source, moving, count[places])
             has = sequence.length > 0
             new.host["step"][fresh[has]] = sequence.step[sequence.at(0, np.flatnonzero(has))] - 1
             outcome[places] = take_again(self._target, fresh, sequence, self._now)
@@ -139,14 +138,14 @@ class Migration:
         new.reset(fresh[zero])
         good = outcome[places] == Reason.OK
         new.close(fresh[~good])
-        self._settle(source, moving[good], fresh[good], tenant, how)
+        self._settle(source, moving[good], fresh[good], tenant)
         return outcome, replayed
 
-    def _sequence(self, source: Lane, slots: Slots, count: Ints, how: Translation) -> Observations:
+    def _sequence(self, source: Lane, slots: Slots, count: Ints) -> Observations:
         """What they keep as the new version takes it, from where on it can be taken without a break."""
         host = source.slab.host
         sequence = kept.last(host, slots, count)
-        sequence.values = how.apply(sequence.values)
+        sequence.values = self._over(source, sequence.values)
         while True:
             has = np.flatnonzero(sequence.length > 0)
             first = sequence.at(0, has)
@@ -156,10 +155,15 @@ class Migration:
             if (ruling == ADVANCE).all():
                 break
             sequence = sequence.without(np.where(ruling == ADVANCE, 0, judged - 1))
-        own = how.apply(host["last_input"][slots[has]])[:, how.static]  # they may have been sent long ago
-        given = sequence.values[first[:, None], how.static]
-        sequence.values[first[:, None], how.static] = np.where(np.isnan(given), own, given)
+        roles = [feature.role for feature in self._target.package.manifest.features]
+        static = np.flatnonzero([role == "static" for role in roles])
+        own = self._over(source, host["last_input"][slots[has]])[:, static]  # they may have been sent long ago
+        given = sequence.values[first[:, None], static]
+        sequence.values[first[:, None], static] = np.where(np.isnan(given), own, given)
         return sequence
+
+    def _over(self, source: Lane, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        return handed_over(source.package.manifest, self._target.package.manifest, values)
 
     def _open(self, source: Lane, slots: Slots) -> tuple[Slots, Outcomes]:
         """Rows in the target's slab for as many as there is room; and why there is none for the others, [n]."""
@@ -174,7 +178,7 @@ class Migration:
         tenant = int(old.host["tenant"][moved[0]])
         return slots_of(target.slab.open(ids, target.number, tenant, self._now, target.identify(ids))), outcome
 
-    def _settle(self, source: Lane, slots: Slots, fresh: Slots, tenant: str, how: Translation | None) -> None:
+    def _settle(self, source: Lane, slots: Slots, fresh: Slots, tenant: str) -> None:
         """From now on the sessions are the fresh rows; the old ones are freed."""
         if not len(slots):
             return
@@ -184,11 +188,11 @@ class Migration:
         before, after = old.slots.refs(slots), new.slots.refs(fresh)
         self._sessions.names(tenant, self._target.model).update(zip(_ids(old, slots), after.tolist(), strict=True))
         self._target.sessions += len(slots)
-        self._requeue(source, slots, before, after, how)
+        self._requeue(source, slots, before, after)
         self._follow(before, after)
         self._sessions.free(old, slots)
 
-    def _requeue(self, source: Lane, slots: Slots, before: Refs, after: Refs, how: Translation | None) -> None:
+    def _requeue(self, source: Lane, slots: Slots, before: Refs, after: Refs) -> None:
         """Rows that wait for the old version wait for the new one."""
         rows = source.queue.withdraw(before)
         source.slab.next_turn[slots] = 0
@@ -196,10 +200,7 @@ class Migration:
             return
         order = np.argsort(before)
         rows.ref = after[order[np.searchsorted(before[order], rows.ref)]]
-        if how is not None:
-            rows.values = how.apply(rows.values)
-        if source.targets != self._target.targets:  # their messages expect answers of another width
-            rows.refused[rows.refused == Reason.OK] = Reason.TARGETS_DIFFER
+        rows.values = self._over(source, rows.values)
         self._target.queue.append(rows, self._target.slab.next_turn)
 
 

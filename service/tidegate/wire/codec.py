@@ -198,6 +198,7 @@ def _flags(message: types.Prediction, replies: Replies, row: int) -> None:
     message.created = bool(flags & RowFlag.CREATED)
     message.duplicate = bool(flags & RowFlag.DUPLICATE)
     message.stale = bool(flags & RowFlag.STALE)
+    message.revised = bool(flags & RowFlag.REVISED)
     message.imputed_steps = int(replies.gap[row])
     if flags & RowFlag.IMPUTED:
         bits = np.unpackbits(replies.imputed[row], bitorder="little")

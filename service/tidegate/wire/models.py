@@ -106,6 +106,8 @@ def _description(lane: Lane) -> pb.ModelDescription:
         channel_independent=manifest.channel_independent,
         rewind_steps=manifest.rewind_steps,
         durability=DURABILITIES[lane.durability],
+        lateness_steps=manifest.lateness_steps,
+        replay_steps=manifest.replay_steps,
     )
 
 

@@ -23,14 +23,15 @@ from tidegate.wire.stubs import session_pb2 as pb
 from tidegate.wire.stubs import types_pb2 as types
 
 PAGE_SIZE, PAGE_SIZE_MAX = 100, 1000
+MIGRATED_AT_ONCE = 256  # sessions: live steps wait until these have taken what they keep
 TENANT = ""
 _CURSOR = struct.Struct("<IQI")  # slab, slot, hash of the query and the process
 Ids = list[bytes]
-OfMany = commands.OpenSessions | commands.ResetSessions | commands.CloseSessions
+OfMany = commands.OpenSessions | commands.ResetSessions | commands.CloseSessions | commands.MigrateSessions
 
 
 class SessionService:
-    """Open, get, list, reset, close and fork, one or many at once."""
+    """Open, get, list, reset, close, fork and migrate, one or many at once."""
 
     def __init__(self, front: FrontEnd, guard: Guard) -> None:
         self._front = front
@@ -53,6 +54,7 @@ class SessionService:
             "RewindSession": self.rewind,
             "ExportSession": self.export,
             "ImportSession": self.take_in,
+            "BatchMigrateSessions": self.migrate_many,
         }
         return self._guard.handlers(methods)
 
@@ -114,6 +116,19 @@ class SessionService:
         command = commands.CloseSessions(TENANT, request.model, self._ids(request.session_ids))
         result = await self._bulk(command, changed=True)
         return pb.BatchCloseSessionsResponse(done=int(result.done.sum()), errors=_errors(result)).SerializeToString()
+
+    async def migrate_many(self, message: bytes, _: Context) -> bytes:
+        request = codec.parse(pb.BatchMigrateSessionsRequest, message)
+        ids, response = self._ids(request.session_ids), pb.BatchMigrateSessionsResponse()
+        for start in range(0, max(1, len(ids)), MIGRATED_AT_ONCE):
+            part = ids[start : start + MIGRATED_AT_ONCE]
+            command = commands.MigrateSessions(TENANT, request.model, request.version, part)
+            result = cast(commands.Migrated, await self._bulk(command, changed=True))
+            response.ways.extend(result.ways.tolist())
+            response.replayed_steps.extend(result.replayed.tolist())
+            result.errors = [(start + row, reason) for row, reason in result.errors]
+            response.errors.extend(_errors(result))
+        return response.SerializeToString()
 
     async def fork(self, message: bytes, _: Context) -> bytes:
         request = codec.parse(pb.ForkSessionRequest, message)

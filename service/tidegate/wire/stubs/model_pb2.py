@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17tidegate/v1/model.proto\x12\x0btidegate.v1\"\x81\x01\n\x0cModelVersion\x12\x0f\n\x07version\x18\x01 \x01(\t\x12(\n\x05state\x18\x02 \x01(\x0e\x32\x19.tidegate.v1.VersionState\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\t\x12\x10\n\x08sessions\x18\x04 \x01(\x04\x12\x0f\n\x07problem\x18\x05 \x01(\t\"\xbd\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\x08versions\x18\x02 \x03(\x0b\x32\x19.tidegate.v1.ModelVersion\x12\x30\n\x07\x61liases\x18\x03 \x03(\x0b\x32\x1f.tidegate.v1.Model.AliasesEntry\x12\x17\n\x0f\x64\x65\x66\x61ult_version\x18\x04 \x01(\t\x1a.\n\x0c\x41liasesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"]\n\x07\x46\x65\x61ture\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04unit\x18\x02 \x01(\t\x12\x0c\n\x04role\x18\x03 \x01(\t\x12\x12\n\ncategories\x18\x04 \x03(\t\x12\x14\n\x0c\x64\x65rived_only\x18\x05 \x01(\x08\"\xc2\x03\n\x10ModelDescription\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12&\n\x08\x66\x65\x61tures\x18\x03 \x03(\x0b\x32\x14.tidegate.v1.Feature\x12\x0f\n\x07targets\x18\x04 \x03(\t\x12\x11\n\tfrequency\x18\x05 \x01(\t\x12\x0c\n\x04\x63\x65ll\x18\x06 \x01(\t\x12\x0e\n\x06layers\x18\x07 \x01(\r\x12\x13\n\x0bhidden_size\x18\x08 \x01(\r\x12\x13\n\x0bstate_bytes\x18\t \x01(\r\x12\x0c\n\x04head\x18\n \x01(\t\x12\x0e\n\x06levels\x18\x0b \x03(\x01\x12\x11\n\tcoverages\x18\x0c \x03(\x01\x12\x14\n\x0csample_paths\x18\r \x01(\x08\x12\x10\n\x08\x63\x61lendar\x18\x0e \x03(\t\x12\x11\n\ttime_zone\x18\x0f \x01(\t\x12\x15\n\rlag_steps_max\x18\x10 \x01(\r\x12\x11\n\tknown_ids\x18\x11 \x01(\r\x12\x1b\n\x13\x63hannel_independent\x18\x12 \x01(\x08\x12\x14\n\x0crewind_steps\x18\x13 \x01(\r\x12+\n\ndurability\x18\x14 \x01(\x0e\x32\x17.tidegate.v1.Durability\"\x13\n\x11ListModelsRequest\"8\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.tidegate.v1.Model\"1\n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"i\n\x10GetModelResponse\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.tidegate.v1.Model\x12\x32\n\x0b\x64\x65scription\x18\x02 \x01(\x0b\x32\x1d.tidegate.v1.ModelDescription\"\x15\n\x13ReloadModelsRequest\"G\n\x14ReloadModelsResponse\x12\r\n\x05\x61\x64\x64\x65\x64\x18\x01 \x03(\t\x12\x0f\n\x07removed\x18\x02 \x03(\t\x12\x0f\n\x07refused\x18\x03 \x03(\t*|\n\x0cVersionState\x12\x1d\n\x19VERSION_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13VERSION_STATE_READY\x10\x01\x12\x19\n\x15VERSION_STATE_RETIRED\x10\x02\x12\x19\n\x15VERSION_STATE_REFUSED\x10\x03*k\n\nDurability\x12\x1a\n\x16\x44URABILITY_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44URABILITY_NONE\x10\x01\x12\x17\n\x13\x44URABILITY_INTERVAL\x10\x02\x12\x13\n\x0f\x44URABILITY_STEP\x10\x03\x32\xfb\x01\n\x0cModelService\x12M\n\nListModels\x12\x1e.tidegate.v1.ListModelsRequest\x1a\x1f.tidegate.v1.ListModelsResponse\x12G\n\x08GetModel\x12\x1c.tidegate.v1.GetModelRequest\x1a\x1d.tidegate.v1.GetModelResponse\x12S\n\x0cReloadModels\x12 .tidegate.v1.ReloadModelsRequest\x1a!.tidegate.v1.ReloadModelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17tidegate/v1/model.proto\x12\x0btidegate.v1\"\x81\x01\n\x0cModelVersion\x12\x0f\n\x07version\x18\x01 \x01(\t\x12(\n\x05state\x18\x02 \x01(\x0e\x32\x19.tidegate.v1.VersionState\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\t\x12\x10\n\x08sessions\x18\x04 \x01(\x04\x12\x0f\n\x07problem\x18\x05 \x01(\t\"\xbd\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\x08versions\x18\x02 \x03(\x0b\x32\x19.tidegate.v1.ModelVersion\x12\x30\n\x07\x61liases\x18\x03 \x03(\x0b\x32\x1f.tidegate.v1.Model.AliasesEntry\x12\x17\n\x0f\x64\x65\x66\x61ult_version\x18\x04 \x01(\t\x1a.\n\x0c\x41liasesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"]\n\x07\x46\x65\x61ture\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04unit\x18\x02 \x01(\t\x12\x0c\n\x04role\x18\x03 \x01(\t\x12\x12\n\ncategories\x18\x04 \x03(\t\x12\x14\n\x0c\x64\x65rived_only\x18\x05 \x01(\x08\"\xf0\x03\n\x10ModelDescription\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12&\n\x08\x66\x65\x61tures\x18\x03 \x03(\x0b\x32\x14.tidegate.v1.Feature\x12\x0f\n\x07targets\x18\x04 \x03(\t\x12\x11\n\tfrequency\x18\x05 \x01(\t\x12\x0c\n\x04\x63\x65ll\x18\x06 \x01(\t\x12\x0e\n\x06layers\x18\x07 \x01(\r\x12\x13\n\x0bhidden_size\x18\x08 \x01(\r\x12\x13\n\x0bstate_bytes\x18\t \x01(\r\x12\x0c\n\x04head\x18\n \x01(\t\x12\x0e\n\x06levels\x18\x0b \x03(\x01\x12\x11\n\tcoverages\x18\x0c \x03(\x01\x12\x14\n\x0csample_paths\x18\r \x01(\x08\x12\x10\n\x08\x63\x61lendar\x18\x0e \x03(\t\x12\x11\n\ttime_zone\x18\x0f \x01(\t\x12\x15\n\rlag_steps_max\x18\x10 \x01(\r\x12\x11\n\tknown_ids\x18\x11 \x01(\r\x12\x1b\n\x13\x63hannel_independent\x18\x12 \x01(\x08\x12\x14\n\x0crewind_steps\x18\x13 \x01(\r\x12+\n\ndurability\x18\x14 \x01(\x0e\x32\x17.tidegate.v1.Durability\x12\x16\n\x0elateness_steps\x18\x15 \x01(\r\x12\x14\n\x0creplay_steps\x18\x16 \x01(\r\"\x13\n\x11ListModelsRequest\"8\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.tidegate.v1.Model\"1\n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"i\n\x10GetModelResponse\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.tidegate.v1.Model\x12\x32\n\x0b\x64\x65scription\x18\x02 \x01(\x0b\x32\x1d.tidegate.v1.ModelDescription\"\x15\n\x13ReloadModelsRequest\"G\n\x14ReloadModelsResponse\x12\r\n\x05\x61\x64\x64\x65\x64\x18\x01 \x03(\t\x12\x0f\n\x07removed\x18\x02 \x03(\t\x12\x0f\n\x07refused\x18\x03 \x03(\t*|\n\x0cVersionState\x12\x1d\n\x19VERSION_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13VERSION_STATE_READY\x10\x01\x12\x19\n\x15VERSION_STATE_RETIRED\x10\x02\x12\x19\n\x15VERSION_STATE_REFUSED\x10\x03*k\n\nDurability\x12\x1a\n\x16\x44URABILITY_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44URABILITY_NONE\x10\x01\x12\x17\n\x13\x44URABILITY_INTERVAL\x10\x02\x12\x13\n\x0f\x44URABILITY_STEP\x10\x03\x32\xfb\x01\n\x0cModelService\x12M\n\nListModels\x12\x1e.tidegate.v1.ListModelsRequest\x1a\x1f.tidegate.v1.ListModelsResponse\x12G\n\x08GetModel\x12\x1c.tidegate.v1.GetModelRequest\x1a\x1d.tidegate.v1.GetModelResponse\x12S\n\x0cReloadModels\x12 .tidegate.v1.ReloadModelsRequest\x1a!.tidegate.v1.ReloadModelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,10 +33,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_MODEL_ALIASESENTRY']._loaded_options = None
   _globals['_MODEL_ALIASESENTRY']._serialized_options = b'8\001'
-  _globals['_VERSIONSTATE']._serialized_start=1245
-  _globals['_VERSIONSTATE']._serialized_end=1369
-  _globals['_DURABILITY']._serialized_start=1371
-  _globals['_DURABILITY']._serialized_end=1478
+  _globals['_VERSIONSTATE']._serialized_start=1291
+  _globals['_VERSIONSTATE']._serialized_end=1415
+  _globals['_DURABILITY']._serialized_start=1417
+  _globals['_DURABILITY']._serialized_end=1524
   _globals['_MODELVERSION']._serialized_start=41
   _globals['_MODELVERSION']._serialized_end=170
   _globals['_MODEL']._serialized_start=173
@@ -46,19 +46,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FEATURE']._serialized_start=364
   _globals['_FEATURE']._serialized_end=457
   _globals['_MODELDESCRIPTION']._serialized_start=460
-  _globals['_MODELDESCRIPTION']._serialized_end=910
-  _globals['_LISTMODELSREQUEST']._serialized_start=912
-  _globals['_LISTMODELSREQUEST']._serialized_end=931
-  _globals['_LISTMODELSRESPONSE']._serialized_start=933
-  _globals['_LISTMODELSRESPONSE']._serialized_end=989
-  _globals['_GETMODELREQUEST']._serialized_start=991
-  _globals['_GETMODELREQUEST']._serialized_end=1040
-  _globals['_GETMODELRESPONSE']._serialized_start=1042
-  _globals['_GETMODELRESPONSE']._serialized_end=1147
-  _globals['_RELOADMODELSREQUEST']._serialized_start=1149
-  _globals['_RELOADMODELSREQUEST']._serialized_end=1170
-  _globals['_RELOADMODELSRESPONSE']._serialized_start=1172
-  _globals['_RELOADMODELSRESPONSE']._serialized_end=1243
-  _globals['_MODELSERVICE']._serialized_start=1481
-  _globals['_MODELSERVICE']._serialized_end=1732
+  _globals['_MODELDESCRIPTION']._serialized_end=956
+  _globals['_LISTMODELSREQUEST']._serialized_start=958
+  _globals['_LISTMODELSREQUEST']._serialized_end=977
+  _globals['_LISTMODELSRESPONSE']._serialized_start=979
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1035
+  _globals['_GETMODELREQUEST']._serialized_start=1037
+  _globals['_GETMODELREQUEST']._serialized_end=1086
+  _globals['_GETMODELRESPONSE']._serialized_start=1088
+  _globals['_GETMODELRESPONSE']._serialized_end=1193
+  _globals['_RELOADMODELSREQUEST']._serialized_start=1195
+  _globals['_RELOADMODELSREQUEST']._serialized_end=1216
+  _globals['_RELOADMODELSRESPONSE']._serialized_start=1218
+  _globals['_RELOADMODELSRESPONSE']._serialized_end=1289
+  _globals['_MODELSERVICE']._serialized_start=1527
+  _globals['_MODELSERVICE']._serialized_end=1778
 # @@protoc_insertion_point(module_scope)

@@ -77,7 +77,7 @@ class Feature(_message.Message):
     def __init__(self, name: _Optional[str] = ..., unit: _Optional[str] = ..., role: _Optional[str] = ..., categories: _Optional[_Iterable[str]] = ..., derived_only: bool = ...) -> None: ...
 
 class ModelDescription(_message.Message):
-    __slots__ = ("version", "description", "features", "targets", "frequency", "cell", "layers", "hidden_size", "state_bytes", "head", "levels", "coverages", "sample_paths", "calendar", "time_zone", "lag_steps_max", "known_ids", "channel_independent", "rewind_steps", "durability")
+    __slots__ = ("version", "description", "features", "targets", "frequency", "cell", "layers", "hidden_size", "state_bytes", "head", "levels", "coverages", "sample_paths", "calendar", "time_zone", "lag_steps_max", "known_ids", "channel_independent", "rewind_steps", "durability", "lateness_steps", "replay_steps")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     FEATURES_FIELD_NUMBER: _ClassVar[int]
@@ -98,6 +98,8 @@ class ModelDescription(_message.Message):
     CHANNEL_INDEPENDENT_FIELD_NUMBER: _ClassVar[int]
     REWIND_STEPS_FIELD_NUMBER: _ClassVar[int]
     DURABILITY_FIELD_NUMBER: _ClassVar[int]
+    LATENESS_STEPS_FIELD_NUMBER: _ClassVar[int]
+    REPLAY_STEPS_FIELD_NUMBER: _ClassVar[int]
     version: str
     description: str
     features: _containers.RepeatedCompositeFieldContainer[Feature]
@@ -118,7 +120,9 @@ class ModelDescription(_message.Message):
     channel_independent: bool
     rewind_steps: int
     durability: Durability
-    def __init__(self, version: _Optional[str] = ..., description: _Optional[str] = ..., features: _Optional[_Iterable[_Union[Feature, _Mapping]]] = ..., targets: _Optional[_Iterable[str]] = ..., frequency: _Optional[str] = ..., cell: _Optional[str] = ..., layers: _Optional[int] = ..., hidden_size: _Optional[int] = ..., state_bytes: _Optional[int] = ..., head: _Optional[str] = ..., levels: _Optional[_Iterable[float]] = ..., coverages: _Optional[_Iterable[float]] = ..., sample_paths: bool = ..., calendar: _Optional[_Iterable[str]] = ..., time_zone: _Optional[str] = ..., lag_steps_max: _Optional[int] = ..., known_ids: _Optional[int] = ..., channel_independent: bool = ..., rewind_steps: _Optional[int] = ..., durability: _Optional[_Union[Durability, str]] = ...) -> None: ...
+    lateness_steps: int
+    replay_steps: int
+    def __init__(self, version: _Optional[str] = ..., description: _Optional[str] = ..., features: _Optional[_Iterable[_Union[Feature, _Mapping]]] = ..., targets: _Optional[_Iterable[str]] = ..., frequency: _Optional[str] = ..., cell: _Optional[str] = ..., layers: _Optional[int] = ..., hidden_size: _Optional[int] = ..., state_bytes: _Optional[int] = ..., head: _Optional[str] = ..., levels: _Optional[_Iterable[float]] = ..., coverages: _Optional[_Iterable[float]] = ..., sample_paths: bool = ..., calendar: _Optional[_Iterable[str]] = ..., time_zone: _Optional[str] = ..., lag_steps_max: _Optional[int] = ..., known_ids: _Optional[int] = ..., channel_independent: bool = ..., rewind_steps: _Optional[int] = ..., durability: _Optional[_Union[Durability, str]] = ..., lateness_steps: _Optional[int] = ..., replay_steps: _Optional[int] = ...) -> None: ...
 
 class ListModelsRequest(_message.Message):
     __slots__ = ()

@@ -11,11 +11,22 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class MigrationWay(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    MIGRATION_WAY_UNSPECIFIED: _ClassVar[MigrationWay]
+    MIGRATION_WAY_ALREADY_THERE: _ClassVar[MigrationWay]
+    MIGRATION_WAY_STATE: _ClassVar[MigrationWay]
+    MIGRATION_WAY_REPLAY: _ClassVar[MigrationWay]
+
 class SessionState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     SESSION_STATE_UNSPECIFIED: _ClassVar[SessionState]
     SESSION_STATE_OPEN: _ClassVar[SessionState]
     SESSION_STATE_QUARANTINED: _ClassVar[SessionState]
+MIGRATION_WAY_UNSPECIFIED: MigrationWay
+MIGRATION_WAY_ALREADY_THERE: MigrationWay
+MIGRATION_WAY_STATE: MigrationWay
+MIGRATION_WAY_REPLAY: MigrationWay
 SESSION_STATE_UNSPECIFIED: SessionState
 SESSION_STATE_OPEN: SessionState
 SESSION_STATE_QUARANTINED: SessionState
@@ -237,3 +248,23 @@ class ImportSessionResponse(_message.Message):
     SESSION_FIELD_NUMBER: _ClassVar[int]
     session: Session
     def __init__(self, session: _Optional[_Union[Session, _Mapping]] = ...) -> None: ...
+
+class BatchMigrateSessionsRequest(_message.Message):
+    __slots__ = ("model", "version", "session_ids")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    SESSION_IDS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: str
+    session_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., session_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class BatchMigrateSessionsResponse(_message.Message):
+    __slots__ = ("ways", "replayed_steps", "errors")
+    WAYS_FIELD_NUMBER: _ClassVar[int]
+    REPLAYED_STEPS_FIELD_NUMBER: _ClassVar[int]
+    ERRORS_FIELD_NUMBER: _ClassVar[int]
+    ways: _containers.RepeatedScalarFieldContainer[MigrationWay]
+    replayed_steps: _containers.RepeatedScalarFieldContainer[int]
+    errors: _containers.RepeatedCompositeFieldContainer[_types_pb2.RowError]
+    def __init__(self, ways: _Optional[_Iterable[_Union[MigrationWay, str]]] = ..., replayed_steps: _Optional[_Iterable[int]] = ..., errors: _Optional[_Iterable[_Union[_types_pb2.RowError, _Mapping]]] = ...) -> None: ...

@@ -33,7 +33,8 @@ class SessionServiceStub(object):
     NOT_FOUND            MODEL_NOT_FOUND, VERSION_NOT_FOUND, SESSION_NOT_FOUND
     ALREADY_EXISTS       SESSION_EXISTS: a fork or an import needs a free id
     FAILED_PRECONDITION  STEP_NOT_RETAINED: the message names the steps that are; PACKAGE_MISMATCH: load the package that
-    stepped it, or name a version with the same state shape
+    stepped it, or name a version with the same state shape, or (to migrate) with the same features
+    and targets
     RESOURCE_EXHAUSTED   SESSION_LIMIT: close sessions or add a replica; INBOX_FULL: try again
     UNAVAILABLE          DRAINING: use another replica
     """
@@ -104,6 +105,11 @@ class SessionServiceStub(object):
                 request_serializer=tidegate_dot_v1_dot_session__pb2.ImportSessionRequest.SerializeToString,
                 response_deserializer=tidegate_dot_v1_dot_session__pb2.ImportSessionResponse.FromString,
                 _registered_method=True)
+        self.BatchMigrateSessions = channel.unary_unary(
+                '/tidegate.v1.SessionService/BatchMigrateSessions',
+                request_serializer=tidegate_dot_v1_dot_session__pb2.BatchMigrateSessionsRequest.SerializeToString,
+                response_deserializer=tidegate_dot_v1_dot_session__pb2.BatchMigrateSessionsResponse.FromString,
+                _registered_method=True)
 
 
 class SessionServiceServicer(object):
@@ -114,7 +120,8 @@ class SessionServiceServicer(object):
     NOT_FOUND            MODEL_NOT_FOUND, VERSION_NOT_FOUND, SESSION_NOT_FOUND
     ALREADY_EXISTS       SESSION_EXISTS: a fork or an import needs a free id
     FAILED_PRECONDITION  STEP_NOT_RETAINED: the message names the steps that are; PACKAGE_MISMATCH: load the package that
-    stepped it, or name a version with the same state shape
+    stepped it, or name a version with the same state shape, or (to migrate) with the same features
+    and targets
     RESOURCE_EXHAUSTED   SESSION_LIMIT: close sessions or add a replica; INBOX_FULL: try again
     UNAVAILABLE          DRAINING: use another replica
     """
@@ -205,6 +212,15 @@ class SessionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BatchMigrateSessions(self, request, context):
+        """Moves sessions to another version of their model, where they go on under the same numbers: with their state where
+        both versions remember alike, else by taking there the observations that they keep (ModelDescription.replay_steps),
+        from zero state. One that cannot move stays as it is. Safe to retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SessionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -268,6 +284,11 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     request_deserializer=tidegate_dot_v1_dot_session__pb2.ImportSessionRequest.FromString,
                     response_serializer=tidegate_dot_v1_dot_session__pb2.ImportSessionResponse.SerializeToString,
             ),
+            'BatchMigrateSessions': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchMigrateSessions,
+                    request_deserializer=tidegate_dot_v1_dot_session__pb2.BatchMigrateSessionsRequest.FromString,
+                    response_serializer=tidegate_dot_v1_dot_session__pb2.BatchMigrateSessionsResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'tidegate.v1.SessionService', rpc_method_handlers)
@@ -284,7 +305,8 @@ class SessionService(object):
     NOT_FOUND            MODEL_NOT_FOUND, VERSION_NOT_FOUND, SESSION_NOT_FOUND
     ALREADY_EXISTS       SESSION_EXISTS: a fork or an import needs a free id
     FAILED_PRECONDITION  STEP_NOT_RETAINED: the message names the steps that are; PACKAGE_MISMATCH: load the package that
-    stepped it, or name a version with the same state shape
+    stepped it, or name a version with the same state shape, or (to migrate) with the same features
+    and targets
     RESOURCE_EXHAUSTED   SESSION_LIMIT: close sessions or add a replica; INBOX_FULL: try again
     UNAVAILABLE          DRAINING: use another replica
     """
@@ -603,6 +625,33 @@ class SessionService(object):
             '/tidegate.v1.SessionService/ImportSession',
             tidegate_dot_v1_dot_session__pb2.ImportSessionRequest.SerializeToString,
             tidegate_dot_v1_dot_session__pb2.ImportSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchMigrateSessions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidegate.v1.SessionService/BatchMigrateSessions',
+            tidegate_dot_v1_dot_session__pb2.BatchMigrateSessionsRequest.SerializeToString,
+            tidegate_dot_v1_dot_session__pb2.BatchMigrateSessionsResponse.FromString,
             options,
             channel_credentials,
             insecure,
