@@ -12,7 +12,7 @@ VENV := .venv/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lint types layers protos stubs services bench quality soak proto clean
+.PHONY: help demo test check format lint types layers protos stubs services bench quality soak durable proto clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +58,10 @@ quality: $(VENV) ## trained models beside what they must reach; minutes (QUALITY
 
 soak: $(VENV) ## the tests that run for long
 	$(BIN)/python -m pytest -m soak --timeout 0
+	$(BIN)/python -m tests.soaks
+
+durable: $(VENV) ## crashes, replicas, outages, a million sessions: half an hour (DURABLE_ARGS="crash replicas" picks some)
+	$(BIN)/python -m tests.soaks $(DURABLE_ARGS)
 
 clean: ## remove caches and build products; .venv stays
 	rm -rf build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache scripts/buf/node_modules

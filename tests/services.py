@@ -36,6 +36,11 @@ class RunningRedis:
                 if attempt == PORTS_TRIED_MAX - 1:
                     raise
 
+    @staticmethod
+    def missing(program: str = "redis-server") -> bool:
+        """Whether it is not installed."""
+        return shutil.which(program) is None
+
     @property
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
@@ -117,7 +122,7 @@ class RunningRedis:
 @pytest.fixture(scope="module")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningRedis]:
     """One that a module's tests share, each under a prefix of its own. A test that stops it starts it again."""
-    if shutil.which("redis-server") is None:
+    if RunningRedis.missing():
         pytest.skip("redis-server is not installed: make services")
     with RunningRedis(tmp_path_factory.mktemp("redis")) as running:
         yield running

@@ -3,7 +3,6 @@ each other."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 
@@ -15,8 +14,7 @@ class Key(NamedTuple):
     session_id: bytes
 
 
-@dataclass(frozen=True)
-class Checkpoint:
+class Checkpoint(NamedTuple):
     """All that is remembered of a session at a step: the columns that `layout` names (`engine/columns.py`), one after
     another, in `content`. The package that stepped it is `version`, by its `fingerprint`."""
 

@@ -1,4 +1,4 @@
-"""Replicas in this process, on one shelf and one virtual clock: no sockets, and nothing moves but by the test's word."""
+"""Replicas in this process, on one shelf and one virtual clock: no sockets, and nothing moves by itself."""
 
 from __future__ import annotations
 

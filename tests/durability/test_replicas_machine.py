@@ -43,7 +43,7 @@ class World:
         self.snapshot = repository.scan(folder, {})
         self.steppers = calm.catalog.prepare(self.snapshot)
         self.wanted = {
-            (name, step): calm.ask(name, observed(name, step), step=step).bits
+            (name, step): calm.ask(name, observed(name, step).tolist(), step=step).bits
             for name in NAMES
             for step in range(1, STEPS_MAX + 1)
         }

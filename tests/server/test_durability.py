@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 import signal
 import sqlite3
@@ -166,6 +167,34 @@ def test_a_store_that_fails(models: Path) -> None:
         blocker.close()
         saved(server)
         server.stop(signal.SIGKILL)
+    with start(models) as server:
+        stepped(server, "quantiles", range(7, 9))
+
+
+def test_a_full_disk(models: Path) -> None:
+    """Steps go on and the lag grows; a new session is refused with a reason; with room again everything is saved."""
+    with start(models, "--limits-checkpoint-lag-seconds-max", "1") as server:
+        stepped(server, "quantiles", range(1, 3))
+        saved(server)
+        limit = resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (4096, limit[1]))
+        stepped(server, "quantiles", range(3, 5))
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not server.metric("tidegate_checkpoint_failures_total"):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        while server.metric("tidegate_checkpoint_lag_seconds") < 2.0:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        stepped(server, "quantiles", range(5, 7))
+        with Client(server.grpc) as client, pytest.raises(TidegateError) as caught:
+            client.session("quantiles", "new").step([1.0, 2.0, 3.0])
+        assert caught.value.reason is Reason.CHECKPOINT_LAG
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, limit)
+        saved(server)
+        server.stop(signal.SIGKILL)
+        assert "checkpoints are not saved: sqlite:" in server.log
+        assert "checkpoints are saved again" in server.log
     with start(models) as server:
         stepped(server, "quantiles", range(7, 9))
 

@@ -1,7 +1,7 @@
-"""The store fails under running sessions: Redis hangs or is away for half a minute, or comes back empty; a disk is full.
+"""The store fails under running sessions: Redis hangs or is away for half a minute, or comes back empty.
 
-At `interval` steps go on, the lag shows in metrics and in health, and after the store's return everything becomes durable:
-the server is killed then, and nothing is missing. At `step` answers wait, and none is lost."""
+At `interval` steps go on, the lag shows in metrics and in health, and after the store's return all becomes durable: the
+server is killed then, and nothing is missing. At `step` answers wait, and none is lost."""
 
 from __future__ import annotations
 
@@ -88,7 +88,10 @@ def main(sessions: int = 200, away: float = AWAY_SECONDS) -> list[str]:
     lines = []
     for level in ("interval", "step"):
         for way in WAYS:
-            with tempfile.TemporaryDirectory() as name, tempfile.TemporaryDirectory() as data:
-                with RunningRedis(Path(data)) as redis:
-                    lines += asyncio.run(outage(Path(name), redis, sessions, level, way, away))
+            with (
+                tempfile.TemporaryDirectory() as name,
+                tempfile.TemporaryDirectory() as data,
+                RunningRedis(Path(data)) as redis,
+            ):
+                lines += asyncio.run(outage(Path(name), redis, sessions, level, way, away))
     return lines

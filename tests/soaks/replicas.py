@@ -105,8 +105,8 @@ class Run:
             await patiently(self.run, 0.02)
         took = sorted(seconds.values())
         self.lines.append(
-            f"{what}: next prediction of a session after {took[len(took) // 2]:.2f} s (median), {took[-1]:.2f} s (last); "
-            f"lease {LEASE_SECONDS:g} s"
+            f"{what}: next prediction of a session after {took[len(took) // 2]:.2f} s (median), "
+            f"{took[-1]:.2f} s (last); lease {LEASE_SECONDS:g} s"
         )
 
     async def _dashboard(self, proxy: Proxy) -> None:
@@ -143,7 +143,10 @@ def main(sessions: int = 400) -> list[str]:
     """With two and with three replicas."""
     lines = []
     for replicas in (2, 3):
-        with tempfile.TemporaryDirectory() as name, tempfile.TemporaryDirectory() as data:
-            with RunningRedis(Path(data)) as redis:
-                lines += asyncio.run(shared(Path(name), redis, sessions, replicas))
+        with (
+            tempfile.TemporaryDirectory() as name,
+            tempfile.TemporaryDirectory() as data,
+            RunningRedis(Path(data)) as redis,
+        ):
+            lines += asyncio.run(shared(Path(name), redis, sessions, replicas))
     return lines

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Protocol
@@ -71,7 +70,7 @@ class MemoryPlace:
         row = self.alone._shelf.rows[key]
         assert row.checkpoint is not None
         content = row.checkpoint.content
-        row.checkpoint = replace(row.checkpoint, content=bytes([content[0] ^ 1]) + content[1:])
+        row.checkpoint = row.checkpoint._replace(content=bytes([content[0] ^ 1]) + content[1:])
 
     async def passes(self, seconds: float) -> None:
         self.clock.seconds += seconds

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -57,7 +56,7 @@ def reader(path: Path) -> SqliteStore:
 async def test_a_backup_is_a_store(place: Place, file: Path) -> None:
     """Of one that is in use: with all rows of any names and layouts but the damaged one; alone in its folder."""
     rows = [checkpoint(b"%04d" % number, number, b"%d" % (number % 3)) for number in range(PAGE_ROWS + 7)]
-    rows += [checkpoint(b"\xff\x00|"), replace(checkpoint(b"a"), key=checkpoint(b"a").key._replace(tenant="ü"))]
+    rows += [checkpoint(b"\xff\x00|"), checkpoint(b"a")._replace(key=checkpoint(b"a").key._replace(tenant="ü"))]
     store = place.store()
     await store.start()
     await put(store, [*rows, checkpoint(b"bad")])
@@ -70,7 +69,7 @@ async def test_a_backup_is_a_store(place: Place, file: Path) -> None:
     await copy.start()
     assert await everything(copy) == sorted(rows, key=lambda row: row.key)
     assert (await copy.claim([rows[5].key]))[0].checkpoint == rows[5]
-    assert await put(copy, [replace(rows[5], step=99)])
+    assert await put(copy, [rows[5]._replace(step=99)])
     await copy.stop()
 
 

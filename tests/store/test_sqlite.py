@@ -6,7 +6,6 @@ import resource
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -59,7 +58,7 @@ async def test_it_saves_all_or_nothing(tmp_path: Path) -> None:
     """A call that fails half-way leaves no row behind, and the next one works."""
     store = SqliteStore(tmp_path / "sessions.db", TERMS)
     await store.start()
-    wrong = replace(checkpoint(b"b"), step="no number" * 2**3, content=None)  # type: ignore[arg-type]
+    wrong = checkpoint(b"b")._replace(step="no number" * 2**3, content=None)  # type: ignore[arg-type]
     with pytest.raises((StoreError, TypeError)):
         await store.save([checkpoint(b"a", layout=b"new"), wrong], [1, 1])
     assert await everything(store) == []

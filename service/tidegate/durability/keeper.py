@@ -180,7 +180,7 @@ class Durability:
                     log.info("checkpoints are saved again")
                 self._failing = False
             self.arrivals.give_up()
-            self._host.engine.admission.lagging = self.lagging
+            self._host.engine.sessions.lagging = self.lagging
 
     def _patience(self) -> float:
         """Until the next round, if nothing calls for it."""

@@ -120,14 +120,16 @@ class Passes:
         try:
             lost = await self._store.save(taken.rows, taken.epochs)
         except (StoreError, asyncio.CancelledError):
-            keys = taken.keys
-            self._host.post(lambda: self._saving.again(keys))
+            self._host.post(self._not_saved)
             raise
-        finally:
-            self._writing = []
+        self._writing = []
         self.saved += len(taken.rows) - len(lost)
         if lost:
             self._on_lost(lost, ())
+
+    def _not_saved(self) -> None:
+        self._saving.again(self._writing)
+        self._writing = []
 
     def _let_go(self) -> None:
         group, self._group = self._group, []

@@ -9,7 +9,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tidegate.config import Durability
 from tidegate.engine.catalog import Catalog
 from tidegate.engine.departures import Departures
 from tidegate.engine.inbox import AliasTable, Block
@@ -28,7 +27,6 @@ class Admission:
 
     def __init__(self, catalog: Catalog, sessions: Sessions, departures: Departures) -> None:
         self.parking = Parking(catalog.limits.parked_rows_max)
-        self.lagging = False  # checkpoints are so late that no new session may depend on them
         self._catalog = catalog
         self._sessions = sessions
         self._departures = departures
@@ -134,8 +132,6 @@ class Admission:
             lane.layout(scope)
             wide = not _fits(block, lane)
             room = self._departures.room(lane, len(unknown))
-            if self.lagging and lane.durability is not Durability.NONE:
-                raise TidegateError(Reason.CHECKPOINT_LAG)
         except TidegateError as error:
             refused[unknown] = np.where(refused[unknown] != 0, refused[unknown], error.reason)
             return
@@ -149,8 +145,8 @@ class Admission:
                 refused[row] = Reason.SESSION_NOT_FOUND
             elif wide:
                 refused[row] = Reason.BAD_OBSERVATION
-            elif not self._sessions.may_open(scope.tenant, lane, session_id):
-                refused[row] = Reason.STORE_UNAVAILABLE  # it left again before its row came to it
+            elif reason := self._sessions.unopenable(scope.tenant, lane, session_id):
+                refused[row] = reason
             elif len(fresh) == room:
                 refused[row] = Reason.SESSION_LIMIT
             else:

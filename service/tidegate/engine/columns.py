@@ -77,6 +77,11 @@ class Schema:
         return tuple(column for column in self.columns if not column.local)
 
     @cached_property
+    def travelling_bytes(self) -> int:
+        """Their bytes, a session."""
+        return sum(column.row_bytes for column in self.travelling)
+
+    @cached_property
     def layout(self) -> bytes:
         """Their names, types and shapes, as JSON: what a checkpoint's bytes are made of."""
         return json.dumps([[column.name, column.dtype, column.shape] for column in self.travelling]).encode()

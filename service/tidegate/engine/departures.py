@@ -128,11 +128,10 @@ class Departures:
             return
         keys = self._sessions.keys(slab, slots)
         unsaved = slab.unsaved[slots]
-        contents = iter(slab.pack(slots[unsaved]))
+        moved = iter(self._sessions.checkpoints(slab, slots[unsaved]))
         refs = slab.slots.refs(slots).tolist()
-        for key, slot, ref, moved in zip(keys, slots.tolist(), refs, unsaved.tolist(), strict=True):
-            checkpoint = self._sessions.checkpoint(slab, slot, next(contents).tobytes()) if moved else None
-            self.departing[key] = Departure(key, int(slab.epoch[slot]), ref, checkpoint)
+        for key, epoch, ref, changed in zip(keys, slab.epoch[slots].tolist(), refs, unsaved.tolist(), strict=True):
+            self.departing[key] = Departure(key, epoch, ref, next(moved) if changed else None)
         self._sessions.free(slab, slots)
 
     def _busy(self, slab: Slab, slots: Slots) -> NDArray[np.bool_]:

@@ -165,11 +165,7 @@ class Saving:
 
     def _taken(self, slab: Slab, slots: Slots) -> Taken:
         slab.unsaved[slots] = False
-        content = slab.pack(slots)
-        rows = [
-            self._sessions.checkpoint(slab, slot, content[row].tobytes()) for row, slot in enumerate(slots.tolist())
-        ]
-        return Taken(rows, slab.epoch[slots].tolist())
+        return Taken(list(self._sessions.checkpoints(slab, slots)), slab.epoch[slots].tolist())
 
     def _places(self, keys: Iterable[Key]) -> list[tuple[Slab, Slots]]:
         """Where those of the sessions are that are resident, by slab."""

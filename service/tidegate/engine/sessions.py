@@ -38,6 +38,7 @@ class Sessions:
         self.closed: Counter[tuple[str, ...]] = Counter()  # by model and reason
         self.on_closed: Callable[[Key], None] | None = None  # told of each session that ends and is in the store
         self.make_room: Callable[[Lane, int], int] = lambda lane, _: self.room(lane)  # others may leave for it
+        self.lagging = False  # checkpoints are so late that no new session may depend on them
         self.reserved: dict[Key, int] = {}  # names claimed in the store for sessions to be opened: their epochs
 
     def __len__(self) -> int:
@@ -57,9 +58,15 @@ class Sessions:
         in_bytes = (self._catalog.state_bytes_max - self.bytes_used) // lane.slab.row_bytes
         return max(0, min(self._limits.sessions_max - len(self), in_bytes, lane.slab.slots.free))
 
-    def may_open(self, tenant: str, lane: Lane, session_id: bytes) -> bool:
-        """Whether the name is known to be free: a session that may be in the store is opened by a claim alone."""
-        return lane.durability is Durability.NONE or Key(tenant, lane.model, session_id) in self.reserved
+    def unopenable(self, tenant: str, lane: Lane, session_id: bytes) -> Reason:
+        """Why a new session of that name may not be opened, OK if it may: checkpoints lag too far behind, or the name
+        is not known to be free (a session that may be in the store is opened by a claim alone)."""
+        if lane.durability is Durability.NONE:
+            return Reason.OK
+        if self.lagging:
+            return Reason.CHECKPOINT_LAG
+        claimed = Key(tenant, lane.model, session_id) in self.reserved
+        return Reason.OK if claimed else Reason.STORE_UNAVAILABLE
 
     def open(self, tenant: str, lane: Lane, ids: list[bytes], now: float) -> NDArray[np.int64]:
         """Opens new sessions (distinct ids, none resident, no more than there is room) and returns their references."""
@@ -83,8 +90,8 @@ class Sessions:
             session_id = ids[row]
             if not valid_id(session_id):
                 result.errors.append((row, Reason.BAD_SESSION_ID))
-            elif not self.may_open(tenant, lane, session_id):
-                result.errors.append((row, Reason.STORE_UNAVAILABLE))
+            elif reason := self.unopenable(tenant, lane, session_id):
+                result.errors.append((row, reason))
             else:
                 fresh.setdefault(session_id, row)
         opened = list(fresh)[: self.make_room(lane, len(fresh))]
@@ -120,11 +127,12 @@ class Sessions:
             raise TidegateError(Reason.SESSION_EXISTS, f"session {_text(new_id)} lives already")
         slab, slot = self.place(ref)
         lane = self._catalog.lanes[int(slab.host["version"][slot])]
-        if not self.may_open(tenant, lane, new_id):
-            raise TidegateError(Reason.STORE_UNAVAILABLE)
+        if reason := self.unopenable(tenant, lane, new_id):
+            raise TidegateError(reason)
         number = _retained(slab, slot, step)
         if not self.room(lane):
-            slab.host["active_at"][slot] = now  # not to be the one that makes room
+            if lane.durability is not Durability.NONE:
+                slab.host["active_at"][slot] = now  # not to be the one that makes room
             if not self.make_room(lane, 1):
                 raise TidegateError(Reason.SESSION_LIMIT)
         (names[new_id],) = (copy,) = slab.fork(slot, new_id, now).tolist()
@@ -160,8 +168,8 @@ class Sessions:
             raise TidegateError(Reason.BAD_SESSION_ID)
         if session_id in self.names(tenant, lane.model):
             raise TidegateError(Reason.SESSION_EXISTS, f"session {_text(session_id)} lives already")
-        if not self.may_open(tenant, lane, session_id):
-            raise TidegateError(Reason.STORE_UNAVAILABLE)
+        if reason := self.unopenable(tenant, lane, session_id):
+            raise TidegateError(reason)
         if not self.make_room(lane, 1):
             raise TidegateError(Reason.SESSION_LIMIT)
         shapes = {column.name: column.shape for column in lane.slab.schema.columns if not column.local}
@@ -305,12 +313,23 @@ class Sessions:
             slab.close(slots)
             self._catalog.drop_unused()
 
-    def checkpoint(self, slab: Slab, slot: int, content: bytes) -> Checkpoint:
-        """What of a session goes to the store; `content` is its row (`Slab.pack`)."""
-        package = self._catalog.lanes[int(slab.host["version"][slot])].package
-        (key,) = self.keys(slab, np.array([slot]))
-        step = int(slab.host["step"][slot])
-        return Checkpoint(key, package.manifest.version, package.fingerprint, step, slab.schema.layout, content)
+    def checkpoints(self, slab: Slab, slots: Slots) -> Sequence[Checkpoint]:
+        """What of sessions goes to the store."""
+        packages = {number: lane.package for number, lane in self._catalog.lanes.items()}
+        named = {number: (package.manifest.version, package.fingerprint) for number, package in packages.items()}
+        layout, row_bytes = slab.schema.layout, slab.schema.travelling_bytes
+        content = slab.pack(slots).tobytes()
+        return [
+            Checkpoint(key, *named[version], step, layout, content[row * row_bytes : (row + 1) * row_bytes])
+            for row, (key, version, step) in enumerate(
+                zip(
+                    self.keys(slab, slots),
+                    slab.host["version"][slots].tolist(),
+                    slab.host["step"][slots].tolist(),
+                    strict=True,
+                )
+            )
+        ]
 
     def place(self, ref: int) -> tuple[Slab, int]:
         """The slab and the slot of a reference that is alive."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from tidegate.checkpoints import Checkpoint, Key
 from tidegate.store.protocol import PAGE_ROWS, Claim, Renewal, Terms, opened, sealed
@@ -150,7 +150,7 @@ class MemoryStore:
             row = shelf.rows[checkpoint.key] = Row(0, "", 0)
         shelf.epoch = max(shelf.epoch, epoch)
         row.epoch, row.owner = epoch, self._me
-        row.checkpoint = replace(checkpoint, content=sealed(checkpoint))
+        row.checkpoint = checkpoint._replace(content=sealed(checkpoint))
         row.expires_at = self._in(self._terms.held_seconds_max + self._terms.stored_seconds_max)
 
     def _forget(self, key: Key, row: Row) -> None:
