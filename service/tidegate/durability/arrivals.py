@@ -19,6 +19,7 @@ from tidegate.errors import Reason
 from tidegate.store.protocol import Claim, Store
 
 ROWS = 1024  # of one claim: what its answer costs the loop is felt by resident sessions
+AGAIN_SECONDS = 0.05  # until a session is asked for again that another replica holds
 Outcomes = dict[Key, Reason]
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ class Arrivals:
         self._host, self._store, self._clock = host, store, clock
         self._seconds_max = limits.handover_seconds_max
         self._pending: dict[Key, float] = {}  # since when
-        self._elsewhere: set[Key] = set()
+        self._elsewhere: dict[Key, float] = {}  # held by others; not asked for again before then
         self._visitors: dict[Key, list[asyncio.Future[Reason]]] = {}
         self._visits: dict[Key, int] = {}
         host.engine.departures.visiting = self._visits
@@ -74,7 +75,8 @@ class Arrivals:
             del parking.wanted[key]
             self._pending.setdefault(key, self._clock())
         departures = self._host.engine.departures
-        keys = [key for key in self._pending if not departures.under_way(key)]
+        now = self._clock()
+        keys = [key for key in self._pending if self._elsewhere.get(key, 0.0) <= now and not departures.under_way(key)]
         for start in range(0, len(keys), ROWS):
             part = keys[start : start + ROWS]
             claims = await self._store.claim(part)
@@ -117,10 +119,11 @@ class Arrivals:
     def _found(self, keys: Sequence[Key], claims: Sequence[Claim]) -> Outcomes:
         """Makes sessions of what was claimed; what became of each that need not be asked for again."""
         outcomes = self._restore(keys, claims)
-        self._elsewhere.difference_update(keys)
+        again = self._clock() + AGAIN_SECONDS
         for key, claim in zip(keys, claims, strict=True):
+            self._elsewhere.pop(key, None)
             if not claim.epoch:
-                self._elsewhere.add(key)
+                self._elsewhere[key] = again
             elif outcomes.get(key) is Reason.SESSION_LIMIT:
                 self.releases.append((key, claim.epoch))  # asked for again when there may be room
             elif claim.damaged:
@@ -153,7 +156,7 @@ class Arrivals:
         """Lets the rows go on and tells the visitors; gives back what nobody used."""
         for key, outcome in outcomes.items():
             self._pending.pop(key, None)
-            self._elsewhere.discard(key)
+            self._elsewhere.pop(key, None)
             self.moved += outcome is Reason.SESSION_MOVED
             for visitor in self._visitors.pop(key, ()):
                 if not visitor.done():

@@ -18,7 +18,7 @@ import numpy as np
 
 from tidegate.checkpoints import Key
 from tidegate.config import Limits
-from tidegate.durability.arrivals import Arrivals
+from tidegate.durability.arrivals import AGAIN_SECONDS, Arrivals
 from tidegate.durability.exits import Exits
 from tidegate.durability.lease import Lease
 from tidegate.durability.passes import Marks, Passes
@@ -26,7 +26,6 @@ from tidegate.engine.loop import EngineHost
 from tidegate.errors import Reason, TidegateError
 from tidegate.store.protocol import Store, StoreError
 
-AGAIN_SECONDS = 0.05  # until a session is asked for again that another replica holds
 FAILED_SECONDS = 0.2  # until a store that failed is tried again
 EXPIRE_SECONDS = 60.0  # between two looks for stored sessions that are past their time
 
@@ -106,8 +105,10 @@ class Durability:
         self._wake.set()
         if self._tasks:
             await self._tasks[0]  # a round is never cut off: what it took would be lost on its way
-            with contextlib.suppress(StoreError):
+            try:
                 await self.round(last=True)
+            except StoreError as error:
+                log.error("what moved in the last %.1f s is not saved: %s", self.lag_seconds, error)
         for task in self._tasks[1:]:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -34,10 +34,20 @@ class Lease:
         self._doubt = False
 
     async def run(self) -> None:
-        """Renews for ever; a store that does not answer is tried again."""
-        while True:
-            await asyncio.sleep(BEAT_SECONDS)
-            await self.renew()
+        """Beats and renews for ever; a store that does not answer is tried again."""
+
+        async def beat() -> None:  # beside the renewals: a store that hangs is no freeze of this process
+            while True:
+                await asyncio.sleep(BEAT_SECONDS)
+                self.may_step()
+
+        beats = asyncio.create_task(beat())
+        try:
+            while True:
+                await asyncio.sleep(BEAT_SECONDS)
+                await self.renew()
+        finally:
+            beats.cancel()
 
     async def renew(self) -> None:
         """One life sign."""
