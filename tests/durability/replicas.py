@@ -127,6 +127,20 @@ class Replica:
         self.durability.arrivals.give_up()
         await self.settle()
 
+    async def look(self, session: str, model: str = "random") -> None:
+        """Asks for a session without stepping it, as a forecast does; gives up when it is not to be had at once."""
+
+        async def visit() -> None:
+            async with self.durability.visit([Key("", model, session.encode())], False):
+                pass
+
+        visiting = asyncio.create_task(visit())
+        await self.settle()
+        await self.turn()
+        visiting.cancel()
+        await asyncio.gather(visiting, return_exceptions=True)
+        await self.settle()
+
     def resident(self, session: str, model: str = "random") -> bool:
         return session.encode() in self.sessions.names("", model)
 

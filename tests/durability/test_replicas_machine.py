@@ -11,7 +11,14 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from numpy.typing import NDArray
 
 from tests.durability.replicas import Replica
@@ -27,6 +34,7 @@ from tidegate.store.memory import Shelf
 NAMES = ["a", "b", "c", "d", "e"]
 LIMITS = Limits(sessions_max=3, lease_seconds=2.0, handover_seconds_max=4.0, checkpoint_seconds=1.0)
 STEPS_MAX = 60
+BORN_MAX = 5  # replicas of one history: more ends leave less between them
 AGAIN = (Reason.SESSION_MOVED, Reason.STORE_UNAVAILABLE, Reason.SESSION_LIMIT)
 
 
@@ -113,12 +121,27 @@ class ReplicasMachine(RuleBasedStateMachine):
                 self._run(replica.settle())
             self._hear()
 
+    @rule(name=st.sampled_from(NAMES), place=st.integers(0, 1), count=st.integers(1, 3))
+    def converse(self, name: str, place: int, count: int) -> None:
+        """A client has some answers of one replica."""
+        for _ in range(count):
+            self.observe(name, place)
+            self.turn(place)
+
     @rule(place=st.integers(0, 1))
     def turn(self, place: int) -> None:
         """A replica does what its tasks do in a while."""
         replica = self.replicas[place]
         if not replica.frozen:
             self._run(replica.turn())
+            self._hear()
+
+    @rule(name=st.sampled_from(NAMES), place=st.integers(0, 1))
+    def look(self, name: str, place: int) -> None:
+        """Somebody asks another replica for a forecast, say, and the session moves there unstepped."""
+        replica = self.replicas[place]
+        if not replica.frozen:
+            self._run(replica.look(name))
             self._hear()
 
     @rule(seconds=st.sampled_from([0.1, 0.5, 1.5, 3.0]))
@@ -130,15 +153,18 @@ class ReplicasMachine(RuleBasedStateMachine):
                 if not replica.frozen:
                     self._run(replica.durability.lease.renew())
 
-    @rule(place=st.integers(0, 1))
-    def freeze_or_thaw(self, place: int) -> None:
-        """SIGSTOP, or SIGCONT."""
+    @rule(place=st.integers(0, 1), seconds=st.sampled_from([0.0, 3.0]))
+    def freeze_or_thaw(self, place: int, seconds: float) -> None:
+        """SIGSTOP, for longer than the lease or not; or SIGCONT."""
         replica = self.replicas[place]
         replica.frozen = not replica.frozen
-        if not replica.frozen:
+        if replica.frozen:
+            self.wait(seconds)
+        else:
             self._run(replica.settle())
             self._hear()
 
+    @precondition(lambda self: self.born < BORN_MAX)
     @rule(place=st.integers(0, 1), drained=st.booleans())
     def end(self, place: int, drained: bool) -> None:
         """SIGKILL, or SIGTERM; another replica takes its place."""
@@ -224,3 +250,23 @@ def test_replicas(world: World, level: Level) -> None:
     run_state_machine_as_test(
         machine, settings=settings(max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=checks)
     )
+
+
+def test_the_answer_to_a_step_that_is_lost(world: World) -> None:
+    """A replica that was frozen with an answer on hold does not tell it: its successor knows nothing of the step."""
+    machine = type("Machine", (ReplicasMachine,), {"world": world, "level": Level.STEP})()
+    machine.begin()
+    machine.observe("a", 0)
+    machine.turn(0)
+    assert machine.clients["a"].acknowledged == 1
+    machine.observe("a", 0)
+    machine.freeze_or_thaw(0, 3.0)
+    machine.look("a", 1)
+    machine.freeze_or_thaw(0, 0.0)
+    machine.turn(0)
+    assert machine.clients["a"].asked is None
+    assert machine.clients["a"].acknowledged == 1
+    assert machine.replicas[0].durability.lost == 1
+    machine.converse("a", 1, 1)
+    assert machine.clients["a"].acknowledged == 2
+    machine.teardown()
