@@ -83,7 +83,7 @@ class Metrics(Collector):
         yield self._family(
             CounterMetricFamily,
             "tidegate_steps",
-            "Observations answered, by model and outcome (OK, DUPLICATE or the reason of the refusal).",
+            "Observations answered, by model and outcome (OK, REVISED, DUPLICATE or the reason of the refusal).",
             ("model", "outcome"),
             lambda: self.steps,
         )

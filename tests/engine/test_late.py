@@ -270,15 +270,21 @@ class TestRefused:
             ([*ROWS[:2], *ROWS[3:5]], Row(3, (0.0,) * 3, 2), Reason.TIME_NOT_INCREASING),
             ([ROWS[0], Row(2, (0.0,) * 3, 3)], Row(0, (0.0,) * 3, 2), Reason.TIME_NOT_INCREASING),  # no number is free
             ([ROWS[0], Row(2, (0.0,) * 3, 9, reset=True)], Row(0, (0.0,) * 3, 8), Reason.TIME_NOT_INCREASING),
+            (
+                [Row(0, (1.0,) * 3, 1), Row(0, (2.0,) * 3, 9, reset=True)],
+                Row(0, (0.0,) * 3, 8),
+                Reason.TIME_NOT_INCREASING,
+            ),
             (ROWS[:3], Row(2, (np.inf,) * 3, 2), Reason.BAD_OBSERVATION),
         ],
     )
     def test_untouched(self, before: list[Row], late: Row, reason: Reason) -> None:
         """Too late, or against the rules at its place."""
         engine = engine_after("plain", before)
-        held_before, last = held(engine, "plain"), before[-1].step
+        held_before, info = held(engine, "plain"), engine.execute(commands.GetSession("", "plain", b"s"))
+        assert isinstance(info, commands.SessionInfo)
         answer = ask(engine, "plain", late)
-        assert (answer.reason, answer.expected) == (reason, last + 1)
+        assert (answer.reason, answer.expected) == (reason, info.step + 1)
         assert held(engine, "plain") == held_before
 
     def test_after_a_quarantine(self) -> None:

@@ -237,12 +237,14 @@ class Engine:
         """Into the outbox, counted by outcome."""
         self.outbox.append(answers)
         counts = np.bincount(answers.outcome)
-        again = int(((answers.outcome == 0) & (answers.flags & RowFlag.DUPLICATE != 0)).sum())
+        duplicate = (answers.outcome == 0) & (answers.flags & RowFlag.DUPLICATE != 0)
+        revised = (answers.outcome == 0) & (answers.flags & RowFlag.REVISED != 0) & ~duplicate
         for outcome in np.flatnonzero(counts).tolist():
             self._metrics.steps[model, Reason(outcome).name] += int(counts[outcome])
-        if again:
-            self._metrics.steps[model, "DUPLICATE"] += again
-            self._metrics.steps[model, "OK"] -= again
+        for name, count in (("DUPLICATE", int(duplicate.sum())), ("REVISED", int(revised.sum()))):
+            if count:
+                self._metrics.steps[model, name] += count
+                self._metrics.steps[model, "OK"] -= count
 
     def _cancel(self, stream: int) -> None:
         self.inbox.expire(stream, STREAM_SHIFT)
