@@ -61,9 +61,8 @@ class Kept:
         self.doubt({name for name in lagging if self.holds(name)})
         while self._blocks and self._blocks[0].sequence <= durable:
             self._weigh(self._blocks.popleft().rows, -1)
-        if not self._blocks:
-            self._forgotten.clear()
-            self._latest.clear()
+        if len(self._forgotten) + len(self._latest) > 2 * self.rows:
+            self._tidy()
 
     def broken(self) -> None:
         """The stream is over: whether the next server has any of it is not known."""
@@ -114,6 +113,12 @@ class Kept:
                 if name in found and self._counts(block, name):
                     found[name][int(block.rows.steps[row])] = block.rows, row
         return {name: [places[step] for step in sorted(places)] for name, places in found.items()}
+
+    def _tidy(self) -> None:
+        """Drops what is noted of blocks that are gone."""
+        first = self._blocks[0].number if self._blocks else self._count + 1
+        self._forgotten = {name: number for name, number in self._forgotten.items() if number >= first}
+        self._latest = {name: number for name, number in self._latest.items() if number >= first}
 
     def _counts(self, block: Block, name: str) -> bool:
         return block.number > self._forgotten.get(name, 0)

@@ -111,7 +111,7 @@ class PredictionStream:
 
     def forget(self, model: str, ids: Sequence[str]) -> None:
         """What is kept of these sessions is of no use any more, if they are of this model."""
-        if model == self._config.model:
+        if model == self._config.model and self.kept:
             for name in ids:
                 self.kept.forget(name)
 
