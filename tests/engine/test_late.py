@@ -384,6 +384,17 @@ class TestWithTheRest:
         for session in ("fork", "import"):
             assert held(engine, kind, session) == wanted
 
+    def test_checkpoints_take_it_along(self) -> None:
+        """A session that is made of its checkpoint in another server can be revised there."""
+        engine, other, kind = engine_after("by-session", [*ROWS[:3], *ROWS[4:7]]), engine_of(), "by-session"
+        other.execute(commands.OpenSessions("", kind, "", [b"s"]))
+        slab, slot = place(engine, kind, "s")
+        content = slab.pack(np.array([slot]))
+        there, fresh = place(other, kind, "s")
+        there.unpack(np.array([fresh]), slab.schema.layout, content)
+        assert ask(other, kind, ROWS[3]).flags == RowFlag.REVISED
+        assert held(other, kind) == in_order("cpu", kind, ROWS[:7])
+
     def test_rewinds_go_to_revised_states(self) -> None:
         """After a revision the states that are retained are the revised ones."""
         engine = engine_after("plain", ROWS[:6])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -111,3 +113,28 @@ def test_by_command(server: RunningServer) -> None:
     assert command(server, "--to", "2").exit_code == 2
     assert command(server, "cli-a", "--all", "--to", "2").exit_code == 2
     assert "VERSION_NOT_FOUND" in command(server, "cli-a", "--to", "9").output
+
+
+def test_outlives_a_crash(tmp_path: Path) -> None:
+    """Sessions of a store are moved for good when the call returns, also those that were in no server's memory."""
+    models, flags = tmp_path / "models", ("--store", f"sqlite:{tmp_path / 'sessions.db'}")
+    random_package(models, version="1", replay_steps=KEPT)
+    random_package(models, version="2", hidden=16, replay_steps=KEPT)
+    names = [f"s{number}" for number in range(300)]
+    with RunningServer(models, *flags) as running, Client(running.grpc) as client:
+        with client.batches("random", version="1") as batches:
+            for _ in range(6):
+                assert not batches.step(names, np.full((len(names), 4), 0.5)).errors
+        running.stop(signal.SIGTERM)
+    with RunningServer(models, *flags) as running, Client(running.grpc) as client:
+        assert set(client.migrate_sessions("random", names, version="2").ways) == {"replay"}
+        running.stop(signal.SIGKILL)
+    with RunningServer(models, *flags) as running, Client(running.grpc) as client:
+        with client.batches("random", version="1") as batches:
+            predictions = batches.step(names, np.full((len(names), 4), 0.5))
+        assert set(predictions.steps.tolist()) == {7}
+        assert {info.version for info in client.sessions(model="random")} == {"2"}
+        fresh = client.session("random", "fresh", version="2")
+        for _ in range(KEPT + 1):
+            wanted = fresh.step([0.5] * 4)
+        assert np.array_equal(predictions.values, np.tile(wanted.values, (len(names), 1)))
