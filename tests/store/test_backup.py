@@ -44,6 +44,11 @@ def names(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir()]
 
 
+def _header(file: Path) -> bytes:
+    """https://sqlite.org/fileformat.html, 1.3"""
+    return file.read_bytes()[:100]
+
+
 def reading(place: Place) -> Store:
     """For a backup."""
     return reader(place.path) if isinstance(place, SqlitePlace) else place.store("reader")
@@ -63,6 +68,7 @@ async def test_a_backup_is_a_store(place: Place, file: Path) -> None:
     await place.damage(checkpoint(b"bad").key)
     assert await back_up(reading(place), file) == BackedUp(len(rows), 1)
     assert names(file.parent) == [file.name]
+    assert _header(file)[18:20] == b"\x01\x01"  # no log beside it, so that it is read from where nothing can be written
     await put(store, rows[:1])
     await store.stop()
     copy = SqliteStore(file, TERMS)
