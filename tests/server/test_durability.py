@@ -9,6 +9,7 @@ import sqlite3
 import time
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 
@@ -17,6 +18,9 @@ from tests.packages import random_package
 from tests.servers import RunningServer
 from tidegate import Client, Reason, TidegateError
 from tidegate.client.predictions import RowFlag
+from tidegate.wire.stubs.prediction_pb2 import PredictRequest, StreamConfig
+from tidegate.wire.stubs.prediction_pb2_grpc import PredictionServiceStub
+from tidegate.wire.stubs.types_pb2 import DTYPE_FLOAT64, ObservationBatch
 
 HOUR = np.timedelta64(1, "h")
 START = np.datetime64("2024-01-01T00", "ns")
@@ -169,6 +173,33 @@ def test_a_store_that_fails(models: Path) -> None:
         server.stop(signal.SIGKILL)
     with start(models) as server:
         stepped(server, "quantiles", range(7, 9))
+
+
+def test_versions_of_other_widths(tmp_path: Path) -> None:
+    """A batch of a session that is here and one that comes from the store, which predicts another number of targets:
+    the answer has one width, and the row that does not fit is named."""
+    folder = tmp_path / "models"
+    random_package(folder, version="1", features=3, targets=2)
+    random_package(folder, version="2", features=3, targets=3)
+    with start(folder, "--limits-idle-seconds-max", "0.5", "--limits-sweep-seconds", "0.1") as server:
+        with Client(server.grpc) as client:
+            client.session("random", "old", version="1").step([1.0, 2.0, 3.0])
+            evicted = 'tidegate_sessions_evicted_total{model="random",reason="idle"}'
+            deadline = time.monotonic() + PATIENCE_SECONDS
+            while not server.metric(evicted):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            with client.batches("random", version="2") as batches:
+                batches.step(["new"], np.ones((1, 3)))
+        with grpc.insecure_channel(server.grpc) as channel:
+            stub = PredictionServiceStub(channel)
+            batch = ObservationBatch(
+                rows=2, session_ids=["new", "old"], dtype=DTYPE_FLOAT64, values=np.ones((2, 3)).tobytes()
+            )
+            config = StreamConfig(model="random")
+            answer = stub.Predict(PredictRequest(config=config, batch=batch), timeout=PATIENCE_SECONDS).batch
+    assert [(error.row, error.reason) for error in answer.errors] == [(1, "TARGETS_DIFFER")]
+    assert np.isfinite(np.frombuffer(answer.values, np.float32)[:3]).all()
 
 
 def test_a_full_disk(models: Path) -> None:

@@ -230,11 +230,14 @@ class BatchReply:
             values = self._seen(replies, rows)
             if self._values is None:
                 self._values = np.full((self._rows, *values.shape[1:]), np.nan, self._dtype)
-            self._values[places] = values
-        self._steps[places] = replies.step[rows]
+            if values.shape[1:] == self._values.shape[1:]:
+                self._values[places] = values
+            else:  # sessions of another version, that came from the store while the first were stepped
+                outcome = np.where(outcome == 0, Reason.TARGETS_DIFFER, outcome)
+        self._steps[places] = np.where(outcome == 0, replies.step[rows], 0)
         self._flags[places] = np.where(outcome == 0, replies.flags[rows], 0)
         for index in np.flatnonzero(outcome).tolist():
-            self._errors.append(_row_error(replies, rows.start + index))
+            self._errors.append(_row_error(replies, rows.start + index, Reason(outcome[index])))
         self._missing -= rows.stop - rows.start
         return self._missing == 0
 
@@ -263,8 +266,7 @@ class BatchReply:
             return np.stack(parts, axis=1).astype(self._dtype)
 
 
-def _row_error(replies: Replies, row: int) -> types.RowError:
-    reason = Reason(replies.outcome[row])
+def _row_error(replies: Replies, row: int, reason: Reason) -> types.RowError:
     code, name, text = _texts(reason)
     expected = int(replies.expected[row]) if reason in STEP_REASONS else 0
     return types.RowError(row=int(replies.row[row]), code=code, reason=name, message=text, expected_step=expected)
