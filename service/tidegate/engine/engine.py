@@ -24,12 +24,14 @@ from tidegate.engine.flight import Flight, commit, replies
 from tidegate.engine.forecaster import Forecaster, Stretch
 from tidegate.engine.inbox import Block, Inbox
 from tidegate.engine.lane import Lane, Queued
+from tidegate.engine.listing import page
 from tidegate.engine.migration import Migration
 from tidegate.engine.replies import STREAM_SHIFT, Replies, RowFlag, refusals
 from tidegate.engine.revision import make_flight
 from tidegate.engine.saving import Saving
 from tidegate.engine.sessions import Sessions
 from tidegate.engine.stepper import TILE_ROWS
+from tidegate.engine.transfer import Transfer
 from tidegate.errors import Reason
 from tidegate.metrics import Metrics
 
@@ -63,6 +65,7 @@ class Engine:
         self.outbox: list[Replies] = []
         self._metrics = metrics
         self._clock = clock
+        self._transfer = Transfer(catalog, sessions)
         self.departures = Departures(catalog, sessions)
         self.saving = Saving(catalog, sessions, self.departures)
         self.held: list[Held] = []
@@ -99,9 +102,9 @@ class Engine:
             case commands.RewindSession(tenant, model, session_id, step):
                 return sessions.rewind(tenant, model, session_id, step, now)
             case commands.ExportSession(tenant, model, session_id):
-                return sessions.export(tenant, model, session_id, now)
+                return self._transfer.export(tenant, model, session_id, now)
             case commands.ImportSession(tenant, content, new_id, version):
-                return sessions.take_in(tenant, content, new_id, version, now)
+                return self._transfer.take_in(tenant, content, new_id, version, now)
         return None
 
     def _with_many(self, command: commands.Command) -> object:
@@ -118,7 +121,7 @@ class Engine:
                 target = self.catalog.resolve(model, version)
                 return Migration(self.catalog, sessions, target, now, self._follow).run(tenant, ids)
             case commands.ListSessions(tenant, wanted, cursor, size):
-                return sessions.list(tenant, wanted, cursor, size, now)
+                return page(self.catalog, sessions, tenant, wanted, cursor, size, now)
             case commands.Sweep():
                 left = self.departures.sweep(now, self.catalog.limits.idle_seconds_max)
                 return sessions.sweep(now) + left

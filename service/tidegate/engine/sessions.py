@@ -1,4 +1,4 @@
-"""Sessions by name: opening, finding, resetting, closing, forking, listing. Called by the engine alone."""
+"""Sessions by name: opening, finding, resetting, closing, forking. Called by the engine alone."""
 
 from __future__ import annotations
 
@@ -11,15 +11,13 @@ from numpy.typing import NDArray
 from tidegate.checkpoints import Checkpoint, Key
 from tidegate.config import Durability, Limits
 from tidegate.engine.catalog import Catalog
-from tidegate.engine.commands import BulkResult, Export, Page, SessionFilter, SessionInfo
+from tidegate.engine.commands import BulkResult, SessionInfo
 from tidegate.engine.lane import Lane
-from tidegate.engine.record import Heading, pack, unpack
 from tidegate.engine.slab import Slab
 from tidegate.engine.slots import Slots, slabs_of, slots_of
 from tidegate.errors import Reason, TidegateError
 
 SESSION_ID_BYTES_MAX = 256
-SCAN_ROWS = 8_192  # slots looked at for one page of a listing
 SWEEP_ROWS = 65_536  # slots looked at in one sweep
 SWEEP_CLOSED_MAX = 4_096  # sessions closed in one sweep
 Names = dict[bytes, int]
@@ -67,6 +65,13 @@ class Sessions:
             return Reason.CHECKPOINT_LAG
         claimed = Key(tenant, lane.model, session_id) in self.reserved
         return Reason.OK if claimed else Reason.STORE_UNAVAILABLE
+
+    def check_free(self, tenant: str, lane: Lane, session_id: bytes) -> None:
+        """Raises TidegateError where no session of that name may be begun."""
+        if session_id in self.names(tenant, lane.model):
+            raise TidegateError(Reason.SESSION_EXISTS, f"session {_text(session_id)} lives already")
+        if reason := self.unopenable(tenant, lane, session_id):
+            raise TidegateError(reason)
 
     def open(self, tenant: str, lane: Lane, ids: list[bytes], now: float) -> NDArray[np.int64]:
         """Opens new sessions (distinct ids, none resident, no more than there is room) and returns their references."""
@@ -123,12 +128,9 @@ class Sessions:
         ref = self.find(tenant, model, session_id)
         if not valid_id(new_id):
             raise TidegateError(Reason.BAD_SESSION_ID)
-        if new_id in names:
-            raise TidegateError(Reason.SESSION_EXISTS, f"session {_text(new_id)} lives already")
         slab, slot = self.place(ref)
         lane = self._catalog.lanes[int(slab.host["version"][slot])]
-        if reason := self.unopenable(tenant, lane, new_id):
-            raise TidegateError(reason)
+        self.check_free(tenant, lane, new_id)
         number = _retained(slab, slot, step)
         if not self.room(lane):
             if lane.durability is not Durability.NONE:
@@ -141,7 +143,7 @@ class Sessions:
             slab.rewind(self.place(copy)[1], number)
         lane.sessions += 1
         self.opened[model] += 1
-        return self._info(*self.place(copy), now)
+        return self.describe(*self.place(copy), now)
 
     def rewind(self, tenant: str, model: str, session_id: bytes, step: int, now: float) -> SessionInfo:
         """Takes a session back to a retained step: what was stepped after it is as if it had never been."""
@@ -149,48 +151,7 @@ class Sessions:
         number = _retained(slab, slot, step)
         if number is not None:
             slab.rewind(slot, number)
-        return self._info(slab, slot, now)
-
-    def export(self, tenant: str, model: str, session_id: bytes, now: float) -> Export:
-        """All that is remembered of a session, as bytes; raises SESSION_NOT_FOUND."""
-        slab, slot = self.place(self.find(tenant, model, session_id))
-        package = self._catalog.lanes[int(slab.host["version"][slot])].package
-        manifest = package.manifest
-        content = pack(manifest.name, manifest.version, package.fingerprint, session_id.decode(), slab.read(slot))
-        return Export(content, self._info(slab, slot, now))
-
-    def take_in(self, tenant: str, content: bytes, new_id: bytes, version: str, now: float) -> SessionInfo:
-        """Makes a session of an export; raises BAD_EXPORT, PACKAGE_MISMATCH, SESSION_EXISTS, SESSION_LIMIT, …"""
-        heading, row = unpack(content)
-        session_id = new_id or heading.session_id.encode()
-        lane = self._lane_for(heading, version)
-        if not valid_id(session_id):
-            raise TidegateError(Reason.BAD_SESSION_ID)
-        if session_id in self.names(tenant, lane.model):
-            raise TidegateError(Reason.SESSION_EXISTS, f"session {_text(session_id)} lives already")
-        if reason := self.unopenable(tenant, lane, session_id):
-            raise TidegateError(reason)
-        if not self.make_room(lane, 1):
-            raise TidegateError(Reason.SESSION_LIMIT)
-        shapes = {column.name: column.shape for column in lane.slab.schema.columns if not column.local}
-        known = {name: value for name, value in row.items() if name in shapes}
-        if any(value.shape != shapes[name] for name, value in known.items()):
-            raise TidegateError(Reason.PACKAGE_MISMATCH, f"{lane.model}/{lane.version} has another state shape")
-        slab, slot = self.place(int(self.open(tenant, lane, [session_id], now)[0]))
-        slab.write(slot, known)
-        return self._info(slab, slot, now)
-
-    def _lane_for(self, heading: Heading, version: str) -> Lane:
-        """The version that goes on with an exported session."""
-        if version:
-            return self._catalog.resolve(heading.model, version)
-        lanes = [lane for lane in self._catalog.lanes.values() if lane.package.fingerprint == heading.fingerprint]
-        if not lanes:
-            named = f"{heading.model}/{heading.version} ({heading.fingerprint[:12]})"
-            raise TidegateError(
-                Reason.PACKAGE_MISMATCH, f"the session was stepped by {named}, which is not loaded here"
-            )
-        return lanes[0]
+        return self.describe(slab, slot, now)
 
     def find(self, tenant: str, model: str, session_id: bytes) -> int:
         """A session's reference; raises SESSION_NOT_FOUND, or MODEL_NOT_FOUND for an unknown model."""
@@ -203,7 +164,7 @@ class Sessions:
 
     def info(self, tenant: str, model: str, session_id: bytes, now: float) -> SessionInfo:
         """What people see of a session."""
-        return self._info(*self.place(self.find(tenant, model, session_id)), now)
+        return self.describe(*self.place(self.find(tenant, model, session_id)), now)
 
     def sweep(self, now: float) -> int:
         """Closes sessions idle for too long. Looks at a bounded number, and goes on from there next time."""
@@ -222,40 +183,6 @@ class Sessions:
                 break
             self._swept = (number + 1) % len(self._catalog.slabs), 1
         return count
-
-    def list(self, tenant: str, wanted: SessionFilter, cursor: tuple[int, int], size: int, now: float) -> Page:
-        """A page of sessions in slot order. Looks at a bounded number of slots: a short page need not be the last."""
-        found: list[SessionInfo] = []
-        scanned = 0
-        slab_number, slot = cursor
-        while slab_number < len(self._catalog.slabs):
-            slab = self._catalog.slabs[slab_number]
-            slots = slab.slots.taken_from(slot, min(max(size, 1024), SCAN_ROWS - scanned))
-            for slot in slots.tolist():
-                if self._matches(slab, slot, tenant, wanted):
-                    found.append(self._info(slab, slot, now))
-                if len(found) == size:
-                    return Page(found, (slab_number, slot + 1))
-            scanned += len(slots)
-            if scanned >= SCAN_ROWS:
-                return Page(found, (slab_number, slot + 1))
-            if len(slots):
-                slot += 1
-            else:
-                slab_number, slot = slab_number + 1, 1
-        return Page(found, None)
-
-    def _matches(self, slab: Slab, slot: int, tenant: str, wanted: SessionFilter) -> bool:
-        lane = self._catalog.lanes[int(slab.host["version"][slot])]
-        session_id = slab.ids[slot] or b""
-        return (
-            self._tenants[int(slab.host["tenant"][slot])] == tenant
-            and wanted.model in ("", lane.model)
-            and wanted.version in ("", lane.version)
-            and wanted.session_id in (b"", session_id)
-            and session_id.startswith(wanted.id_prefix)
-            and (wanted.diverged is None or wanted.diverged == bool(slab.host["diverged"][slot]))
-        )
 
     def _find_many(self, tenant: str, model: str, ids: Iterable[bytes]) -> tuple[BulkResult, NDArray[np.int64]]:
         if model not in self._catalog.models:
@@ -336,7 +263,8 @@ class Sessions:
         refs = np.array([ref], np.int64)
         return self._catalog.slabs[int(slabs_of(refs)[0])], int(slots_of(refs)[0])
 
-    def _info(self, slab: Slab, slot: int, now: float) -> SessionInfo:
+    def describe(self, slab: Slab, slot: int, now: float) -> SessionInfo:
+        """What people see of the session in a slot."""
         host = slab.host
         lane = self._catalog.lanes[int(host["version"][slot])]
         return SessionInfo(

@@ -148,7 +148,8 @@ class SessionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListSessions(self, request, context):
-        """Lists sessions, paged, in no particular order; those that live throughout are listed once.
+        """Lists the sessions that are in this server's memory, paged, in no particular order; those that stay throughout are
+        listed once. Sessions that are in the store alone, or live on another replica, are not among them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
