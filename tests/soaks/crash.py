@@ -24,7 +24,7 @@ async def killed(store: str, folder: Path, sessions: int, kills: int, level: str
     place = Place(models, "--store", store, "--durability", level)
     late = []
     async with place:
-        fleet = Fleet(place.address, sessions)
+        fleet = Fleet([place.address], sessions)
         run = asyncio.create_task(fleet.run())
         for _ in range(kills):
             await patiently(run, random.uniform(*BETWEEN_SECONDS))

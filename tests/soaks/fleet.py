@@ -16,8 +16,7 @@ from tidegate import AsyncClient
 from tidegate.config import Limits
 
 MODEL, FEATURES = "random", 4
-BATCH_SESSIONS = 100  # stepped by one message
-CLIENTS = 4  # channels: a proxy spreads them over replicas
+BATCH_SESSIONS = 50  # stepped by one message
 
 
 def make_model(folder: Path) -> None:
@@ -79,13 +78,13 @@ def uninterrupted(models: Path, steps: dict[str, int]) -> dict[str, list[bytes]]
 
 
 class Fleet:
-    """Clients of `address`: half of the sessions one observation a message, half in batches, until told to end."""
+    """Clients, one an address: half of the sessions one observation a message, half in batches, until told to end."""
 
-    def __init__(self, address: str, sessions: int, timeout_seconds: float = 120.0) -> None:
+    def __init__(self, addresses: Sequence[str], sessions: int, timeout_seconds: float = 120.0) -> None:
         self.told = Told()
         self.ending = asyncio.Event()
         self.pause_seconds = 0.0
-        self._clients = [AsyncClient(address, timeout_seconds=timeout_seconds) for _ in range(CLIENTS)]
+        self._clients = [AsyncClient(address, timeout_seconds=timeout_seconds) for address in addresses]
         names = [f"s{number}" for number in range(sessions)]
         self.singles, self.batched = names[: sessions // 2], names[sessions // 2 :]
 
@@ -93,10 +92,11 @@ class Fleet:
         """Streams until `ending` is set; raises what a client could not get over."""
         async with asyncio.TaskGroup() as group:
             for place, session in enumerate(self.singles):
-                group.create_task(self._single(self._clients[place % CLIENTS], session))
+                group.create_task(self._single(self._clients[place % len(self._clients)], session))
             for start in range(0, len(self.batched), BATCH_SESSIONS):
                 part = self.batched[start : start + BATCH_SESSIONS]
-                group.create_task(self._batches(self._clients[start // BATCH_SESSIONS % CLIENTS], part))
+                client = self._clients[start // BATCH_SESSIONS % len(self._clients)]
+                group.create_task(self._batches(client, part))
         for client in self._clients:
             await client.close()
 

@@ -31,7 +31,7 @@ async def outage(folder: Path, redis: RunningRedis, sessions: int, level: str, w
     place = Place(models, "--store", redis.url, "--durability", level, **limits)
     lines = []
     async with place:
-        fleet = Fleet(place.address, sessions, timeout_seconds=300.0)
+        fleet = Fleet([place.address], sessions, timeout_seconds=300.0)
         run = asyncio.create_task(fleet.run())
         await patiently(run, 3.0)
         rate = await _rate(fleet, run, 3.0)

@@ -13,6 +13,8 @@ import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import numpy as np
+
 from tests.services import RunningRedis
 from tests.soaks.crash import patiently
 from tests.soaks.fleet import MODEL, Fleet, make_model
@@ -20,6 +22,7 @@ from tests.soaks.servers import Place, Proxy
 from tidegate import AsyncClient, TidegateError
 
 LEASE_SECONDS = 3.0
+CLIENTS = 6  # connections
 CALM_SECONDS = 3.0
 FROZEN_SECONDS = LEASE_SECONDS + 3.0
 DASHBOARD_SECONDS = 0.25
@@ -44,13 +47,13 @@ class Run:
         async with AsyncExitStack() as stack:
             places = [self.place() for _ in range(replicas)]
             await asyncio.gather(*(stack.enter_async_context(place) for place in places))
-            proxy = await stack.enter_async_context(Proxy(places))
-            self.fleet = Fleet(proxy.address, self.sessions)
+            proxy = await stack.enter_async_context(Proxy(places, CLIENTS))
+            self.fleet = Fleet(proxy.addresses, self.sessions)
             self.run = asyncio.create_task(self.fleet.run())
             dashboard = asyncio.create_task(self._dashboard(proxy))
             await patiently(self.run, CALM_SECONDS)
             await self._kill(places[0])
-            await self._freeze(places[-1], proxy)
+            await self._freeze(places, proxy)
             await self._drain(places[0])
             fourth = self.place()
             await stack.enter_async_context(fourth)
@@ -70,7 +73,10 @@ class Run:
         await place.start()
         await patiently(self.run, CALM_SECONDS)
 
-    async def _freeze(self, place: Place, proxy: Proxy) -> None:
+    async def _freeze(self, places: list[Place], proxy: Proxy) -> None:
+        """Of the replicas, the one that has most sessions."""
+        resident = [int(await place.metric(_RESIDENT)) for place in places]
+        place, has = places[int(np.argmax(resident))], max(resident)
         place.signal(signal.SIGSTOP)
         await asyncio.sleep(NOTICED_SECONDS)
         proxy.eject(place)
@@ -80,10 +86,10 @@ class Run:
         await patiently(self.run, CALM_SECONDS)
         began = time.monotonic()
         while not (lost := await place.metric("tidegate_sessions_lost_total")):
-            assert time.monotonic() - began < NOTICED_SECONDS_MAX, "the frozen replica does not know what it lost"
+            assert time.monotonic() - began < NOTICED_SECONDS_MAX, f"of {resident} it knows of none lost"
             await patiently(self.run, 0.1)
         self.lines.append(
-            f"frozen for {FROZEN_SECONDS + NOTICED_SECONDS:.1f} s and longer: it counts {lost:.0f} sessions lost"
+            f"frozen for {FROZEN_SECONDS + NOTICED_SECONDS:.1f} s and longer: of its {has} sessions, {lost:.0f} lost"
         )
         proxy.admit(place)
 
@@ -125,6 +131,7 @@ class Run:
                     self.forecasts += sum(forecast.error is None for forecast in found)
 
 
+_RESIDENT = f'tidegate_sessions_resident{{model="{MODEL}",version="1"}}'
 _EVICTED = f'tidegate_sessions_evicted_total{{model="{MODEL}",reason="%s"}}'
 
 

@@ -68,29 +68,30 @@ class Place:
 
 class Proxy:
     """TCP: each connection goes to the next backend that takes it. `cut` breaks connections, as networks do; `eject` is
-    what a proxy's health check does to a backend that does not answer."""
+    what a proxy's health check does to a backend that does not answer. It has several `doors`: channels of one process
+    to one address share one connection."""
 
-    def __init__(self, backends: list[Place]) -> None:
+    def __init__(self, backends: list[Place], doors: int = 1) -> None:
         self.backends = backends
+        self._doors = doors
         self._turn = itertools.count()
         self._open: dict[asyncio.Task[None], Place | None] = {}
         self._ejected: set[Place] = set()
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
 
     async def __aenter__(self) -> Proxy:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._servers = [await asyncio.start_server(self._serve, "127.0.0.1", 0) for _ in range(self._doors)]
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
+        for server in self._servers:
+            server.close()
         self.cut(1.0)
 
     @property
-    def address(self) -> str:
-        assert self._server is not None
-        host, port = self._server.sockets[0].getsockname()
-        return f"{host}:{port}"
+    def addresses(self) -> list[str]:
+        """One a door."""
+        return [f"127.0.0.1:{server.sockets[0].getsockname()[1]}" for server in self._servers]
 
     def cut(self, share: float) -> None:
         """Breaks a share of the connections; clients come again, and are sent elsewhere."""
