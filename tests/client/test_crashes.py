@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.client.proxies import Relay, Response
+from tests.client.proxies import CuttingProxy, Relay, Response
 from tests.packages import random_package
 from tests.servers import RunningServer
 from tidegate import AsyncClient, Reason, TidegateError
+from tidegate.client import AsyncBatches
 from tidegate.wire.stubs import prediction_pb2
 
 MODEL = "random"
@@ -270,6 +271,57 @@ async def test_nothing_is_kept_without_need(tmp_path: Path) -> None:
                 assert kept(client) == 0
         finally:
             await asyncio.to_thread(server.stop)
+
+
+RICH = [{"name": "x0"}, {"name": "x1"}, {"name": "wind", "role": "past"}, {"name": "sale", "role": "future"}]
+BEGIN = np.datetime64("2024-01-01T00", "ns")
+
+
+async def run_rich(client: AsyncClient, after_step: Callable[[int, AsyncBatches], Awaitable[None]]) -> Seen:
+    """Steps with times, missing values and what is known ahead, alone and by a batch."""
+    seen: Seen = []
+    async with client.batches("rich") as batches:
+        for step in range(12):
+            values, known = VALUES[step, :2, :3].copy(), VALUES[step, :2, 3:]
+            values[step % 2, step % 3] = np.nan
+            time = BEGIN + np.timedelta64(step, "h")
+            alone = await client.session("rich", "alone").step(values[0], time=time, future=known[0])
+            batch = await batches.step(["b0", "b1"], values, times=np.array([time, time]), future=known)
+            seen.append((alone.imputed, alone.values.tobytes(), batch.errors, batch.values.tobytes()))
+            await after_step(step, batches)
+    return seen
+
+
+@pytest.mark.slow
+async def test_times_missing_values_and_what_is_known_ahead(tmp_path: Path) -> None:
+    """What is given back is what was sent, whole: after a connection that was cut the server knows each last row again
+    (nothing is taken for another client's), and after a crash it comes to the same bytes."""
+    for folder in (tmp_path / "calm", tmp_path / "broken"):
+        random_package(folder / "models", "rich", features=RICH, targets=["x0", "x1"], frequency="h")
+
+    async def nothing(step: int, batches: AsyncBatches) -> None:
+        del step, batches
+
+    async with running(tmp_path / "calm") as calm, AsyncClient(calm.address) as client:
+        expected = await run_rich(client, nothing)
+    async with (
+        running(tmp_path / "broken", environment=SELDOM) as place,
+        CuttingProxy(place.address) as proxy,
+        AsyncClient(proxy.address) as client,
+    ):
+        session = client.session("rich", "alone")
+
+        async def break_things(step: int, batches: AsyncBatches) -> None:
+            if step in (3, 7):
+                proxy.cut()
+                assert (await session.info()).step == step + 1
+                alone, many = session._feed.stream("alone").kept, batches._stream.kept
+                rows = [*alone.rows_of(["alone"]).values(), *many.rows_of(["b0", "b1"]).values()]
+                assert list(map(len, rows)) == [step + 1] * 3
+            elif step in (5, 9):
+                await place.restart()
+
+        assert await run_rich(client, break_things) == expected
 
 
 def checkpoint(sequence: int, *lagging: str) -> Response:

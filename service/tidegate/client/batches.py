@@ -38,10 +38,6 @@ class Part:
     aliases: Aliases
     keeps: bool
 
-    @property
-    def owner(self) -> object:
-        return None
-
     def request(self, epoch: int) -> Request:
         """With ids where an alias is not bound on that call of the stream."""
         return Request(batch=to_message(self.rows, self.aliases, self.roster.naming(self.aliases, epoch)))

@@ -16,7 +16,8 @@ from tidegate.wire.stubs import types_pb2
 
 ROW_BYTES = 8 + 8 + 5 + 1  # step, time, alias, reset: what a row takes beside its values and id
 ID_BYTES = 4  # what an id takes beside its text
-Rows = slice | NDArray[np.intp]
+OBJECT_BYTES = 800  # what columns take beside their numbers
+Chosen = slice | NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class Columns:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def take(self, rows: Rows) -> Columns:
+    def take(self, rows: Chosen) -> Columns:
         """Some of the rows: of a slice a view, else a copy."""
         return Columns(
             ids=self.ids[rows] if isinstance(rows, slice) else [self.ids[row] for row in rows.tolist()],
@@ -53,7 +54,11 @@ class Columns:
     def bytes(self) -> int:
         """About what they take in memory."""
         columns = (self.steps, self.values, self.times, self.reset, self.future)
-        return sum(column.nbytes for column in columns if column is not None) + 8 * len(self.ids)
+        return OBJECT_BYTES + sum(column.nbytes for column in columns if column is not None) + 8 * len(self.ids)
+
+    def columns(self) -> Columns:
+        """The rows themselves (`kept.Rows`)."""
+        return self
 
 
 Place = tuple[Columns, int]  # a row somewhere

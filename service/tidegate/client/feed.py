@@ -11,7 +11,7 @@ from zlib import crc32
 import numpy as np
 
 from tidegate.client.catalog import Catalog
-from tidegate.client.columns import Columns
+from tidegate.client.columns import OBJECT_BYTES, Columns
 from tidegate.client.connection import Connection
 from tidegate.client.conversation import Request, Response
 from tidegate.client.failures import from_status
@@ -44,26 +44,40 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True)
 class Single:
-    """One observation of one session. `owner`: its cursor, which must not be forgotten, and then be asked for anew,
-    while the server may lose what it has done."""
+    """One observation of one session; kept as it is where the server makes it durable only after a while.
+
+    It holds its cursor, which must not be forgotten, and the server be asked anew, while the server may lose the step.
+    """
 
     observation: types_pb2.Observation
     time: int
     keeps: bool
-    owner: Cursor
+    cursor: Cursor
 
     def request(self, epoch: int) -> Request:
         """The same on every call of the stream."""
         del epoch
         return Request(observation=self.observation)
 
-    def answered(self, response: Response) -> Columns | None:
-        """The row, if it was taken."""
-        if not self.keeps or response.HasField("error"):
-            return None
+    def answered(self, response: Response) -> Single | None:
+        """Itself, if it was taken."""
+        return self if self.keeps and response.HasField("prediction") else None
+
+    @property
+    def ids(self) -> tuple[str]:
+        """Its session, of which it is the one row."""
+        return (self.cursor.id,)
+
+    @property
+    def bytes(self) -> int:
+        """About what it takes in memory."""
+        return OBJECT_BYTES + 8 * (len(self.observation.values) + len(self.observation.future_covariates))
+
+    def columns(self) -> Columns:
+        """Itself as a row."""
         seen = self.observation
         return Columns(
-            ids=[seen.session_id],
+            ids=self.ids,
             steps=np.array([seen.step], np.uint64),
             values=np.array([seen.values]),
             times=np.array([self.time], np.int64),
@@ -93,7 +107,7 @@ class Feed:
 
     async def ask(self, message: Single, patience: Patience) -> types_pb2.Prediction:
         """Has one observation taken; tries again where that helps."""
-        name = message.observation.session_id
+        name = message.cursor.id
         stream = self.stream(name)
         if message.keeps:
             await self.connection.allowance.room(patience)

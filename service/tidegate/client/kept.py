@@ -12,23 +12,41 @@ sake of a look-up that only a crash needs.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
+from typing import Protocol
 
 from tidegate.client.columns import Columns, Place
 
 IN_DOUBT = 2**64  # above every sequence
 
 
+class Rows(Protocol):
+    """Rows answered together, in whatever form they were asked."""
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """Their sessions."""
+        ...
+
+    @property
+    def bytes(self) -> int:
+        """About what they take in memory."""
+        ...
+
+    def columns(self) -> Columns:
+        """The rows themselves."""
+        ...
+
+
 @dataclass(slots=True)
 class Block:
-    """Rows answered together. `number` counts blocks; `owner` is kept alive as long as the rows are."""
+    """Rows and their stamp; `number` counts blocks."""
 
-    rows: Columns
+    rows: Rows
     sequence: int
     number: int
-    owner: object
 
 
 class Kept:
@@ -48,11 +66,11 @@ class Kept:
     def __bool__(self) -> bool:
         return bool(self._blocks)
 
-    def add(self, rows: Columns, sequence: int, owner: object = None) -> None:
+    def add(self, rows: Rows, sequence: int) -> None:
         """Keeps what message `sequence` had answered."""
-        if sequence > self._durable and len(rows):
+        if sequence > self._durable and len(rows.ids):
             self._count += 1
-            self._blocks.append(Block(rows, sequence, self._count, owner))
+            self._blocks.append(Block(rows, sequence, self._count))
             self._weigh(rows, 1)
 
     def checkpoint(self, durable: int, lagging: Collection[str] = ()) -> None:
@@ -109,9 +127,11 @@ class Kept:
         """Where the rows of these sessions are, in the order of their steps; one that was answered twice once."""
         found: dict[str, dict[int, Place]] = {name: {} for name in names}
         for block in self._blocks:
-            for row, name in enumerate(block.rows.ids):
-                if name in found and self._counts(block, name):
-                    found[name][int(block.rows.steps[row])] = block.rows, row
+            if not found.keys().isdisjoint(block.rows.ids):
+                columns = block.rows.columns()
+                for row, name in enumerate(columns.ids):
+                    if name in found and self._counts(block, name):
+                        found[name][int(columns.steps[row])] = columns, row
         return {name: [places[step] for step in sorted(places)] for name, places in found.items()}
 
     def _tidy(self) -> None:
@@ -123,6 +143,7 @@ class Kept:
     def _counts(self, block: Block, name: str) -> bool:
         return block.number > self._forgotten.get(name, 0)
 
-    def _weigh(self, rows: Columns, sign: int) -> None:
-        self.rows += sign * len(rows)
-        self._changed(sign * len(rows), sign * rows.bytes)
+    def _weigh(self, rows: Rows, sign: int) -> None:
+        count = len(rows.ids)
+        self.rows += sign * count
+        self._changed(sign * count, sign * rows.bytes)

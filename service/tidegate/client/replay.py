@@ -20,17 +20,14 @@ class Replayed:
     """Rows that the server may have lost. Their predictions were handed out long ago."""
 
     rows: Columns
-    owner: object = None
 
     def request(self, epoch: int) -> Request:
         """By their ids: aliases are the callers' business."""
         del epoch
         return Request(batch=to_message(self.rows, None, naming=True))
 
-    def answered(self, response: Response) -> Columns | None:
+    def answered(self, response: Response) -> None:
         """They are kept already."""
-        del response
-        return None
 
 
 async def give_back(kept: Kept, exchange: Exchange) -> None:

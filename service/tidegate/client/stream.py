@@ -15,11 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from tidegate.client.columns import Columns
 from tidegate.client.connection import Connection
 from tidegate.client.conversation import Conversation, Request, Response
 from tidegate.client.failures import AGAIN, LOST_STEPS, copied, is_lost_connection, unreachable
-from tidegate.client.kept import Kept
+from tidegate.client.kept import Kept, Rows
 from tidegate.client.patience import Backoff, Patience
 from tidegate.client.predictions import RowFlag
 from tidegate.client.replay import give_back
@@ -32,16 +31,13 @@ NOT_DUPLICATE = bytes(flags & ~int(RowFlag.DUPLICATE) for flags in range(256))  
 
 
 class Message(Protocol):
-    """Something to ask, as often as it takes. `owner` lives as long as rows of it are kept."""
-
-    @property
-    def owner(self) -> object: ...
+    """Something to ask, as often as it takes."""
 
     def request(self, epoch: int) -> Request:
         """The request for the stream's call number `epoch`: what a server remembers of a stream ends with it."""
         ...
 
-    def answered(self, response: Response) -> Columns | None:
+    def answered(self, response: Response) -> Rows | None:
         """Its answer came, on that call; returns the rows that were taken and must be kept until they are durable."""
         ...
 
@@ -237,7 +233,7 @@ class PredictionStream:
             as_asked_once(response)
         rows = asked.message.answered(response)
         if rows is not None:
-            self.kept.add(rows, response.sequence, asked.message.owner)
+            self.kept.add(rows, response.sequence)
         asked.answer.set_result(response)
 
     def _broke(self, error: TidegateError) -> None:
