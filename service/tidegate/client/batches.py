@@ -22,7 +22,7 @@ from tidegate.client.outcome import Outcome, Rows
 from tidegate.client.patience import Patience
 from tidegate.client.predictions import Predictions, RowFlag
 from tidegate.client.records import Description
-from tidegate.client.roster import Aliases, Roster
+from tidegate.client.roster import Aliases, Roster, occurrences, waves
 from tidegate.client.stream import PredictionStream
 from tidegate.wire.stubs import prediction_pb2, types_pb2
 
@@ -132,10 +132,11 @@ class AsyncBatches:
         async with self._lock:
             aliases = self._roster.aliases(ids)
             await self._number(ids, aliases)
-            steps = self._roster.next_steps(aliases)
+            turns = occurrences(aliases)
+            steps = self._roster.next_steps(aliases, turns)
             columns = Columns(ids, steps, values, time_column, reset_column, known)
             async with self._connection.patience() as patience:
-                outcome = await self._step(columns, aliases, patience)
+                outcome = await self._step(columns, aliases, turns, patience)
             began = self._roster.advance(aliases, outcome.steps)
             outcome.flags[began] |= np.uint8(RowFlag.CREATED)
             return outcome.predictions()
@@ -144,6 +145,7 @@ class AsyncBatches:
         """Has the next step of these sessions go on from where the server is; one that is gone begins anew."""
         async with self._lock:
             self._roster.forget(ids)
+            self._connection.forget(self._model, ids)
 
     async def _number(self, ids: Sequence[str], aliases: Aliases) -> None:
         """Asks for the last step of sessions seen for the first time; one that cannot open says why when stepped."""
@@ -156,12 +158,12 @@ class AsyncBatches:
         good[[error.row for error in opened.errors]] = False
         self._roster.number(aliases[rows[good]], opened.steps[good], opened.created[good])
 
-    async def _step(self, columns: Columns, aliases: Aliases, patience: Patience) -> Outcome:
+    async def _step(self, columns: Columns, aliases: Aliases, turns: NDArray[np.uint64], patience: Patience) -> Outcome:
         """Sends rows until each is answered for good."""
         durability = (await self._catalog.describe(self._model, self._version, patience)).durability
         outcome = Outcome(columns.ids, self.about.targets, self._levels, self._dtype)
-        waves = list(self._roster.waves(aliases)) if durability != "none" else [np.arange(len(columns))]
-        for rows in waves:
+        together = durability == "none"
+        for rows in [np.arange(len(columns))] if together else waves(turns):
             while len(rows):
                 if durability == "interval":
                     await self._connection.allowance.room(patience)

@@ -48,7 +48,15 @@ class Columns:
 
     def taken(self, steps: NDArray[np.uint64]) -> Columns:
         """A copy of those that were taken: whose step is not 0 in the reply."""
-        return self.take(np.flatnonzero(steps))
+        columns = self.take(np.flatnonzero(steps)) if not steps.all() else self
+        return Columns(
+            ids=list(columns.ids),
+            steps=columns.steps.copy(),
+            values=columns.values.copy(),
+            times=None if columns.times is None else columns.times.copy(),
+            reset=None if columns.reset is None else columns.reset.copy(),
+            future=None if columns.future is None else columns.future.copy(),
+        )
 
     @property
     def bytes(self) -> int:

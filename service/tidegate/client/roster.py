@@ -63,15 +63,10 @@ class Roster:
         """Takes over what the server said of these sessions."""
         self.last[aliases], self.created[aliases], self.numbered[aliases] = last, created, True
 
-    def next_steps(self, aliases: Aliases) -> NDArray[np.uint64]:
-        """uint64 [rows]: the next number of each row's session; a session in several rows counts on in row order."""
-        return self.last[aliases] + np.uint64(1) + occurrences(aliases)
-
-    def waves(self, aliases: Aliases) -> Iterator[NDArray[np.intp]]:
-        """The rows in turns, each session once a turn, in row order."""
-        turns = occurrences(aliases)
-        order = np.argsort(turns, kind="stable")
-        yield from np.split(order, np.flatnonzero(np.diff(turns[order])) + 1)
+    def next_steps(self, aliases: Aliases, turns: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        """uint64 [rows]: the next number of each row's session; a session in several rows (`turns`: how often it stood
+        before each) counts on in row order."""
+        return self.last[aliases] + np.uint64(1) + turns
 
     def advance(self, aliases: Aliases, steps: NDArray[np.uint64]) -> NDArray[np.bool_]:
         """Takes over the steps taken (0: failed); returns bool [rows], true where one began a session."""
@@ -104,3 +99,12 @@ def occurrences(aliases: NDArray[Any]) -> NDArray[np.uint64]:
     counts = np.empty(len(aliases), np.uint64)
     counts[order] = np.arange(len(aliases)) - np.repeat(starts, np.diff(np.append(starts, len(aliases))))
     return counts
+
+
+def waves(turns: NDArray[np.uint64]) -> Iterator[NDArray[np.intp]]:
+    """The rows, each session once a wave, in row order; `turns`: how often its session stood before each row."""
+    if not turns.any():
+        yield np.arange(len(turns))
+        return
+    order = np.argsort(turns, kind="stable")
+    yield from np.split(order, np.flatnonzero(np.diff(turns[order])) + 1)
