@@ -188,7 +188,12 @@ def _durability(host: EngineHost, front: FrontEnd, settings: Settings) -> Durabi
     if settings.store == "memory":
         return None
     limits = settings.limits
-    terms = Terms(f"{socket.gethostname()}-{secrets.token_hex(8)}", limits.lease_seconds, limits.stored_seconds_max)
+    terms = Terms(
+        f"{socket.gethostname()}-{secrets.token_hex(8)}",
+        limits.lease_seconds,
+        limits.stored_seconds_max,
+        limits.idle_seconds_max,
+    )
     return Durability(host, open_store(settings.store, terms), limits, front.mark)
 
 

@@ -45,7 +45,7 @@ class Plain:
                 try:
                     await self._look(channel, last)
                     await self._stream(channel, last)
-                except grpc.RpcError:
+                except (grpc.RpcError, asyncio.InvalidStateError):
                     await asyncio.sleep(AGAIN_SECONDS)
 
     async def _look(self, channel: grpc.aio.Channel, last: dict[str, int]) -> None:

@@ -60,6 +60,11 @@ class Arrivals:
         outcomes = {key: await future for key, future in waiting.items()}
         return {key: outcome for key, outcome in outcomes.items() if outcome is not Reason.OK}
 
+    def ask_again(self, keys: Iterable[Key]) -> None:
+        """Claims that somebody wants, and that came to nothing here: asked for again, and handed over then."""
+        for key in keys:
+            self._pending.setdefault(key, self._clock())
+
     def end(self, keys: Iterable[Key]) -> None:
         """The visit is over: names that it did not use are given back."""
         for key in dict.fromkeys(keys):
@@ -75,6 +80,9 @@ class Arrivals:
             del parking.wanted[key]
             self._pending.setdefault(key, self._clock())
         departures = self._host.engine.departures
+        here = [key for key in self._pending if self._is_here(key)]
+        if here:
+            await self._host.call(lambda: self._settle({key: Reason.OK for key in here if self._is_here(key)}))
         now = self._clock()
         keys = [key for key in self._pending if self._elsewhere.get(key, 0.0) <= now and not departures.under_way(key)]
         for start in range(0, len(keys), ROWS):
@@ -110,6 +118,9 @@ class Arrivals:
     def _take_in(self, keys: Sequence[Key], claims: Sequence[Claim]) -> None:
         """What the store said of these keys. Between iterations."""
         departures = self._host.engine.departures
+        if self.releases:
+            claimed = set(keys)
+            self.releases = [entry for entry in self.releases if entry[0] not in claimed]
         departures.spared_since = self._clock()
         try:
             self._settle(self._found(keys, claims))
@@ -122,6 +133,8 @@ class Arrivals:
         again = self._clock() + AGAIN_SECONDS
         for key, claim in zip(keys, claims, strict=True):
             self._elsewhere.pop(key, None)
+            if self._host.engine.departures.under_way(key):
+                continue  # it left while it was asked for, and is asked for again
             if not claim.epoch:
                 self._elsewhere[key] = again
             elif outcomes.get(key) is Reason.SESSION_LIMIT:
@@ -138,7 +151,7 @@ class Arrivals:
         """Makes sessions of the checkpoints; reserves the names of those that have none, or none that can be read."""
         engine, rows = self._host.engine, list[Checkpoint]()
         for key, claim in zip(keys, claims, strict=True):
-            if not claim.epoch or self._is_here(key):
+            if not claim.epoch or self._is_here(key) or engine.departures.under_way(key):
                 continue
             if claim.checkpoint is None:
                 engine.sessions.reserved[key] = claim.epoch

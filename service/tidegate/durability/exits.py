@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import islice
-from typing import TypeVar
 
 from tidegate.checkpoints import Key
 from tidegate.durability.arrivals import Arrivals
@@ -13,7 +13,6 @@ from tidegate.engine.loop import EngineHost
 from tidegate.store.protocol import Store
 
 ROWS = 4096  # of one request
-Entry = TypeVar("Entry")
 OnLost = Callable[[Sequence[Key], Sequence[int]], None]  # keys, and references of those that are not resident any more
 
 
@@ -23,20 +22,19 @@ class Exits:
     def __init__(self, host: EngineHost, store: Store, arrivals: Arrivals, on_lost: OnLost) -> None:
         self.saved = 0
         self._host, self._store, self._arrivals, self._on_lost = host, store, arrivals, on_lost
-        self._closed: dict[Key, None] = {}
-        host.engine.sessions.on_closed = self._note_closed
 
     @property
     def waiting(self) -> bool:
         """Whether something has left and the store does not know it yet."""
         departures = self._host.engine.departures
-        return bool(departures.departing or self._closed or self._arrivals.releases)
+        return bool(departures.departing or departures.closed or self._arrivals.releases)
 
     @property
     def unsaved(self) -> bool:
         """Whether what is not in the store yet would be lost by a crash."""
-        departing = self._host.engine.departures.departing
-        return bool(self._closed) or any(departure.checkpoint is not None for departure in departing.values())
+        departures = self._host.engine.departures
+        moved = any(departure.checkpoint is not None for departure in departures.departing.values())
+        return moved or bool(departures.closed)
 
     async def leave(self) -> None:
         """Tells the store of all that has left. Raises StoreError: then the rest is told again."""
@@ -48,19 +46,19 @@ class Exits:
         while releases := self._arrivals.releases[:ROWS]:
             await self._store.release(*_columns(releases))
             del self._arrivals.releases[: len(releases)]
-        for ended in _cut(list(self._closed)):
+        while departures.closed:
+            ended = list(islice(departures.closed, ROWS))
             await self._store.delete(ended)
             for key in ended:
-                del self._closed[key]
-
-    def _note_closed(self, key: Key) -> None:
-        self._closed[key] = None
+                del departures.closed[key]
 
     async def _see_out(self, part: Sequence[Departure]) -> None:
         rows = [departure.checkpoint for departure in part if departure.checkpoint is not None]
         epochs = [departure.epoch for departure in part if departure.checkpoint is not None]
         lost = await self._store.save(rows, epochs) if rows else []
         self.saved += len(rows) - len(lost)
+        for departure in part:  # it is not saved again, whatever becomes of the release
+            self._host.engine.departures.departing[departure.key] = replace(departure, checkpoint=None)
         gone = set(lost)
         if lost:
             self._on_lost(lost, [departure.ref for departure in part if departure.key in gone])
@@ -73,8 +71,3 @@ class Exits:
 
 def _columns(pairs: Sequence[tuple[Key, int]]) -> tuple[list[Key], list[int]]:
     return [key for key, _ in pairs], [epoch for _, epoch in pairs]
-
-
-def _cut(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
-    for start in range(0, len(entries), ROWS):
-        yield entries[start : start + ROWS]

@@ -51,7 +51,7 @@ class Durability:
         self.arrivals = Arrivals(host, store, limits, clock)
         self.exits = Exits(host, store, self.arrivals, self._discard)
         self.passes = Passes(host, store, mark, self.exits, self._discard, clock)
-        self.lease = Lease(host, store, limits.lease_seconds, self._discard, clock)
+        self.lease = Lease(host, store, limits.lease_seconds, self._discard, self.arrivals.ask_again, clock)
         self._next_pass = self._next_expiry = clock()
         self._failing = False
         self._wake = asyncio.Event()
@@ -105,21 +105,35 @@ class Durability:
         self._wake.set()
         if self._tasks:
             await self._tasks[0]  # a round is never cut off: what it took would be lost on its way
-            try:
-                await self.round(last=True)
-            except StoreError as error:
-                log.error("what moved in the last %.1f s is not saved: %s", self.lag_seconds, error)
+            await self._last_rounds()
         for task in self._tasks[1:]:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         with contextlib.suppress(StoreError):
             await self.store.stop()
 
+    async def _last_rounds(self) -> None:
+        """Until all is saved and given back; who stops the server says for how long."""
+        try:
+            while True:
+                try:
+                    await self.round(last=True)
+                except StoreError as error:
+                    self._failed(error)
+                else:
+                    if not (self.exits.waiting or self.passes.unsaved or self._host.engine.departures.waiting):
+                        return
+                await asyncio.sleep(FAILED_SECONDS)
+        except asyncio.CancelledError:
+            log.error("time is up: what moved in the last %.1f s is not saved", self.lag_seconds)
+            raise
+
     @asynccontextmanager
     async def visit(self, keys: Sequence[Key], changed: bool) -> AsyncIterator[Mapping[Key, Reason]]:
         """Has sessions stay here for a command; yields those that cannot be had, and why. What a command `changed` is
         durable at the end. Raises STORE_UNAVAILABLE when it is done, but not durable in time."""
         kept = [key for key in keys if self._host.engine.catalog.durable(key.model)]
+        await self._sure()
         try:
             yield await self.arrivals.ask(kept)
         finally:
@@ -131,10 +145,17 @@ class Durability:
             except TimeoutError:
                 raise TidegateError(Reason.STORE_UNAVAILABLE, "it is done, but not yet in the store") from None
 
+    async def _sure(self) -> None:
+        """Waits while it is in doubt which sessions are this replica's; raises STORE_UNAVAILABLE after too long."""
+        until = self._clock() + self._limits.handover_seconds_max
+        while self.store.shared and not self.lease.sure:
+            if self._clock() > until:
+                raise TidegateError(Reason.STORE_UNAVAILABLE)
+            await asyncio.sleep(AGAIN_SECONDS)
+
     async def round(self, last: bool = False) -> None:
         """All that there is to do; raises StoreError when the store does not do it."""
         self._wake.clear()
-        await self.lease.make_sure()
         await self._between()
         now = self._clock()
         if last or now >= self._next_pass:
@@ -156,6 +177,9 @@ class Durability:
 
     async def _between(self) -> None:
         """What does not wait for a long pass."""
+        self.arrivals.give_up()
+        self._host.engine.sessions.lagging = self.lagging
+        await self.lease.make_sure()
         await self.exits.leave()
         await self.arrivals.fetch()
         await self.exits.leave()  # what made room for them

@@ -7,8 +7,9 @@ own clock, which then jumps between two beats, and steps nothing before it has a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from tidegate.checkpoints import Key
 from tidegate.durability.exits import OnLost
 from tidegate.engine.loop import EngineHost
 from tidegate.store.protocol import Renewal, Store, StoreError
@@ -26,12 +27,14 @@ class Lease:
         store: Store,
         seconds: float,
         on_lost: OnLost,
+        on_strays: Callable[[Sequence[Key]], None],
         clock: Callable[[], float],
     ) -> None:
         self.handed_over = 0
-        self._host, self._store, self._seconds, self._on_lost, self._clock = host, store, seconds, on_lost, clock
+        self._host, self._store, self._seconds, self._clock = host, store, seconds, clock
+        self._on_lost, self._on_strays = on_lost, on_strays
         self._beat = self._renewed = clock()
-        self._doubt = False
+        self._doubts = self._settled = 0  # how often it came to doubt, and for how many of them it has made sure
 
     async def run(self) -> None:
         """Beats and renews for ever; a store that does not answer is tried again."""
@@ -58,9 +61,21 @@ class Lease:
         except StoreError:
             return  # who saves says so
         if asked - self._renewed > self._seconds:
-            self._doubt = True  # cut off from the store for so long: others may not have been
+            self._doubts += 1  # cut off from the store for so long: others may not have been
         self._renewed = asked
         self._hear(renewal)
+
+    def _let_go(self, wanted: Sequence[Key]) -> None:
+        """Hands over; what is wanted of this replica, and is not here, was claimed in vain and is to be given back."""
+        departures, sessions = self._host.engine.departures, self._host.engine.sessions
+        departures.leave(wanted, "moved")
+        self._on_strays(
+            [
+                key
+                for key in wanted
+                if not departures.under_way(key) and key.session_id not in sessions.names(key.tenant, key.model)
+            ]
+        )
 
     def _hear(self, renewal: Renewal) -> None:
         engine = self._host.engine
@@ -68,23 +83,29 @@ class Lease:
             self._host.post(engine.saving.all_again)
         if renewal.wanted:
             self.handed_over += len(renewal.wanted)
-            self._host.post(lambda: engine.departures.leave(renewal.wanted, "moved"))
-        if renewal.wanted or renewal.lost or self._doubt:
+            self._host.post(lambda: self._let_go(renewal.wanted))
+        if renewal.wanted or renewal.lost or not self.sure:
             self._host.on_waiting()
 
     def may_step(self) -> bool:
         """Whether the sessions here are this replica's, for all it knows."""
         now = self._clock()
         if now - self._beat > self._seconds:
-            self._doubt = True
+            self._doubts += 1
             self._host.on_waiting()
         self._beat = now
-        return not self._doubt
+        return self.sure
+
+    @property
+    def sure(self) -> bool:
+        """Whether it has no doubt left."""
+        return self._doubts == self._settled
 
     async def make_sure(self) -> None:
         """In doubt, asks the store which sessions are still here; then steps go on. Raises StoreError."""
-        if not self._doubt:
+        if self.sure:
             return
+        doubts = self._doubts
         self._hear(await self._store.renew())  # what is still ours cannot be taken from now on
         for keys, epochs in self._host.engine.saving.claims():
             for start in range(0, len(keys), ROWS):
@@ -92,6 +113,6 @@ class Lease:
                 lost = await self._store.lost(keys[part], epochs[part])
                 if lost:
                     self._on_lost(lost, ())
-        self._doubt = False
-        self._renewed = self._beat = self._clock()
+        await self._host.caught_up()  # those that are lost are forgotten before any other is stepped
+        self._settled = doubts
         self._host.wake()

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from tidegate.checkpoints import Key
 from tidegate.durability.exits import Exits, OnLost
-from tidegate.engine.engine import Held
 from tidegate.engine.loop import EngineHost
 from tidegate.engine.saving import Taken
+from tidegate.errors import Reason, TidegateError
 from tidegate.store.protocol import Store, StoreError
 
 ROWS = 4096  # of one save: gather and copy are the loop's only work, and short
@@ -50,7 +50,6 @@ class Passes:
         self._on_lost, self._clock = on_lost, clock
         self._saving = host.engine.saving
         self._writing: list[Key] = []
-        self._group: list[Held] = []  # answers on their way to be durable
         self._lost: set[Key] = set()  # since the last full pass
         self._urgent: list[tuple[Sequence[Key], asyncio.Future[None]]] = []
 
@@ -74,37 +73,47 @@ class Passes:
     def lose(self, keys: Collection[Key], refs: NDArray[np.int64]) -> None:
         """Sessions were lost: answers that are held must not say otherwise. Between iterations."""
         self._lost.update(keys)
-        for held in (*self._group, *self._host.engine.held):
+        for held in (*self._host.engine.going, *self._host.engine.held):
             held.lose(refs)
 
     async def urgent(self) -> None:
         """Saves what someone waits for. Raises StoreError: they wait on."""
         urgent = [entry for entry in self._urgent if not entry[1].done()]
-        if urgent:
-            keys = [key for keys, _ in urgent for key in keys]
-            await self._save(await self._take(lambda: self._saving.take_these(keys)))
+        self._urgent = list(urgent)
+        if not urgent:
+            return
+        wanted = [key for keys, _ in urgent for key in keys]
+        lost = set(await self._save(await self._take(lambda: self._saving.take_these(wanted))))
+        await self._exits.leave()  # those that were closed
         self._urgent = [entry for entry in self._urgent if entry not in urgent]
-        for _, future in urgent:
-            if not future.done():
+        for keys, future in urgent:
+            if future.done():
+                continue
+            if lost.isdisjoint(keys):
                 future.set_result(None)
+            else:
+                future.set_exception(TidegateError(Reason.SESSION_MOVED))
 
     async def group(self) -> None:
         """Lets held answers go behind a save of their sessions. Raises StoreError: they wait on."""
-        self._group += self._host.engine.held
-        self._host.engine.held = []
-        if self._group:
-            refs = np.concatenate([held.refs for held in self._group])
+        engine = self._host.engine
+        engine.going += engine.held
+        engine.held = []
+        if engine.going:
+            refs = np.concatenate([held.refs for held in engine.going])
             await self._save(await self._take(lambda: self._saving.take_refs(refs)))
             await self._exits.leave()  # some of them, meanwhile
-            await self._host.call(self._let_go)
+            await self._host.call(engine.let_go)
 
     async def full(self, between: Callable[[], Awaitable[None]]) -> None:
         """Saves all that has moved by now; `between` is done after each part. Raises StoreError."""
         began, marks = self._clock(), self._mark()
+        self._saving.begin()
         while (taken := await self._take(lambda: self._saving.take(ROWS))).rows:
             await self._save(taken)
             await between()
         await self._exits.leave()
+        await self._host.caught_up()  # behind what is said of sessions that were lost
         self.clean_at = began
         lost, self._lost = self._lost, set()
         marks.tell(lost)
@@ -112,10 +121,10 @@ class Passes:
     async def _take(self, take: Callable[[], Taken]) -> Taken:
         return cast(Taken, await self._host.call(take))
 
-    async def _save(self, taken: Taken) -> None:
-        """Saves what was taken; on failure it counts as moved again."""
+    async def _save(self, taken: Taken) -> Sequence[Key]:
+        """Saves what was taken; on failure it counts as moved again. Returns those that others have."""
         if not taken.rows:
-            return
+            return ()
         self._writing = taken.keys
         try:
             lost = await self._store.save(taken.rows, taken.epochs)
@@ -126,11 +135,8 @@ class Passes:
         self.saved += len(taken.rows) - len(lost)
         if lost:
             self._on_lost(lost, ())
+        return lost
 
     def _not_saved(self) -> None:
         self._saving.again(self._writing)
         self._writing = []
-
-    def _let_go(self) -> None:
-        group, self._group = self._group, []
-        self._host.engine.let_go(group)

@@ -16,7 +16,7 @@ from tidegate.engine.lane import Lane, Queued
 from tidegate.engine.parking import Parking
 from tidegate.engine.replies import Replies, refusals
 from tidegate.engine.sessions import Sessions, valid_id
-from tidegate.engine.slots import Refs, slabs_of, slots_of
+from tidegate.engine.slots import SPARE_SLOT, Refs, slabs_of, slots_of
 from tidegate.errors import Reason, TidegateError
 
 Outcomes = NDArray[np.uint8]
@@ -106,14 +106,14 @@ class Admission:
         return refs
 
     def _alive(self, refs: Refs) -> NDArray[np.bool_]:
+        """Which references are of sessions that are here, and stay."""
         slabs = slabs_of(refs)
-        if (slabs == slabs[0]).all() and int(slabs[0]) < len(self._catalog.slabs):
-            return self._catalog.slabs[int(slabs[0])].slots.alive(refs)
         alive = np.zeros(len(refs), bool)
-        for number in np.unique(slabs).tolist():
+        for number in [int(slabs[0])] if (slabs == slabs[0]).all() else np.unique(slabs).tolist():
             if number < len(self._catalog.slabs):
-                rows = slabs == number
-                alive[rows] = self._catalog.slabs[number].slots.alive(refs[rows])
+                slab, rows = self._catalog.slabs[number], slabs == number
+                here = slab.slots.alive(refs[rows])
+                alive[rows] = here & ~slab.leaving[np.where(here, slots_of(refs[rows]), SPARE_SLOT)]
         return alive
 
     def _open(
@@ -131,7 +131,9 @@ class Admission:
             lane = self._catalog.resolve(scope.model, scope.version)
             lane.layout(scope)
             wide = not _fits(block, lane)
-            room = self._departures.room(lane, len(unknown))
+            wanted = {block.ids[row] for row in unknown.tolist() if not refused[row]}
+            self._departures.staying = refs[refs != 0]  # they have rows in this block
+            room = self._departures.room(lane, len(wanted))
         except TidegateError as error:
             refused[unknown] = np.where(refused[unknown] != 0, refused[unknown], error.reason)
             return

@@ -19,7 +19,7 @@ from tidegate.engine.catalog import Catalog
 from tidegate.engine.lane import Lane
 from tidegate.engine.sessions import Sessions
 from tidegate.engine.slab import Slab
-from tidegate.engine.slots import Slots
+from tidegate.engine.slots import Refs, Slots, slabs_of, slots_of
 
 DEPARTING_MAX = 16_384  # checkpoints that wait for the store; above it only sessions that are saved make room
 EVICTED_MIN, EVICTED_SHARE = 64, 64  # at once, so that finding the idlest costs little: one in so many
@@ -41,13 +41,15 @@ class Departures:
 
     def __init__(self, catalog: Catalog, sessions: Sessions) -> None:
         self.departing: dict[Key, Departure] = {}
+        self.closed: dict[Key, None] = {}  # ended, and the store does not know it yet
+        self.staying: Refs = np.empty(0, np.int64)  # sessions that make no room: their rows are about to be queued
         self.visiting: Container[Key] = frozenset()  # sessions that stay, whoever wants them, for a command
         self.spared_since = np.inf  # sessions active since then make no room: they have only just come, for their rows
         self.evicted: Counter[tuple[str, ...]] = Counter()  # by model and reason
         self._catalog, self._sessions = catalog, sessions
         self._leaving: dict[Key, int] = {}  # references of those whose queued rows are still to be stepped
         self._swept = (0, 1)  # slab and slot at which the next look for idle sessions begins
-        sessions.make_room = self.room
+        sessions.make_room, sessions.on_closed = self.room, self._note_closed
 
     @property
     def waiting(self) -> bool:
@@ -56,7 +58,7 @@ class Departures:
 
     def under_way(self, key: Key) -> bool:
         """Whether a session of that name has left, and is not all in the store yet."""
-        return key in self._leaving or key in self.departing
+        return key in self._leaving or key in self.departing or key in self.closed
 
     def room(self, lane: Lane, wanted: int) -> int:
         """For how many more sessions of the version there is room, after others have left for so many."""
@@ -76,6 +78,8 @@ class Departures:
             if ref is not None and key not in self.visiting:
                 self._sessions.forget(key)
                 self._leaving[key] = ref
+                slab, slot = self._sessions.place(ref)
+                slab.leaving[slot] = True
                 self.evicted[key.model, reason] += 1
         self.settle()
 
@@ -99,7 +103,7 @@ class Departures:
         self._swept = (number, int(taken[-1]) + 1) if full else ((number + 1) % len(self._catalog.slabs), 1)
         kept = taken[slab.epoch[taken] > 0]
         idle = kept[now - slab.host["active_at"][kept] > idle_seconds_max][:DEPARTING_MAX]
-        self._go(slab, idle[~self._busy(slab, idle)], "idle")
+        self._go(slab, idle[self._can_go(slab, idle)], "idle")
         return len(idle)
 
     def _evict(self, slab: Slab, count: int) -> None:
@@ -108,7 +112,8 @@ class Departures:
         kept = taken[slab.epoch[taken] > 0]
         if len(self.departing) >= DEPARTING_MAX:
             kept = kept[~slab.unsaved[kept]]
-        kept = kept[~self._busy(slab, kept) & (slab.host["active_at"][kept] < self.spared_since)]
+        kept = kept[self._can_go(slab, kept) & (slab.host["active_at"][kept] < self.spared_since)]
+        kept = kept[~np.isin(kept, slots_of(self.staying[slabs_of(self.staying) == slab.number]))]
         count = min(len(kept), max(count, EVICTED_MIN, slab.slots.in_use // EVICTED_SHARE))
         if count:
             active = slab.host["active_at"][kept]
@@ -133,6 +138,25 @@ class Departures:
         for key, epoch, ref, changed in zip(keys, slab.epoch[slots].tolist(), refs, unsaved.tolist(), strict=True):
             self.departing[key] = Departure(key, epoch, ref, next(moved) if changed else None)
         self._sessions.free(slab, slots)
+
+    def lose(self, keys: Iterable[Key]) -> Refs:
+        """Gives up those of the sessions that are leaving: another replica has them. Returns their references."""
+        lost = []
+        for key in keys:
+            ref = self._leaving.pop(key, 0)
+            if ref:
+                lost.append(ref)
+        refs = np.array(lost, np.int64)
+        for slab, slots in self._sessions.by_slab(refs):
+            self._sessions.free(slab, slots)
+        return refs
+
+    def _note_closed(self, key: Key) -> None:
+        self.closed[key] = None
+
+    def _can_go(self, slab: Slab, slots: Slots) -> NDArray[np.bool_]:
+        """Which have no rows queued, and are not leaving already, [n]."""
+        return ~(self._busy(slab, slots) | slab.leaving[slots])
 
     def _busy(self, slab: Slab, slots: Slots) -> NDArray[np.bool_]:
         """Which have rows queued, [n]."""

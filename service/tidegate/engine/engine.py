@@ -69,6 +69,7 @@ class Engine:
         self.departures = Departures(catalog, sessions)
         self.saving = Saving(catalog, sessions, self.departures)
         self.held: list[Held] = []
+        self.going: list[Held] = []  # those whose sessions are being saved
         self.forecaster = Forecaster(catalog, sessions, catalog.limits, clock)
         self.admission = Admission(catalog, sessions, self.departures)
         self._turn = 0
@@ -82,7 +83,7 @@ class Engine:
     @property
     def busy(self) -> bool:
         """Whether anything is not answered yet: it waits for its turn, for the store, or until it is durable."""
-        return self.waiting or self.admission.parking.rows > 0 or bool(self.held)
+        return self.waiting or self.admission.parking.rows > 0 or bool(self.held or self.going)
 
     def execute(self, command: commands.Command) -> object:
         """Carries out a command; raises TidegateError. Not while a flight is in the air."""
@@ -198,13 +199,14 @@ class Engine:
 
     def _follow(self, before: NDArray[np.int64], after: NDArray[np.int64]) -> None:
         """Answers that are held are of sessions that have other references now."""
-        for held in self.held:
+        for held in (*self.going, *self.held):
             for old, new in zip(before.tolist(), after.tolist(), strict=True):
                 held.refs[held.refs == old] = new
 
-    def let_go(self, held: list[Held]) -> None:
-        """What they say is durable."""
-        for answers, _, model in held:
+    def let_go(self) -> None:
+        """What those say that were going is durable."""
+        going, self.going = self.going, []
+        for answers, _, model in going:
             self._send(answers, model)
 
     def _give_up(self, rows: Queued, lane: Lane) -> None:

@@ -121,7 +121,7 @@ def make_flight(lane: Lane, rows: Queued, now: float) -> Flight:
     refused = rows.refused
     refused[rows.deadline < now] = Reason.DEADLINE_EXCEEDED
     refused[rows.deadline == -np.inf] = Reason.CANCELLED
-    refused[~alive] = Reason.SESSION_NOT_FOUND
+    refused[~alive & (refused != Reason.SESSION_MOVED)] = Reason.SESSION_NOT_FOUND
     marks = digest(rows.values, rows.time, rows.reset)
     verdicts = judge(
         Observed(rows.step, rows.time, marks, rows.reset, refused, rows.strict),

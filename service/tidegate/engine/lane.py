@@ -23,6 +23,7 @@ from tidegate.engine.rules import Policy
 from tidegate.engine.slab import Slab
 from tidegate.engine.slots import slots_of
 from tidegate.engine.stepper import Stepper
+from tidegate.errors import Reason
 from tidegate.model.package import Package
 from tidegate.model.scaling import Scaler
 
@@ -89,6 +90,11 @@ class _Chunk:
     def expire(self, stream: int, shift: int) -> None:
         """See RowQueue.expire."""
         self._rows.deadline[self._rows.request >> shift == stream] = -np.inf
+
+    def refuse(self, refs: NDArray[np.int64], reason: Reason) -> None:
+        """See RowQueue.refuse."""
+        rows = np.isin(self._rows.ref, refs) & (self._rows.refused == 0)
+        self._rows.refused[rows] = reason
 
 
 class RowQueue:
@@ -160,6 +166,12 @@ class RowQueue:
         for chunks in self._turns.values():
             for _, chunk in chunks:
                 chunk.expire(stream, shift)
+
+    def refuse(self, refs: NDArray[np.int64], reason: Reason) -> None:
+        """Has the rows of these sessions, which are gone, be answered with the reason when their turn comes."""
+        for chunks in self._turns.values():
+            for _, chunk in chunks:
+                chunk.refuse(refs, reason)
 
     def _list(self, age: int, chunk: _Chunk) -> None:
         heapq.heappush(self._turns.setdefault(chunk.turn, []), (age, chunk))

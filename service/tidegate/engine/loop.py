@@ -90,6 +90,10 @@ class EngineHost:
         self.wake()
         return await future
 
+    async def caught_up(self) -> None:
+        """Returns when all that was asked before is done."""
+        await self.call(lambda: None)
+
     def post(self, command: Command | Callable[[], object]) -> None:
         """Queues a command whose answer nobody waits for."""
         self._commands.append((command, None))

@@ -47,20 +47,25 @@ class Saving:
         """How many sessions moved since their last checkpoint."""
         return sum(len(self._moved(slab, 1, slab.slots.grown)) for slab in self._catalog.slabs)
 
+    def begin(self) -> None:
+        """The next `take` looks at all rows again."""
+        self._next = (0, 1)
+
     def take(self, rows_max: int) -> Taken:
-        """Checkpoints of sessions that moved, at most so many; they count as saved from now on."""
-        slabs = self._catalog.slabs
-        for _ in range(len(slabs) + 1):
-            if not slabs:
-                break
-            number, start = self._next if self._next[0] < len(slabs) else (0, 1)
-            slab = slabs[number]
+        """Checkpoints of sessions that moved, at most so many; they count as saved from now on.
+
+        From `begin` on every row is looked at once: none is left of what had moved by then when none is returned.
+        """
+        number, start = self._next
+        while number < len(self._catalog.slabs):
+            slab = self._catalog.slabs[number]
             end = min(slab.slots.grown, start + SCAN_SLOTS)
             slots = self._moved(slab, start, end)[:rows_max]
             if len(slots):
                 self._next = number, int(slots[-1]) + 1
                 return self._taken(slab, slots)
-            self._next = (number, end) if end < slab.slots.grown else (number + 1, 1)
+            number, start = (number, end) if end < slab.slots.grown else (number + 1, 1)
+        self._next = number, start
         return Taken([], [])
 
     def take_these(self, keys: Iterable[Key]) -> Taken:
@@ -105,14 +110,18 @@ class Saving:
 
     def discard(self, keys: Iterable[Key]) -> NDArray[np.int64]:
         """Forgets sessions that another replica has now, with what they did since; returns their references."""
-        refs = [np.empty(0, np.int64)]
-        for slab, slots in self._places(keys):
-            refs.append(slab.slots.refs(slots))
+        keys = list(keys)
+        places = self._places(keys)
+        resident = [slab.slots.refs(slots) for slab, slots in places]
+        refs: NDArray[np.int64] = np.concatenate([self._departures.lose(keys), *resident])
+        for lane in self._catalog.lanes.values():
+            lane.queue.refuse(refs, Reason.SESSION_MOVED)
+        for slab, slots in places:
             for key in self._sessions.keys(slab, slots):
                 self._sessions.forget(key)
                 self._departures.evicted[key.model, "lost"] += 1
             self._sessions.free(slab, slots)
-        return np.concatenate(refs)
+        return refs
 
     def restore(self, rows: Sequence[Checkpoint], epochs: Mapping[Key, int], now: float) -> dict[Key, Reason]:
         """Makes sessions of checkpoints, by their claims; returns those that could not be made, and why."""

@@ -36,6 +36,7 @@ class Slab:
         self.next_turn: NDArray[np.int64] = reserve(capacity, "int64")  # see engine/choice.py
         self.unsaved: NDArray[np.bool_] = reserve(capacity, "bool")  # sessions that moved since their checkpoint
         self.epoch: NDArray[np.int64] = reserve(capacity, "int64")  # of the claim in the store; 0: not kept there
+        self.leaving: NDArray[np.bool_] = reserve(capacity, "bool")  # forgotten by name; queued rows are still stepped
         self._reserved: list[Reserved] = []
         self.host: HostColumns = {column.name: self._reserve(column, capacity) for column in schema.host}
         self.device: dict[str, torch.Tensor] = {
@@ -213,6 +214,7 @@ class Slab:
             self.ids[slot] = None
         self.unsaved[slots] = False
         self.epoch[slots] = 0
+        self.leaving[slots] = False
         for chunk in self.slots.give(slots).tolist():
             for reserved in self._reserved:
                 reserved.give_back(chunk * CHUNK_ROWS, (chunk + 1) * CHUNK_ROWS)
