@@ -184,7 +184,7 @@ class AsyncBatches:
         for part, response in zip(parts, await self._stream.ask(patience, *messages), strict=True):
             if response.HasField("error"):
                 raise from_status(response.error)
-            failed += outcome.take(rows[part], response.batch)
+            failed += outcome.take(rows[part], chosen.steps[part], response.batch)
         again = [error for error in failed if self._stream.again(error.reason, error.id)]
         mended = {error.row for error in again}
         for error in failed:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidegate.client.failures import RowError, read_row_error
-from tidegate.client.predictions import Predictions
+from tidegate.client.predictions import Predictions, RowFlag
 from tidegate.errors import Reason, TidegateError
 from tidegate.wire.stubs import types_pb2
 
@@ -29,8 +29,9 @@ class Outcome:
         self.flags = np.zeros(rows, np.uint8)
         self._errors: dict[int, RowError] = {}
 
-    def take(self, rows: Rows, reply: types_pb2.PredictionBatch) -> list[RowError]:
-        """Fills in the answer to these rows; returns those that failed, which `fail` makes final."""
+    def take(self, rows: Rows, sent: NDArray[np.uint64], reply: types_pb2.PredictionBatch) -> list[RowError]:
+        """Fills in the answer to these rows, `sent` under these numbers; returns those that failed, which `fail` makes
+        final."""
         width = len(reply.values) // (self._dtype.itemsize * reply.rows)
         if width != len(self._targets):
             problem = f"these sessions predict {width} targets, the model now {len(self._targets)}"
@@ -39,7 +40,21 @@ class Outcome:
             column[rows] = np.frombuffer(content, self._dtype).reshape(len(rows), *column.shape[1:])
         self.steps[rows] = reply.steps
         self.flags[rows] = np.frombuffer(reply.flags, np.uint8)
+        self._refuse_predictions_of_others(rows, sent)
         return [read_row_error(error, self._ids[rows[error.row]], int(rows[error.row])) for error in reply.errors]
+
+    def _refuse_predictions_of_others(self, rows: Rows, sent: NDArray[np.uint64]) -> None:
+        """A model that allows for late observations answers one that it has, but for the last, by what follows it."""
+        others = rows[(self.steps[rows] > sent) & (self.flags[rows] & np.uint8(RowFlag.REVISED) == 0)]
+        for row in others.tolist():
+            error = TidegateError(
+                Reason.STEP_TOO_OLD, "the step was taken; its prediction was lost with the connection"
+            )
+            expected = int(self.steps[row]) + 1
+            self.fail(RowError(row, self._ids[row], error.code, error.reason, error.message, expected))
+        for column in (self._values, self._lower, self._upper):
+            column[others] = np.nan
+        self.steps[others], self.flags[others] = 0, 0
 
     def fail(self, error: RowError) -> None:
         """A row has failed for good."""
