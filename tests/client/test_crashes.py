@@ -259,6 +259,7 @@ async def test_closing_waits_until_all_is_durable(tmp_path: Path) -> None:
             await until(is_durable)
 
 
+@pytest.mark.slow
 async def test_nothing_is_kept_without_need(tmp_path: Path) -> None:
     """Where every answer is durable, and where nothing is, the client keeps nothing."""
     random_package(tmp_path / "models")
@@ -336,6 +337,7 @@ async def set_back(client: AsyncClient, name: str, content: bytes) -> None:
     await client.import_session(content)
 
 
+@pytest.mark.slow
 async def test_sessions_lost_to_another_replica(tmp_path: Path) -> None:
     """A session that a checkpoint names as lost is given back, whether anyone steps it or not; a step that came before
     that was known waits for it. One that no checkpoint names was set back by somebody else, and the error says so."""

@@ -12,45 +12,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
 
+from tidegate.client.asked import Asked, Message, as_asked_once
 from tidegate.client.connection import Connection
-from tidegate.client.conversation import Conversation, Request, Response
+from tidegate.client.conversation import Conversation, Response
 from tidegate.client.failures import AGAIN, LOST_STEPS, copied, is_lost_connection, unreachable
-from tidegate.client.kept import Kept, Rows
+from tidegate.client.kept import Kept
 from tidegate.client.patience import Backoff, Patience
-from tidegate.client.predictions import RowFlag
 from tidegate.client.replay import give_back
 from tidegate.errors import Code, Reason, TidegateError
 from tidegate.wire.stubs import prediction_pb2
 
 CLOSE_SECONDS_MAX = 1.0
 DURABLE_SECONDS_MAX = 3.0  # that closing waits for checkpoints of what was answered
-NOT_DUPLICATE = bytes(flags & ~int(RowFlag.DUPLICATE) for flags in range(256))  # a table for bytes.translate
-
-
-class Message(Protocol):
-    """Something to ask, as often as it takes."""
-
-    def request(self, epoch: int) -> Request:
-        """The request for the stream's call number `epoch`: what a server remembers of a stream ends with it."""
-        ...
-
-    def answered(self, response: Response) -> Rows | None:
-        """Its answer came, on that call; returns the rows that were taken and must be kept until they are durable."""
-        ...
-
-
-@dataclass(slots=True)
-class Asked:
-    """A message that has no answer yet."""
-
-    message: Message
-    answer: asyncio.Future[Response]
-    patience: Patience | None = None
-    sequence: int = 0
-    sent: int = 0  # how often
 
 
 class PredictionStream:
@@ -272,11 +246,3 @@ class PredictionStream:
     def _blame(self, patience: Patience) -> None:
         if self._trouble is not None:
             patience.blame(self._trouble)
-
-
-def as_asked_once(response: Response) -> None:
-    """Its caller knows of no second time, so that nothing is a duplicate to it."""
-    if response.HasField("prediction"):
-        response.prediction.duplicate = False
-    elif response.HasField("batch"):
-        response.batch.flags = response.batch.flags.translate(NOT_DUPLICATE)
