@@ -9,6 +9,7 @@ import pytest
 
 from tidegate.errors import ConfigError
 from tidegate.training.data import Stream, load
+from tidegate.training.draft import checked, draft_manifest
 from tidegate.training.recipe import load_recipe
 
 RECIPE = """
@@ -55,6 +56,16 @@ def test_start_and_end(tmp_path: Path) -> None:
     dates = "start = 2024-01-02\nend = 2024-01-10\nvalidation"
     table = only_stream(write(tmp_path, RECIPE.replace("validation", dates)))
     assert [len(part) for part in (table.training_part, table.validation_part, table.test_part)] == [3, 3, 2]
+
+
+def test_what_a_session_keeps(tmp_path: Path) -> None:
+    """[memory] is the package's; what does not go together is refused."""
+    path = write(tmp_path, RECIPE + "[memory]\nrewind_steps = 4\nlateness_steps = 3\nreplay_steps = 9\n")
+    manifest = checked(draft_manifest(load_recipe(path), load(load_recipe(path))))
+    assert (manifest.rewind_steps, manifest.lateness_steps, manifest.replay_steps) == (4, 3, 9)
+    path = write(tmp_path, RECIPE + "[memory]\nrewind_steps = 2\nlateness_steps = 3\n")
+    with pytest.raises(ConfigError, match="lateness_steps: 3 is more than rewind_steps"):
+        draft_manifest(load_recipe(path), load(load_recipe(path)))
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,7 @@ def draft_manifest(recipe: Recipe, dataset: Dataset, version: str = "0") -> Fiel
         "time_zone": recipe.data.time_zone,
         "stamp": recipe.data.stamp,
         "gaps": recipe.gaps.model_dump(),
+        **recipe.memory.model_dump(),
     }
     measured = _Measured(checked(fields), dataset)
     fields["lags"] = measured.lags(_lag_steps(recipe, dataset))

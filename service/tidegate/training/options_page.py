@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from tidegate.training.data_options import Column, Data
-from tidegate.training.recipe import GapOptions, Head, Inputs, Network, Recipe, Training
+from tidegate.training.recipe import GapOptions, Head, Inputs, MemoryOptions, Network, Recipe, Training
 
 SECTIONS: dict[str, type[BaseModel]] = {
     "Top of the file": Recipe,
@@ -18,6 +18,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "[network]": Network,
     "[network.head]": Head,
     "[gaps]": GapOptions,
+    "[memory]": MemoryOptions,
     "[training]": Training,
 }
 OPENING = """# Recipes

@@ -15,7 +15,15 @@ from pydantic import Field, PrivateAttr, ValidationError, field_validator, model
 
 from tidegate.errors import ConfigError
 from tidegate.model import manifest
-from tidegate.model.manifest import CALENDAR_SIZES, HIDDEN_MAX, LAYERS_MAX, NAME_PATTERN, CalendarInput
+from tidegate.model.manifest import (
+    CALENDAR_SIZES,
+    HIDDEN_MAX,
+    LAYERS_MAX,
+    NAME_PATTERN,
+    REPLAY_STEPS_MAX,
+    REWIND_STEPS_MAX,
+    CalendarInput,
+)
 from tidegate.training.data_options import Column, Data, Strict, sorted_steps
 
 LEVELS = (0.1, 0.5, 0.9)
@@ -177,6 +185,24 @@ class Training(Strict):
     )
 
 
+class MemoryOptions(Strict):
+    """What a session keeps beside its state; each costs memory a session."""
+
+    rewind_steps: int = Field(default=0, ge=0, le=REWIND_STEPS_MAX, description="states kept, to go back to")
+    lateness_steps: int = Field(
+        default=0,
+        ge=0,
+        le=REWIND_STEPS_MAX,
+        description="how many steps late an observation may come, or be corrected; at most `rewind_steps`",
+    )
+    replay_steps: int = Field(
+        default=0,
+        ge=0,
+        le=REPLAY_STEPS_MAX,
+        description="observations kept, so that a session can move to a version that remembers otherwise",
+    )
+
+
 class Recipe(Strict):
     """The whole file. Build it with `load_recipe`, or from Python's own values with `make_recipe`."""
 
@@ -191,6 +217,7 @@ class Recipe(Strict):
     gaps: GapOptions = Field(
         default=GapOptions(), description="[gaps]: what a session does about missing steps and values"
     )
+    memory: MemoryOptions = Field(default=MemoryOptions(), description="[memory]: what a session keeps to go back to")
     training: Training = Field(default=Training(), description="[training]")
 
     _folder: Path = PrivateAttr(default=Path())
