@@ -19,7 +19,8 @@ import torch
 from tests.benchmarks.messages import FEATURES
 from tests.benchmarks.peers.lstm_slots import Slots
 from tests.packages import random_package
-from tidegate.engine.stepper import StepBatch, TorchStepper
+from tidegate.engine.native_stepper import build_stepper
+from tidegate.engine.stepper import StepBatch
 from tidegate.model.frequency import NO_TIME
 from tidegate.model.package import Package
 
@@ -73,7 +74,7 @@ def one_slice(call: Callable[[], object]) -> float:
 def our_step(package: Package, rows: int) -> Callable[[], object]:
     """TorchStepper on batches of `rows` of the resident sessions."""
     random = np.random.default_rng(0)
-    stepper, memory = TorchStepper(package, "cpu", threads=1), {"state": torch.zeros(SESSIONS + 1, package.state_width)}
+    stepper, memory = build_stepper(package, "cpu", threads=1), {"state": torch.zeros(SESSIONS + 1, package.state_width)}
     order = 1 + random.permutation(SESSIONS).reshape(-1, rows).astype(np.int64)
     batches = [
         StepBatch(

@@ -14,9 +14,10 @@ from tidegate.config import Durability, Limits
 from tidegate.engine.columns import Schema, session_schema
 from tidegate.engine.inbox import Scope
 from tidegate.engine.lane import Lane
+from tidegate.engine.native_stepper import build_stepper
 from tidegate.engine.slab import Slab
 from tidegate.engine.slots import SLABS_MAX, SLOTS_MAX
-from tidegate.engine.stepper import Stepper, TorchStepper
+from tidegate.engine.stepper import Stepper
 from tidegate.errors import PackageError, Reason, TidegateError
 from tidegate.model.package import Package
 from tidegate.model.repository import Snapshot
@@ -117,7 +118,7 @@ class Catalog:
         for _, package in _packages(snapshot):
             if package.fingerprint not in known:
                 try:
-                    steppers[package.fingerprint] = TorchStepper(package, self._device, self._threads)
+                    steppers[package.fingerprint] = build_stepper(package, self._device, self._threads)
                 except PackageError as error:
                     steppers[package.fingerprint] = str(error)
                 except Exception as error:  # a device without room, say: this version is refused, the rest is served

@@ -79,6 +79,17 @@ class Ticket(Protocol):
         ...
 
 
+class Begun(Protocol):
+    """A batch that is being stepped: how many rows, how many with padding, and where the results will be."""
+
+    rows: int
+    padded: int
+
+    def results(self) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """On CPU: the rows' values, and which are finite."""
+        ...
+
+
 class Stepper(Protocol):
     """The seam for kernels: torch now, others later; all are judged by the float64 reference."""
 
@@ -116,7 +127,7 @@ class TorchStepper:
 
     def launch(self, batch: StepBatch, memory: Memory) -> Ticket:
         started = time.perf_counter()
-        work = _Work(batch, self._calendar, self._identified, self._outputs, self._device)
+        work = self._begin(batch)
         bounds = self._split(work.padded)
         if len(bounds) == 2:
             self._run(work, 0, work.padded, memory)
@@ -130,6 +141,7 @@ class TorchStepper:
             for part in parts:
                 part.result()
         if self._device.type == "cuda":
+            assert isinstance(work, Work)
             return _OnDevice(work, started, self._pace)
         return _Done(work, started, self._pace)
 
@@ -140,20 +152,26 @@ class TorchStepper:
             )
         return units
 
+    def _begin(self, batch: StepBatch) -> Begun:
+        return Work(batch, self._calendar, self._identified, self._outputs, self._device)
+
     def _split(self, padded: int) -> list[int]:
         """Row bounds of each thread's part: whole tiles."""
+        if self._threads == 1:
+            return [0, padded]
         wanted = int(self.expected_seconds(padded) / THREAD_SECONDS_MIN) + 1
         parts = min(self._threads, wanted, padded // TILE_ROWS)
         tiles = padded // TILE_ROWS
         return [tiles * part // parts * TILE_ROWS for part in range(parts + 1)]
 
-    def _run(self, work: _Work, start: int, stop: int, memory: Memory) -> None:
+    def _run(self, work: Begun, start: int, stop: int, memory: Memory) -> None:
         """Steps rows [start, stop), piece by piece."""
         with torch.inference_mode():
             for low in range(start, stop, self._piece_rows):
                 self._piece(work, slice(low, min(low + self._piece_rows, stop)), memory)
 
-    def _piece(self, work: _Work, rows: slice, memory: Memory) -> None:
+    def _piece(self, work: Begun, rows: slice, memory: Memory) -> None:
+        assert isinstance(work, Work)
         slots, clock = work.slots[rows], work.clock(rows)
         before = memory["state"].index_select(0, slots)
         if work.fresh is not None:
@@ -164,7 +182,7 @@ class TorchStepper:
         outputs = self._kernel(observed.x, before.view(-1, width), after.view(-1, width)).reshape(len(slots), -1)
         raw = self._inputs.restore(outputs, observed.base, observed.unit)
         work.values[rows] = raw
-        real = max(0, min(work.rows, rows.stop) - rows.start)
+        real = work.count(rows)
         x = observed.x.view(len(slots), -1)  # an observation beyond float32 is infinite here
         checked = [x, after, raw.float()]  # predictions travel as float32
         checked += [] if observed.scale is None else [observed.scale.flatten(1)]
@@ -224,7 +242,7 @@ class TorchStepper:
         return {name: value.to(self._device) for name, value in memory.items()}
 
 
-class _Work:
+class Work:
     """A batch on the device, padded to whole tiles with rows of the spare slot, and room for its results."""
 
     def __init__(
@@ -251,6 +269,14 @@ class _Work:
             None if identity is None else identity[rows],
         )
 
+    def count(self, rows: slice) -> int:
+        """How many of these are no padding."""
+        return max(0, min(self.rows, rows.stop) - rows.start)
+
+    def results(self) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """On CPU: the rows' values, and which are finite."""
+        return self.values.numpy()[: self.rows], self.finite.numpy()[: self.rows]
+
     def _put(self, column: NDArray[np.generic], padding: float) -> torch.Tensor:
         if self.padded > self.rows:
             padded = np.full((self.padded, *column.shape[1:]), padding, column.dtype)
@@ -262,10 +288,10 @@ class _Work:
 class _Done:
     """A step that finished inside `launch`."""
 
-    def __init__(self, work: _Work, started: float, pace: Pace) -> None:
+    def __init__(self, work: Begun, started: float, pace: Pace) -> None:
         seconds = time.perf_counter() - started
         pace.measured(work.rows, seconds)
-        self._result = StepResult(work.values.numpy()[: work.rows], work.finite.numpy()[: work.rows], seconds)
+        self._result = StepResult(*work.results(), seconds)
 
     def collect(self) -> StepResult:
         return self._result
@@ -274,7 +300,7 @@ class _Done:
 class _OnDevice:
     """A CUDA step whose results are on their way to the host."""
 
-    def __init__(self, work: _Work, started: float, pace: Pace) -> None:
+    def __init__(self, work: Work, started: float, pace: Pace) -> None:
         self._pace = pace
         self._values = work.values.to("cpu", non_blocking=True)
         self._finite = work.finite.to("cpu", non_blocking=True)

@@ -39,7 +39,7 @@ class Kernel:
         self.state_width = package.row_width
         self._hidden = manifest.hidden_size
         self._layers = [_build_cell(package, layer, device) for layer in range(manifest.layers)]
-        self._head = _Head(package, device)
+        self._head = Head(package, device)
 
     def __call__(self, x: Tensor, state: Tensor, new_state: Tensor) -> Tensor:
         """Writes the next states into `new_state` and returns the outputs [M, outputs], in training units: targets, or
@@ -78,7 +78,7 @@ class _Affine:
         return product.addmm_(x, self._weight)
 
 
-class _Head:
+class Head:
     """From the last layer's h to the outputs: W h + b, behind a perceptron's hidden layers if there are any.
 
     Hidden layers stay padded (relu and tanh of 0 are 0). Of a vocabulary: softmax, in which padding is -inf.

@@ -13,9 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tidegate.model.manifest import Manifest
@@ -45,6 +48,16 @@ class Observed:
     unit: Tensor
     level: Tensor | None
     scale: Tensor | None
+
+
+class Linear(NamedTuple):
+    """A derivation that is the same for every row: x = (raw - center) / scale, raw output = output * unit + base; all
+    float64, center and scale [features], unit and base [outputs]."""
+
+    center: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    unit: NDArray[np.float64]
+    base: NDArray[np.float64]
 
 
 class DeviceInputs:
@@ -79,6 +92,17 @@ class DeviceInputs:
         self._fixed: tuple[Tensor, Tensor] | None = None  # base and unit, where they are the same for every row
         if not by_session and manifest.head.output == "level":
             self._fixed = self._center.index_select(0, self._targets)[None], self._unit(self._scale)
+
+    @cached_property
+    def linear(self) -> Linear | None:
+        """The derivation, where it is a linear one that looks at nothing but the observation."""
+        manifest = self._manifest
+        derived = manifest.calendar_width or manifest.ids or manifest.feedback or manifest.channel_independent
+        curved = self._log1p is not None or manifest.head.kind == "categorical"
+        if not self._plain or self._fixed is None or derived or curved:
+            return None
+        base, unit = (part[0].repeat_interleave(manifest.head.width).cpu().numpy() for part in self._fixed)
+        return Linear(self._center.cpu().numpy(), self._scale.cpu().numpy(), unit, base)
 
     def typical(self, normal: Tensor) -> Tensor:
         """Raw values [M, features] float64 that are scaled, where scaling is by package, to the given ones."""

@@ -1,0 +1,126 @@
+"""The LSTM cell on CPU, fast: a layer's product is torch's, what lies between products is one pass in C.
+
+The same equations as `cells.py`, in other roundings. A layer takes one product, of [x | h] and [W; U], because the C
+parts lay the two beside each other while they gather h; c is read from the slab and never gathered.
+Bit identity: products as in `cells.py` (whole tiles, columns in multiples of 16); the C parts work row by row.
+"""
+
+from __future__ import annotations
+
+from ctypes import CDLL, addressof
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tidegate.model.cells import WIDTH, Head
+from tidegate.model.package import Package
+from tidegate.native import Pass
+
+CELLS = ("lstm", "lstm_peephole")
+
+
+@dataclass
+class _Layer:
+    """weight [width + hidden, columns], bias [columns], peephole [3 x hidden] or None: float32, gates i, f, g, o."""
+
+    weight: Tensor
+    bias: Tensor
+    peephole: Tensor | None
+
+    width: int
+
+
+class Workspace:
+    """Room for one pass of up to `rows` rows, for one thread at a time: [x | h] of each layer, a product, new states,
+    outputs; and the C parts' description of the pass, `described`, at `where`."""
+
+    def __init__(self, cell: NativeLstm, rows: int) -> None:
+        self.x = [torch.zeros(rows, layer.width + cell.hidden) for layer in cell.layers]
+        self.product = torch.zeros(rows, cell.layers[0].weight.shape[1])
+        self.after = torch.zeros(rows, cell.part_width)
+        self.zeros = torch.zeros(cell.hidden)
+        self.described = self._describe(cell)
+        self.where = addressof(self.described)
+        last = cell.part_width - 2 * cell.hidden
+        self._last = slice(last, last + cell.hidden)
+        self._views: dict[int, tuple[list[Tensor], Tensor, Tensor]] = {}
+
+    def views(self, rows: int) -> tuple[list[Tensor], Tensor, Tensor]:
+        """Of the first rows: each layer's [x | h], the product, and the last layer's new h. Made once a size."""
+        views = self._views.get(rows)
+        if views is None:
+            whole = [x[:rows] for x in self.x]
+            views = self._views[rows] = whole, self.product[:rows], self.after[:rows, self._last]
+        return views
+
+    def _describe(self, cell: NativeLstm) -> Pass:
+        described = Pass(
+            hidden=cell.hidden,
+            layers=len(cell.layers),
+            channels=cell.channels,
+            part_width=cell.part_width,
+            row_width=cell.channels * cell.part_width,
+            identity=cell.identity,
+            columns=self.product.shape[1],
+            product=self.product.data_ptr(),
+            after=self.after.data_ptr(),
+            zeros=self.zeros.data_ptr(),
+            outputs=cell.channels * cell.outputs,
+        )
+        for number, (layer, x) in enumerate(zip(cell.layers, self.x, strict=True)):
+            described.x[number], described.width[number] = x.data_ptr(), layer.width
+            described.bias[number] = layer.bias.data_ptr()
+            described.peephole[number] = None if layer.peephole is None else layer.peephole.data_ptr()
+        return described
+
+
+class NativeLstm:
+    """One step of a package's LSTM layers and head for sessions in their slots. Holds nothing that changes."""
+
+    def __init__(self, package: Package, native: CDLL) -> None:
+        manifest = package.manifest
+        self.hidden, self.channels = manifest.hidden_size, manifest.channels
+        self.part_width = package.row_width
+        self.outputs = manifest.outputs // manifest.channels
+        self.layers = [_layer(package, number) for number in range(manifest.layers)]
+        self.identity = int(manifest.hidden_activation != "tanh")
+        self._native = native
+        self._head = Head(package, torch.device("cpu"))
+
+    @property
+    def width(self) -> int:
+        """Values that the first layer sees of an observation."""
+        return self.layers[0].width
+
+    def __call__(self, space: Workspace, rows: int, padded: int) -> Tensor:
+        """Steps the rows that `space.described` names, `padded` of them in products (whole tiles; what the others hold
+        does not matter). Returns outputs [padded, outputs or more] in training units, columns contiguous; new states
+        are in `space.after`, and nowhere else."""
+        begin, gates, where = self._native.tidegate_begin, self._native.tidegate_gates, space.where
+        inputs, product, last = space.views(padded)
+        begin(where, rows)
+        for number, layer in enumerate(self.layers):
+            torch.mm(inputs[number], layer.weight, out=product)
+            gates(where, rows, number)
+        return self._head(last)
+
+
+def _layer(package: Package, number: int) -> _Layer:
+    weights = {
+        name.removesuffix(f"_l{number}"): torch.tensor(value, dtype=torch.float64)
+        for name, value in package.weights.items()
+        if name.endswith(f"_l{number}")
+    }
+    weight = torch.cat([weights["weight_ih"], weights["weight_hh"]], 1).T
+    bias = weights["bias_ih"] + weights["bias_hh"]
+    padding = (0, -len(bias) % WIDTH)
+    peephole = None
+    if package.manifest.cell == "lstm_peephole":
+        peephole = torch.cat([weights[f"weight_c{gate}"] for gate in "ifo"]).float()
+    return _Layer(
+        torch.nn.functional.pad(weight, padding).float().contiguous(),
+        torch.nn.functional.pad(bias, padding).float(),
+        peephole,
+        weights["weight_ih"].shape[1],
+    )

@@ -1,0 +1,77 @@
+"""The parts of the hot path that are C: called by ctypes, with addresses; each has a slower equal in Python.
+
+`library()` is None where they were not built, the processor lacks what they are built for, or TIDEGATE_NATIVE is 0.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+from ctypes import c_int64, c_void_p
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+log = logging.getLogger(__name__)
+
+_SIGNATURES: dict[str, list[type[ctypes._SimpleCData[int]] | type[c_void_p]]] = {  # as the C files declare them
+    "tidegate_begin": [c_void_p, c_int64],
+    "tidegate_gates": [c_void_p, c_int64, c_int64],
+    "tidegate_finish": [c_void_p, c_int64, c_void_p, c_int64],
+}
+LAYERS_MAX = 16
+
+
+class Pass(ctypes.Structure):
+    """One pass over some rows; see lstm.c. Addresses and counts."""
+
+    _fields_ = (
+        *((name, c_int64) for name in ("hidden", "layers", "channels", "part_width", "row_width", "identity")),
+        ("columns", c_int64),
+        *((name, c_void_p) for name in ("product", "after", "zeros")),
+        ("x", c_void_p * LAYERS_MAX),
+        ("width", c_int64 * LAYERS_MAX),
+        ("bias", c_void_p * LAYERS_MAX),
+        ("peephole", c_void_p * LAYERS_MAX),
+        *((name, c_void_p) for name in ("center", "scale", "unit", "base")),
+        ("outputs", c_int64),
+        *((name, c_void_p) for name in ("state", "slots", "fresh", "raw", "values", "finite")),
+    )
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The library, loaded once."""
+    if os.environ.get("TIDEGATE_NATIVE") == "0":
+        return None
+    path = Path(__file__).with_name("tidegate.so")
+    if not path.exists():
+        log.info("the C parts are not built (no C compiler when Tidegate was installed?); Python does their work")
+        return None
+    if not _fits():
+        log.info("the C parts are built for a newer processor than this one; Python does their work")
+        return None
+    loaded = ctypes.CDLL(str(path))
+    for name, arguments in _SIGNATURES.items():
+        function = getattr(loaded, name)
+        function.argtypes, function.restype = arguments, c_int64
+    return loaded
+
+
+def address(array: NDArray[np.generic]) -> int:
+    """Of its first element. The array must be C-contiguous, and outlive the call."""
+    start: int = array.__array_interface__["data"][0]
+    return start
+
+
+def _fits() -> bool:
+    """Whether the processor has what build.py asks for. Elsewhere than on Linux with x86-64 nothing is asked for."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return True
+    start = flags.find("\nflags")
+    return start < 0 or {"avx2", "fma", "bmi2"} <= set(flags[start : flags.find("\n", start + 1)].split())

@@ -1,0 +1,42 @@
+"""Compiles the C of this folder to a shared library beside it: `python build.py`. Standard library alone.
+
+`pip install` runs it (hatch_build.py). It needs nothing but a C compiler, neither Python's headers nor its version,
+because ctypes loads what it makes. Where there is none, Tidegate works all the same, more slowly.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+LIBRARY = FOLDER / "tidegate.so"
+# No contraction: what is to be fused is written so, and the same everywhere. No fast-math, for the same reason.
+FLAGS = ["-O3", "-std=c11", "-fPIC", "-shared", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
+# Fused multiply-add and eight floats at a time: what is slow without them is not worth having.
+BASELINES = {"x86_64": ["-march=x86-64-v3"], "AMD64": ["-march=x86-64-v3"]}
+
+
+def build() -> str:
+    """Makes the library; returns "" or why there is none."""
+    command = [*shlex.split(os.environ.get("CC", "cc")), *FLAGS, *BASELINES.get(platform.machine(), [])]
+    made = LIBRARY.with_suffix(f".{os.getpid()}")  # so that nobody loads half of one
+    try:
+        sources = [str(source) for source in sorted(FOLDER.glob("*.c"))]
+        done = subprocess.run([*command, "-o", str(made), *sources, "-lm"], check=False, capture_output=True, text=True)
+        if done.returncode:
+            return done.stderr.strip()[-2000:]
+        made.replace(LIBRARY)
+    except OSError as error:
+        return str(error)
+    finally:
+        made.unlink(missing_ok=True)
+    return ""
+
+
+if __name__ == "__main__":
+    sys.exit(build() or None)

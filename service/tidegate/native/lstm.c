@@ -1,0 +1,168 @@
+/* The pointwise half of an LSTM step: what is not a matrix product, in one pass over memory each.
+
+   The product of a layer is torch's. Before it, `pack` lays the inputs beside the sessions' h. After it, `gates` turns
+   the product into new c and h. At the end, `commit` writes the new states of finite rows to their slots.
+
+   A row's result depends on that row alone. Every operation here is rounded once (fused ones are asked for by name, and
+   the build forbids others), so that the compiler may take eight values at a time, or one at the end of a row, and the
+   bits are the same; so are they on every processor. */
+
+#include "native.h"
+
+#define ALIKE static inline __attribute__((always_inline))
+
+/* e^x for a gate, relative error below 2e-7: Cody and Waite's reduction, then a polynomial of degree 7 (Cephes' expf).
+   x is held within 43 of 0, so that the product of two results is a float; sigmoid(-43) is 2e-19. NaN stays. */
+ALIKE float gate_exp(float x)
+{
+    const float magic = 12582912.0f; /* 1.5 * 2^23: a sum with it is rounded to a whole number, in its lowest bits */
+    x = x < -43.0f ? -43.0f : x;
+    x = x > 43.0f ? 43.0f : x;
+    float shifted = fmaf(x, 1.44269504f, magic);
+    float n = shifted - magic;
+    float r = fmaf(n, -0.693359375f, x);
+    r = fmaf(n, 2.12194440e-4f, r);
+    float p = fmaf(1.9875691500e-4f, r, 1.3981999507e-3f);
+    p = fmaf(p, r, 8.3334519073e-3f);
+    p = fmaf(p, r, 4.1665795894e-2f);
+    p = fmaf(p, r, 1.6666665459e-1f);
+    p = fmaf(p, r, 5.0000001201e-1f);
+    p = fmaf(p, r * r, r) + 1.0f;
+    union { float f; int32_t i; } bits = {shifted}, power;
+    power.i = (int32_t)((uint32_t)(bits.i + 127) << 23);
+    return p * power.f;
+}
+
+#define LAYERS_MAX 16
+
+/* One pass over some rows. What is above the line stays for the life of a workspace, the rest is set for each pass.
+   A session's row in `state` holds `row_width` floats: `channels` parts of `part_width`, each h | c of layer 0, then of
+   layer 1, and so on. Row m of the pass is channel m % channels of session m / channels. A fresh session's states read
+   as zero. All arrays are row-major; in Python: model/native_lstm.py, `Pass`. */
+typedef struct {
+    int64_t hidden, layers, channels, part_width, row_width, identity; /* identity: h' = o c' */
+    int64_t columns;                   /* of the product: the gates i | f | g | o, then padding */
+    float *product, *after;            /* [rows, columns]; [rows, part_width]: the new states */
+    const float *zeros;                /* [hidden] */
+    float *x[LAYERS_MAX];              /* [rows, width + hidden]: what the layer sees beside its h */
+    int64_t width[LAYERS_MAX];
+    const float *bias[LAYERS_MAX];     /* [columns] */
+    const float *peephole[LAYERS_MAX]; /* [3 x hidden], i | f | o; or NULL */
+    const double *center, *scale;      /* [width]: x = (raw - center) / scale; NULL: x is there already */
+    const double *unit, *base;         /* [outputs]: value = output * unit + base; NULL: values are there already */
+    int64_t outputs;                   /* values of a session */
+    /* -- */
+    float *state;
+    const int64_t *slots;
+    const uint8_t *fresh;              /* or NULL: none is */
+    const double *raw;                 /* [sessions, width] */
+    double *values;                    /* [sessions, outputs] */
+    uint8_t *finite;                   /* [sessions] */
+} Pass;
+
+ALIKE const float *state_of(const Pass *pass, int64_t m)
+{
+    int64_t session = m / pass->channels;
+    return pass->state + pass->slots[session] * pass->row_width + m % pass->channels * pass->part_width;
+}
+
+ALIKE int is_fresh(const Pass *pass, int64_t m) { return pass->fresh != NULL && pass->fresh[m / pass->channels]; }
+
+/* x of the first layer, scaled in double, then rounded; and h beside x in every layer. */
+void tidegate_begin(const Pass *pass, int64_t rows)
+{
+    int64_t hidden = pass->hidden, width = pass->width[0];
+    for (int64_t m = 0; pass->center != NULL && m < rows; m++) {
+        const double *raw = pass->raw + m * width;
+        float *x = pass->x[0] + m * (width + hidden);
+        for (int64_t j = 0; j < width; j++)
+            x[j] = (float)((raw[j] - pass->center[j]) / pass->scale[j]);
+    }
+    for (int64_t layer = 0; layer < pass->layers; layer++) {
+        float *into = pass->x[layer] + pass->width[layer];
+        for (int64_t m = 0; m < rows; m++, into += pass->width[layer] + hidden) {
+            const float *h = is_fresh(pass, m) ? pass->zeros : state_of(pass, m) + 2 * layer * hidden;
+            memcpy(into, h, (size_t)hidden * sizeof(float));
+        }
+    }
+}
+
+/* One row: c' and h' from its gates p (i | f | g | o), with or without peepholes (i | f | o), which are told apart here
+   and not in the loop, so that the loop is straight. With e = exp(-x): sigmoid(x) = 1 / (1 + e), and with
+   e = exp(-2x): tanh(x) = (1 - e) / (1 + e); a product of the two takes one division. */
+ALIKE void cell(int64_t hidden, const float *restrict p, const float *restrict bias, const float *restrict peephole,
+                const float *restrict c, float *restrict new_c, float *restrict new_h, int peeps, int identity)
+{
+    for (int64_t j = 0; j < hidden; j++) {
+        float i = p[j] + bias[j], f = p[hidden + j] + bias[hidden + j];
+        float g = p[2 * hidden + j] + bias[2 * hidden + j], o = p[3 * hidden + j] + bias[3 * hidden + j];
+        if (peeps) {
+            i = fmaf(c[j], peephole[j], i);
+            f = fmaf(c[j], peephole[hidden + j], f);
+        }
+        float ei = gate_exp(-i), eg = gate_exp(-2.0f * g);
+        float moved = c[j] / (1.0f + gate_exp(-f)) + (1.0f - eg) / ((1.0f + ei) * (1.0f + eg));
+        if (peeps)
+            o = fmaf(moved, peephole[2 * hidden + j], o);
+        float eo = gate_exp(-o), ec = gate_exp(-2.0f * moved);
+        new_c[j] = moved;
+        new_h[j] = identity ? moved / (1.0f + eo) : (1.0f - ec) / ((1.0f + eo) * (1.0f + ec));
+    }
+}
+
+/* i, f, o = sigmoid(product + bias); g = tanh; c' = f c + i g; h' = o tanh(c') (identity: h' = o c'). With peepholes, i
+   and f see p c and o sees p c'. The new states go to `after`, h' to the next layer's x too. */
+void tidegate_gates(const Pass *pass, int64_t rows, int64_t layer)
+{
+    int64_t hidden = pass->hidden, offset = (2 * layer + 1) * hidden;
+    const float *bias = pass->bias[layer], *peephole = pass->peephole[layer];
+    for (int64_t m = 0; m < rows; m++) {
+        const float *p = pass->product + m * pass->columns, *c = is_fresh(pass, m) ? pass->zeros : state_of(pass, m) + offset;
+        float *new_c = pass->after + m * pass->part_width + offset, *new_h = new_c - hidden;
+        if (peephole == NULL && !pass->identity)
+            cell(hidden, p, bias, peephole, c, new_c, new_h, 0, 0);
+        else if (peephole == NULL)
+            cell(hidden, p, bias, peephole, c, new_c, new_h, 0, 1);
+        else if (!pass->identity)
+            cell(hidden, p, bias, peephole, c, new_c, new_h, 1, 0);
+        else
+            cell(hidden, p, bias, peephole, c, new_c, new_h, 1, 1);
+        if (layer + 1 < pass->layers)
+            memcpy(pass->x[layer + 1] + m * 2 * hidden, new_h, (size_t)hidden * sizeof(float));
+    }
+}
+
+ALIKE int all_finite(const float *values, int64_t count)
+{
+    int32_t worst = 0; /* an exponent of all ones is infinite or no number */
+    for (int64_t j = 0; j < count; j++) {
+        union { float f; int32_t i; } bits = {values[j]};
+        int32_t exponent = bits.i & 0x7f800000;
+        worst = exponent > worst ? exponent : worst;
+    }
+    return worst < 0x7f800000;
+}
+
+/* Values from the head's outputs [rows, stride]. Clears finite[n] where the inputs (of all channels), the new states or
+   the values as float32 are not, and writes the states of the other sessions to their slots. Returns how many are not. */
+int64_t tidegate_finish(const Pass *pass, int64_t sessions, const float *outputs, int64_t stride)
+{
+    int64_t lost = 0, width = pass->width[0], x_stride = width + pass->hidden, count = pass->outputs;
+    const float *x = pass->x[0], *after = pass->after;
+    for (int64_t n = 0; n < sessions; n++, after += pass->row_width) {
+        int good = pass->finite[n] && all_finite(after, pass->row_width);
+        for (int64_t channel = 0; channel < pass->channels; channel++, x += x_stride)
+            good &= all_finite(x, width);
+        double *values = pass->values + n * count;
+        for (int64_t j = 0; j < count; j++) {
+            if (pass->unit != NULL)
+                values[j] = (double)outputs[n * stride + j] * pass->unit[j] + pass->base[j];
+            good &= isfinite((float)values[j]) != 0;
+        }
+        pass->finite[n] = (uint8_t)good;
+        lost += !good;
+        if (good)
+            memcpy(pass->state + pass->slots[n] * pass->row_width, after, (size_t)pass->row_width * sizeof(float));
+    }
+    return lost;
+}
