@@ -6,6 +6,7 @@ Labels are models, versions and reasons: never a session or a stream.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
@@ -21,6 +22,8 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from tidegate.native import address, library
+
 SECONDS = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 ROWS = tuple(float(1 << power) for power in range(15))
 
@@ -29,15 +32,31 @@ class ColumnHistogram:
     """Counts of a quantity in fixed buckets (upper bounds, inclusive)."""
 
     def __init__(self, bounds: Iterable[float]) -> None:
-        self._bounds = np.array(tuple(bounds))
+        self._list = list(bounds)
+        self._bounds = np.array(self._list)
         self._counts = np.zeros(len(self._bounds) + 1, np.int64)
         self._sum = 0.0
+        self._at = address(self._bounds), address(self._counts)
 
     def observe(self, values: NDArray[np.float64]) -> None:
         """Counts a column."""
         places = np.searchsorted(self._bounds, values)
         self._counts += np.bincount(places, minlength=len(self._counts))
         self._sum += float(values.sum())
+
+    def observe_since(self, moments: NDArray[np.float64], now: float) -> None:
+        """Counts the time from each of some moments to now."""
+        native = library()
+        if native is None:
+            self.observe(now - moments)
+            return
+        bounds, counts = self._at
+        self._sum += native.tidegate_count(bounds, len(self._list), counts, address(moments), len(moments), now)
+
+    def observe_one(self, value: float) -> None:
+        """Counts one."""
+        self._counts[bisect_left(self._list, value)] += 1
+        self._sum += value
 
     def buckets(self) -> tuple[list[tuple[str, float]], float]:
         """Cumulative counts by upper bound, and the sum, as Prometheus wants them."""

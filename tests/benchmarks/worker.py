@@ -72,9 +72,10 @@ def one_slice(call: Callable[[], object]) -> float:
 
 
 def our_step(package: Package, rows: int) -> Callable[[], object]:
-    """TorchStepper on batches of `rows` of the resident sessions."""
+    """Our stepper on batches of `rows` of the resident sessions."""
     random = np.random.default_rng(0)
-    stepper, memory = build_stepper(package, "cpu", threads=1), {"state": torch.zeros(SESSIONS + 1, package.state_width)}
+    stepper = build_stepper(package, "cpu", threads=1)
+    memory = {"state": torch.zeros(SESSIONS + 1, package.state_width)}
     order = 1 + random.permutation(SESSIONS).reshape(-1, rows).astype(np.int64)
     batches = [
         StepBatch(

@@ -10,7 +10,7 @@ import pytest
 from tests.engine.harness import InProcess, in_order
 from tests.packages import random_package
 from tidegate.engine.admission import Admission
-from tidegate.engine.lane import Lane, Queued
+from tidegate.engine.lane import Lane
 from tidegate.engine.slab import Slab
 from tidegate.errors import Reason
 
@@ -72,11 +72,12 @@ def test_failed_admission(engine: InProcess, monkeypatch: pytest.MonkeyPatch, ow
 def test_failed_batch(engine: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch that cannot be made up is answered INTERNAL; its sessions were not touched."""
 
-    def breaks(lane: Lane, rows: Queued, now: float) -> None:
+    def breaks(*_: object) -> None:
         raise MemoryError
 
     engine.ask("a", ROW, step=1)
     monkeypatch.setattr("tidegate.engine.engine.make_flight", breaks)
+    monkeypatch.setattr(Admission, "ordinary", breaks)
     assert engine.ask("a", ROW, step=2).reason is Reason.INTERNAL
     monkeypatch.undo()
     assert engine.ask("a", ROW, step=2).reason is Reason.OK

@@ -25,7 +25,7 @@ def test_references_unpack(slab: int, count: int, seed: int) -> None:
 def test_the_largest_numbers_fit() -> None:
     """The last slab, the last slot and any generation pack into a positive 64-bit reference."""
     table = SlotTable(SLABS_MAX - 1, SLOTS_MAX, 1 << 20, seed=1, new=np.zeros)
-    table._base = (1 << 31) - 1
+    table.base = (1 << 31) - 1
     last = np.array([SLOTS_MAX - 1], np.int64)
     ref = table.refs(last)
     assert ref[0] == 2**63 - 1
@@ -58,7 +58,7 @@ def test_references_of_another_process(first: int, second: int, reuse: int) -> N
     old = before.refs(before.take(40))
     fresh = after.take(40)
     other.take(40)
-    distance = (after._base - before._base) % (1 << 31)
+    distance = (after.base - before.base) % (1 << 31)
     if distance > reuse:  # two seeds in two thousand million begin at the same generation
         assert not after.alive(old).any()
     assert not other.alive(after.refs(fresh)).any()
@@ -66,7 +66,7 @@ def test_references_of_another_process(first: int, second: int, reuse: int) -> N
 
 def test_a_table_without_a_seed_begins_at_random() -> None:
     """Two tables of one process begin at different generations."""
-    bases = {SlotTable(0, 8, 4)._base for _ in range(8)}
+    bases = {SlotTable(0, 8, 4).base for _ in range(8)}
     assert len(bases) == 8
 
 

@@ -266,8 +266,8 @@ class TestGone:
         call.observe(1, observation("late", X[0], 1), deadline=0.0)
         call.observe_batch(2, batch(["late", "busy"], X[:2]), deadline=0.0)
         held.open()
-        single, _ = await call.next_answer()
-        rows, _ = await call.next_answer()
+        first, second = [(await call.next_answer())[0] for _ in range(2)]
+        single, rows = map(pb.StreamPredictResponse.FromString, (first, second))
         running.server.front.close(call)
         assert refusal_of(single.error).reason == "DEADLINE_EXCEEDED"
         assert [error.reason for error in rows.batch.errors] == ["DEADLINE_EXCEEDED"] * 2

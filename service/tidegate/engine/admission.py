@@ -6,13 +6,16 @@ lives is queued even when it is wrong (infinite value, wrong width), so that its
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from tidegate.engine.catalog import Catalog
 from tidegate.engine.departures import Departures
-from tidegate.engine.inbox import AliasTable, Block
+from tidegate.engine.inbox import AliasTable, Block, joined
 from tidegate.engine.lane import Lane, Queued
+from tidegate.engine.ordinary import Looker, Ordinary, looker_of
 from tidegate.engine.parking import Parking
 from tidegate.engine.replies import Replies, refusals
 from tidegate.engine.sessions import Sessions, valid_id
@@ -30,6 +33,7 @@ class Admission:
         self._catalog = catalog
         self._sessions = sessions
         self._departures = departures
+        self._lookers: dict[int, Looker | None] = {}  # by lane
 
     def admit(self, block: Block, now: float, found: Outcomes | None = None) -> Replies | None:
         """Queues the block's rows; returns replies to those that are refused at once.
@@ -59,6 +63,43 @@ class Admission:
         if not len(gone):
             return None
         return refusals(block.request[gone], block.row[gone], refused[gone])
+
+    def ordinary(self, blocks: Sequence[Block], now: float) -> Ordinary | None:
+        """A flight of the whole blocks, which go together, if they are ordinary: see `ordinary.py`. Only while nothing
+        waits in a queue."""
+        parts = [self._known(block) for block in blocks]
+        known = [part for part in parts if part is not None]
+        if len(known) < len(parts):
+            return None
+        refs, slabs = known[0] if len(known) == 1 else np.concatenate(known), self._catalog.slabs
+        slab, slot = int(slabs_of(refs[:1])[0]), int(slots_of(refs[:1])[0])
+        lane = self._catalog.lanes.get(int(slabs[slab].host["version"][slot])) if slab < len(slabs) else None
+        if lane is None or not lane.takes_as_it_is(blocks[0]):
+            return None
+        looker = self._looker(lane)
+        return None if looker is None else looker.look(joined(blocks), refs, now)
+
+    def _known(self, block: Block) -> Refs | None:
+        """References to the block's sessions if nothing needs to be looked up or bound; 0 where there is none."""
+        if block.aliases is None:
+            get = self._sessions.names(block.scope.tenant, block.scope.model).get
+            return np.fromiter((get(session_id, 0) for session_id in block.ids), np.int64, len(block))
+        table = block.table
+        if table is None or len(block.ids):
+            return None
+        try:
+            refs: Refs = table.refs[block.aliases]
+        except IndexError:
+            return None
+        return refs
+
+    def _looker(self, lane: Lane) -> Looker | None:
+        if lane.number not in self._lookers:
+            self._lookers = {
+                number: looker for number, looker in self._lookers.items() if number in self._catalog.lanes
+            }
+            self._lookers[lane.number] = looker_of(lane)
+        return self._lookers[lane.number]
 
     def _park(self, block: Block, unknown: NDArray[np.int64], refused: Outcomes) -> NDArray[np.bool_]:
         """Has rows wait that nothing is wrong with; returns which, [n]."""

@@ -20,12 +20,13 @@ from tidegate.engine import commands
 from tidegate.engine.admission import Admission
 from tidegate.engine.catalog import Catalog
 from tidegate.engine.departures import Departures
-from tidegate.engine.flight import Flight, commit, replies
+from tidegate.engine.flight import Flight
 from tidegate.engine.forecaster import Forecaster, Stretch
 from tidegate.engine.inbox import Block, Inbox
 from tidegate.engine.lane import Lane, Queued
 from tidegate.engine.listing import page
 from tidegate.engine.migration import Migration
+from tidegate.engine.ordinary import Ordinary
 from tidegate.engine.replies import STREAM_SHIFT, Replies, RowFlag, refusals
 from tidegate.engine.revision import make_flight
 from tidegate.engine.saving import Saving
@@ -128,16 +129,21 @@ class Engine:
                 return sessions.sweep(now) + left
         return None
 
-    def prepare(self) -> Flight | Stretch | None:
+    def prepare(self) -> Flight | Ordinary | Stretch | None:
         """Admits what is in the inbox and makes up the next batch; work on forecasts when there is none, or when they
         have waited for long; None when there is neither."""
-        for block in self.inbox.take():
-            self._admit(block)
         if self.forecaster.overdue:
             stretch = self.forecaster.take()
             if stretch is not None:
                 return stretch
         lane = self._next_lane()
+        if lane is None:
+            ordinary = self._ordinary()
+            if ordinary is not None:
+                return ordinary
+        for block in self.inbox.take():
+            self._admit(block)
+        lane = lane or self._next_lane()
         if lane is None:
             return self.forecaster.take()
         rows = lane.queue.take(self._rows_max(lane))
@@ -148,8 +154,24 @@ class Engine:
             log.exception("a batch of %d rows of %s could not be made up", len(rows), lane.model)
             self._give_up(rows, lane)
             return None
-        self._metrics.queue_wait.observe(now - rows.arrived)
+        self._metrics.queue_wait.observe_since(rows.arrived, now)
         return flight
+
+    def _ordinary(self) -> Ordinary | None:
+        """The oldest blocks as they are, if nothing else waits and they are nothing but next steps of healthy sessions;
+        several together, or else the oldest alone."""
+        blocks, now = self.inbox.oldest(self.catalog.limits.batch_rows_max), self._clock()
+        for together in (blocks, blocks[:1])[: min(2, len(blocks))]:
+            try:
+                flight = self.admission.ordinary(together, now)
+            except Exception:  # nothing has happened yet: the general way answers each row
+                log.exception("%d rows of %s could not be looked at", len(together[0]), together[0].scope.model)
+                return None
+            if flight is not None:
+                self.inbox.take_oldest(len(together))
+                self._metrics.queue_wait.observe_since(flight.rows.arrived, now)
+                return flight
+        return None
 
     def go_on(self, outcomes: Mapping[Key, Reason]) -> None:
         """Admits the rows that waited for these sessions: they are here now, or in no store (OK), or cannot be had."""
@@ -166,7 +188,7 @@ class Engine:
             self._send(refused, block.scope.model)
             self.inbox.done(len(refused))
 
-    def finish(self, flight: Flight | Stretch) -> None:
+    def finish(self, flight: Flight | Ordinary | Stretch) -> None:
         """Commits the columns of what advanced, and puts the replies to all rows into the outbox."""
         if isinstance(flight, Stretch):
             self.forecaster.finish(flight)
@@ -178,22 +200,22 @@ class Engine:
             flight.lane.slab.host["diverged"][flight.batch.slots] = True
             self._give_up(flight.rows, flight.lane)
 
-    def _finish(self, flight: Flight) -> None:
+    def _finish(self, flight: Flight | Ordinary) -> None:
         now = self._clock()
-        outcome = commit(flight, now)
+        answers = flight.conclude(now)
         if flight.result is not None:
-            self._metrics.batch_rows.observe(np.array([float(len(flight.batch))]))
-            self._metrics.step_seconds.observe(np.array([flight.result.seconds]))
-        self._answer(flight, replies(flight, outcome))
-        self._metrics.end_to_end.observe(now - flight.rows.arrived)
+            self._metrics.batch_rows.observe_one(float(len(flight.batch)))
+            self._metrics.step_seconds.observe_one(flight.result.seconds)
+        self._answer(flight, answers)
+        self._metrics.end_to_end.observe_since(flight.rows.arrived, now)
         self.inbox.done(len(flight.rows))
         if flight.lane.retired:
             self.catalog.drop_unused()
 
-    def _answer(self, flight: Flight, answers: Replies) -> None:
+    def _answer(self, flight: Flight | Ordinary, answers: Replies) -> None:
         """At durability `step`, answers are held until what they say is in the store."""
         if flight.lane.durability is Durability.STEP:
-            self.held.append(Held(answers, flight.rows.ref, flight.lane.model))
+            self.held.append(Held(answers, flight.refs, flight.lane.model))
         else:
             self._send(answers, flight.lane.model)
 
@@ -209,7 +231,7 @@ class Engine:
         for answers, _, model in going:
             self._send(answers, model)
 
-    def _give_up(self, rows: Queued, lane: Lane) -> None:
+    def _give_up(self, rows: Queued | Block, lane: Lane) -> None:
         self._send(self._failed(rows.request, rows.row), lane.model)
         self.inbox.done(len(rows))
 
@@ -241,6 +263,9 @@ class Engine:
     def _send(self, answers: Replies, model: str) -> None:
         """Into the outbox, counted by outcome."""
         self.outbox.append(answers)
+        if answers.plainly:
+            self._metrics.steps[model, "OK"] += len(answers)
+            return
         counts = np.bincount(answers.outcome)
         duplicate = (answers.outcome == 0) & (answers.flags & RowFlag.DUPLICATE != 0)
         revised = (answers.outcome == 0) & (answers.flags & RowFlag.REVISED != 0) & ~duplicate

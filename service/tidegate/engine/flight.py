@@ -32,7 +32,7 @@ from tidegate.engine.rules import (
     judge,
     times_after,
 )
-from tidegate.engine.slots import SPARE_SLOT, Slots, slots_of
+from tidegate.engine.slots import SPARE_SLOT, Refs, Slots, slots_of
 from tidegate.engine.stepper import StepBatch, StepResult
 from tidegate.errors import Reason
 from tidegate.model.frequency import NO_TIME
@@ -68,6 +68,11 @@ class Flight:
     revision: Revision | None = None
 
     @property
+    def refs(self) -> Refs:
+        """References to the rows' sessions."""
+        return self.rows.ref
+
+    @property
     def duplicate(self) -> NDArray[np.bool_]:
         """Rows that are answered from their session's last reply, for they were taken before."""
         duplicate: NDArray[np.bool_] = (self.verdicts.ruling == DUPLICATE) | (self.verdicts.ruling == KNOWN)
@@ -98,6 +103,10 @@ class Flight:
             self._step()
         if self.revision is not None:
             self.revision.run()
+
+    def conclude(self, now: float) -> Replies:
+        """Writes what the sessions remember; returns the answers."""
+        return conclude(self, now)
 
     def _step(self) -> None:
         lane, memory = self.lane, self.lane.slab.device
@@ -150,6 +159,11 @@ def make_flight(lane: Lane, rows: Queued, now: float) -> Flight:
     batch = StepBatch(going, imputed.values, fresh, seen, time, identity)
     gap = Gap(missing, last.last_input, before, last.reply, imputed.predicted) if missing.any() else None
     return Flight(lane, rows, slots, verdicts, marks, advancing, imputed, batch, gap)
+
+
+def conclude(flight: Flight, now: float) -> Replies:
+    """`commit`, and the answers."""
+    return replies(flight, commit(flight, now))
 
 
 def commit(flight: Flight, now: float) -> Outcomes:

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from ctypes import Structure
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+SINGLES_MIN = 64  # rows that room is made for at once
 
 
 @dataclass(frozen=True)
@@ -68,9 +72,21 @@ class Block:
     future: NDArray[np.float64] | None = None
     aliases: NDArray[np.int64] | None = None
     table: AliasTable | None = None
+    sequence: NDArray[np.int64] | None = None  # of single observations: their messages' numbers on their streams
+    messages: tuple[int, ...] = ()  # of batches that it holds whole, one after the other: how many rows each has
 
     def __len__(self) -> int:
         return len(self.request)
+
+    def goes_with(self, other: Block) -> bool:
+        """Whether both are whole batches by alias about the same."""
+        return (
+            self.scope is other.scope
+            and bool(self.messages and other.messages)
+            and not (len(self.ids) or len(other.ids))
+            and self.values.shape[1] == other.values.shape[1]
+            and self.future is other.future is None
+        )
 
     def take(self, rows: NDArray[np.int64]) -> Block:
         """Some of the rows, named by their ids."""
@@ -90,36 +106,73 @@ class Block:
         )
 
 
-class _Singles:
-    """Single observations of one scope and shape, gathered as lists until the engine takes them."""
+def joined(blocks: Sequence[Block]) -> Block:
+    """Blocks that go together as one, which names no sessions."""
+    if len(blocks) == 1:
+        return blocks[0]
+    columns: dict[str, Any] = {name: np.concatenate([getattr(block, name) for block in blocks]) for name in _JOINED}
+    messages = tuple(rows for block in blocks for rows in block.messages)
+    return Block(scope=blocks[0].scope, ids=(), messages=messages, **columns)
 
-    def __init__(self, scope: Scope, shape: tuple[int, int]) -> None:
+
+_JOINED = ("request", "row", "step", "time", "values", "reset", "deadline", "arrived")
+
+
+class Singles:
+    """Single observations of one scope and shape, gathered as columns until the engine takes them.
+
+    There is room for `capacity` rows, of which `rows` are taken. Whoever writes a row itself calls `room`, fills every
+    column but `future` at place `rows`, and calls `took`.
+    """
+
+    def __init__(self, scope: Scope, shape: tuple[int, int], capacity: int) -> None:
         self.scope, self.shape = scope, shape  # of how many values and future covariates
-        self.request: list[int] = []
+        self.rows, self.capacity = 0, 0
         self.ids: list[bytes] = []
-        self.step: list[int] = []
-        self.time: list[int] = []
-        self.values: list[Sequence[float]] = []
-        self.future: list[Sequence[float]] = []
-        self.reset: list[bool] = []
-        self.deadline: list[float] = []
-        self.arrived: list[float] = []
+        self.described: Structure | None = None  # of the columns as they lie now, for who writes rows by address
+        self._grow(capacity)
+
+    def room(self) -> int:
+        """Makes sure that there is place for one more row; returns it."""
+        if self.rows == self.capacity:
+            self._grow(2 * self.capacity)
+        return self.rows
+
+    def took(self, session_id: bytes) -> None:
+        """The next row is filled."""
+        self.ids.append(session_id)
+        self.rows += 1
 
     def block(self) -> Block:
-        rows, (width, future) = len(self.request), self.shape
+        rows = self.rows
         return Block(
             scope=self.scope,
-            request=np.array(self.request, np.int64),
+            request=self.request[:rows],
             row=np.zeros(rows, np.int32),
             ids=self.ids,
-            step=np.array(self.step, np.int64),
-            time=np.array(self.time, np.int64),
-            values=np.array(self.values, np.float64).reshape(rows, width),
-            reset=np.array(self.reset, np.bool_),
-            deadline=np.array(self.deadline, np.float64),
-            arrived=np.array(self.arrived, np.float64),
-            future=np.array(self.future, np.float64).reshape(rows, future) if future else None,
+            step=self.step[:rows],
+            time=self.time[:rows],
+            values=self.values[:rows],
+            reset=self.reset[:rows],
+            deadline=self.deadline[:rows],
+            arrived=self.arrived[:rows],
+            future=self.future[:rows] if self.shape[1] else None,
+            sequence=self.sequence[:rows],
         )
+
+    def _grow(self, capacity: int) -> None:
+        width, future = self.shape
+        before = self.rows and self.block()
+        self.request, self.sequence, self.step, self.time = np.empty((4, capacity), np.int64)
+        self.deadline, self.arrived = np.empty((2, capacity))
+        self.values, self.future = np.empty((capacity, width)), np.empty((capacity, future))
+        self.reset = np.empty(capacity, np.bool_)
+        if isinstance(before, Block):
+            for name in ("request", "sequence", "step", "time", "deadline", "arrived", "values", "reset"):
+                getattr(self, name)[: self.rows] = getattr(before, name)
+            if before.future is not None:
+                self.future[: self.rows] = before.future
+        self.capacity, self.described = capacity, None
 
 
 class Inbox:
@@ -129,14 +182,15 @@ class Inbox:
         self.rows_max = rows_max
         self.rows = 0
         self._blocks: deque[Block] = deque()
-        self._singles: dict[Scope, _Singles] = {}
+        self._singles: dict[Scope, Singles] = {}
+        self._expected = SINGLES_MIN  # about as many as came together last
 
     @property
     def full(self) -> bool:
         return self.rows >= self.rows_max
 
     def __bool__(self) -> bool:
-        return bool(self._blocks or self._singles)
+        return bool(self._blocks) or any(singles.rows for singles in self._singles.values())
 
     def add_row(
         self,
@@ -150,31 +204,55 @@ class Inbox:
         deadline: float,
         arrived: float,
         future: Sequence[float] = (),
+        sequence: int = 0,
     ) -> None:
-        """One observation."""
-        shape = len(values), len(future)
+        """One observation, whose message has the given number on its stream."""
+        singles = self.singles(scope, (len(values), len(future)))
+        place = singles.room()
+        singles.request[place], singles.sequence[place] = request, sequence
+        singles.step[place], singles.time[place], singles.reset[place] = step, time, reset
+        singles.deadline[place], singles.arrived[place] = deadline, arrived
+        singles.values[place] = values
+        singles.future[place] = future
+        singles.took(session_id)
+        self.rows += 1
+
+    def singles(self, scope: Scope, shape: tuple[int, int]) -> Singles:
+        """Where the scope's next observation goes. Who fills it in counts it in `rows`."""
         singles = self._singles.get(scope)
         if singles is not None and singles.shape != shape:
             self._seal()
             singles = None
         if singles is None:
-            singles = self._singles[scope] = _Singles(scope, shape)
-        singles.request.append(request)
-        singles.ids.append(session_id)
-        singles.step.append(step)
-        singles.time.append(time)
-        singles.values.append(values)
-        singles.future.append(future)
-        singles.reset.append(reset)
-        singles.deadline.append(deadline)
-        singles.arrived.append(arrived)
-        self.rows += 1
+            singles = self._singles[scope] = Singles(scope, shape, self._expected)
+        return singles
 
     def add_block(self, block: Block) -> None:
         """A batch message; observations that came before it stay before it."""
         self._seal()
         self._blocks.append(block)
         self.rows += len(block)
+
+    def oldest(self, rows_max: int) -> list[Block]:
+        """The oldest block, and those behind it that may be joined with it, up to so many rows: batches by alias of
+        other streams that are about the same."""
+        if not self._blocks:
+            self._seal()
+        together: list[Block] = []
+        rows = 0
+        for block in self._blocks:
+            rows += len(block)
+            if rows > rows_max or (together and not together[0].goes_with(block)):
+                break
+            if any(block.table is other.table for other in together):
+                break
+            together.append(block)
+        return together
+
+    def take_oldest(self, blocks: int) -> None:
+        """Takes so many. Their rows stay counted until `done`."""
+        for _ in range(blocks):
+            self._blocks.popleft()
 
     def take(self) -> list[Block]:
         """All that is here, in order. The rows stay counted until `done`."""
@@ -195,5 +273,8 @@ class Inbox:
 
     def _seal(self) -> None:
         for singles in self._singles.values():
+            if not singles.rows:
+                continue
             self._blocks.append(singles.block())
+            self._expected = max(SINGLES_MIN, singles.rows + singles.rows // 4)
         self._singles.clear()

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from tidegate.config import Durability
 from tidegate.engine.choice import assign_turns
 from tidegate.engine.imputation import Imputation
-from tidegate.engine.inbox import Scope
+from tidegate.engine.inbox import Block, Scope
 from tidegate.engine.layout import Layout, layout_of
 from tidegate.engine.rules import Policy
 from tidegate.engine.slab import Slab
 from tidegate.engine.slots import slots_of
 from tidegate.engine.stepper import Stepper
-from tidegate.errors import Reason
+from tidegate.errors import Reason, TidegateError
 from tidegate.model.package import Package
 from tidegate.model.scaling import Scaler
 
@@ -113,6 +113,10 @@ class RowQueue:
     def turn(self) -> int:
         """The turn that is next: a slot whose own next one is not later has no row here."""
         return self._now
+
+    def pass_by(self) -> None:
+        """A batch had the next turn without waiting here. Only while the queue is empty."""
+        self._now += 1
 
     def append(self, rows: Queued, next_turn: NDArray[np.int64]) -> None:
         """Adds rows; `next_turn` is the slab's column for `assign_turns`."""
@@ -233,6 +237,15 @@ class Lane:
         if not self._identities:
             return None
         return np.array([self._identities.get(session_id, 0) for session_id in ids], np.int32)
+
+    def takes_as_it_is(self, block: Block) -> bool:
+        """Whether the block's values are this version's, in its order and units."""
+        if block.future is not None or block.values.shape[1] != len(self.package.manifest.features):
+            return False
+        try:
+            return self.layout(block.scope).plain
+        except TidegateError:
+            return False
 
     def layout(self, scope: Scope) -> Layout:
         """How the scope's values map to this version's; raises TidegateError BAD_CONFIG or UNIT_MISMATCH."""

@@ -100,7 +100,7 @@ class _Rows:
         self._values = np.empty((self.rows, outputs))
         self._finite = np.ones(self.rows, np.bool_)
         self.slots, self.raw = address(batch.slots), address(batch.inputs)
-        self.fresh = address(batch.fresh) if batch.fresh.any() else None
+        self.fresh = None if batch.under_way or not batch.fresh.any() else address(batch.fresh)
         self.values, self.finite = address(self._values), address(self._finite)
 
     def results(self) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

@@ -5,6 +5,7 @@ A request's number says whose it is: the front-end's stream number in the high 3
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntFlag
 from functools import cached_property
@@ -31,6 +32,13 @@ class RowFlag(IntFlag):
     REVISED = 64
 
 
+class Singles(NamedTuple):
+    """Of rows that are a message each: the sessions' ids, and the messages' numbers int64 [n]."""
+
+    ids: Sequence[bytes]
+    sequence: NDArray[np.int64]
+
+
 @dataclass
 class Replies:
     """Answers to n rows. Columns, all [n] unless said:
@@ -53,6 +61,9 @@ class Replies:
     gap: NDArray[np.uint16]
     valid_time: NDArray[np.int64]
     head: Head
+    plainly: bool = False  # all rows were stepped, and there is nothing more to say of any: outcome and flags are 0
+    singles: Singles | None = None  # who asked, where every row is a message of its own
+    messages: tuple[int, ...] = ()  # rows of each batch that it answers whole, one after the other
 
     @cached_property
     def points(self) -> NDArray[np.float64]:

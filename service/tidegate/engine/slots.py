@@ -45,13 +45,19 @@ class SlotTable:
         self.chunk_rows = chunk_rows
         self.in_use = 0
         self._slab = slab
-        self._base = int(np.random.default_rng(seed).integers(_GENERATION_MASK))
+        self.base = int(np.random.default_rng(seed).integers(_GENERATION_MASK))
         self._freed = new(capacity, "uint32")  # times that a slot was given back
         self._taken = new(capacity, "bool")
         self._stack = new(capacity, "int32")  # free slots, the next one on top
         self._stacked = 0
         self._grown = 1  # slots below this have been in the stack or in use; slot 0 is spare
         self.chunk_use = np.zeros(-(-capacity // chunk_rows), np.int64)  # slots in use, a chunk
+
+    @property
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """What tells whether a reference is alive, with `base`: times that each slot was given back, and which are in
+        use."""
+        return {"freed": self._freed, "taken": self._taken}
 
     @property
     def grown(self) -> int:
@@ -95,7 +101,7 @@ class SlotTable:
 
     def refs(self, slots: Slots) -> Refs:
         """References to slots as they are now."""
-        generations = (self._freed[slots].astype(np.int64) + self._base) & _GENERATION_MASK
+        generations = (self._freed[slots].astype(np.int64) + self.base) & _GENERATION_MASK
         refs: Refs = generations << (SLOT_BITS + SLAB_BITS) | self._slab << SLOT_BITS | slots
         return refs
 

@@ -53,13 +53,15 @@ class StepBatch:
     seen: NDArray[np.int64]
     time: NDArray[np.int64]
     identity: NDArray[np.int32]
+    under_way: bool = False  # no row is fresh; it need not be looked at
 
     def __len__(self) -> int:
         return len(self.slots)
 
     def take(self, rows: NDArray[np.int64] | slice) -> StepBatch:
         """Some of its rows."""
-        return StepBatch(*(getattr(self, field.name)[rows] for field in fields(self)))
+        columns = {field.name: getattr(self, field.name)[rows] for field in fields(self) if field.name != "under_way"}
+        return StepBatch(under_way=self.under_way, **columns)
 
 
 @dataclass
@@ -271,7 +273,8 @@ class Work:
 
     def count(self, rows: slice) -> int:
         """How many of these are no padding."""
-        return max(0, min(self.rows, rows.stop) - rows.start)
+        count: int = max(0, min(self.rows, rows.stop) - rows.start)
+        return count
 
     def results(self) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """On CPU: the rows' values, and which are finite."""

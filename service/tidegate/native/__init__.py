@@ -8,19 +8,27 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
-from ctypes import c_int64, c_void_p
+from ctypes import c_double, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 log = logging.getLogger(__name__)
 
-_SIGNATURES: dict[str, list[type[ctypes._SimpleCData[int]] | type[c_void_p]]] = {  # as the C files declare them
+_SIGNATURES: dict[str, list[Any]] = {  # as the C files declare them
     "tidegate_begin": [c_void_p, c_int64],
     "tidegate_gates": [c_void_p, c_int64, c_int64],
     "tidegate_finish": [c_void_p, c_int64, c_void_p, c_int64],
+    "tidegate_look": [c_void_p, c_void_p, c_int64, c_int64, c_double],
+    "tidegate_commit": [c_void_p, c_void_p, c_void_p, c_double],
+    "tidegate_observation": [c_void_p, c_int64, c_void_p, c_int64, c_int64, c_double, c_void_p],
+    "tidegate_batch": [c_void_p, c_int64, c_void_p, c_void_p],
+    "tidegate_columns": [c_void_p, c_void_p, c_void_p],
+    "tidegate_predictions": [c_void_p, c_void_p, c_void_p],
+    "tidegate_count": [c_void_p, c_int64, c_void_p, c_void_p, c_int64, c_double],
 }
 LAYERS_MAX = 16
 
@@ -58,6 +66,7 @@ def library() -> ctypes.CDLL | None:
     for name, arguments in _SIGNATURES.items():
         function = getattr(loaded, name)
         function.argtypes, function.restype = arguments, c_int64
+    loaded.tidegate_count.restype = c_double
     return loaded
 
 

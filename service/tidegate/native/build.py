@@ -23,6 +23,8 @@ BASELINES = {"x86_64": ["-march=x86-64-v3"], "AMD64": ["-march=x86-64-v3"]}
 
 def build() -> str:
     """Makes the library; returns "" or why there is none."""
+    if sys.byteorder != "little":
+        return "they take numbers from messages as they lie there, least byte first"
     command = [*shlex.split(os.environ.get("CC", "cc")), *FLAGS, *BASELINES.get(platform.machine(), [])]
     made = LIBRARY.with_suffix(f".{os.getpid()}")  # so that nobody loads half of one
     try:

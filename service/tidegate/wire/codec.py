@@ -172,14 +172,14 @@ def _bad(problem: str) -> TidegateError:
     return TidegateError(Reason.BAD_BATCH, problem)
 
 
-def single(sequence: int, replies: Replies, row: int, session_id: str, view: View) -> pb.StreamPredictResponse:
+def single(sequence: int, replies: Replies, row: int, session_id: bytes, view: View) -> pb.StreamPredictResponse:
     """The answer to a single observation."""
     rows = replies.plain
     if rows.outcome[row]:
         return stream_error(sequence, row_error(Reason(rows.outcome[row]), rows.expected[row]))
     response = pb.StreamPredictResponse(sequence=sequence)
     message = response.prediction
-    message.session_id = session_id
+    message.session_id = session_id.decode()
     message.step = rows.step[row]
     message.values.extend(rows.values[row])
     message.steps_seen = rows.steps_seen[row]
@@ -241,6 +241,22 @@ class BatchReply:
         self._missing -= rows.stop - rows.start
         return self._missing == 0
 
+    def whole(self, sequence: int, replies: Replies, rows: slice) -> bytes:
+        """The StreamPredictResponse, when these are all its rows, in order, and all plain predictions."""
+        if self._view.intervals:
+            self.add(replies, rows)
+            return self.answer(sequence)
+        with np.errstate(over="ignore"):  # beyond float32 is infinite
+            values = replies.points[rows].astype(self._dtype)
+        return plain_batch(sequence, self._rows, self._view.dtype, values.tobytes(), replies.step[rows].tobytes())
+
+    def answer(self, sequence: int) -> bytes:
+        """The StreamPredictResponse with the whole answer."""
+        values = self._values
+        if values is None or self._errors or self._view.intervals or self._flags.any():
+            return pb.StreamPredictResponse(sequence=sequence, batch=self.message()).SerializeToString()
+        return plain_batch(sequence, self._rows, self._view.dtype, values.tobytes(), self._steps.tobytes())
+
     def message(self) -> types.PredictionBatch:
         """The whole answer; as wide as the view says when no row was stepped."""
         values, intervals = self._values, len(self._view.intervals)
@@ -260,6 +276,9 @@ class BatchReply:
 
     def _seen(self, replies: Replies, rows: slice) -> NDArray[np.floating]:
         """Points, lower and upper bounds of some rows: [n, 1 + 2 x intervals, targets]."""
+        if not self._view.intervals:
+            with np.errstate(over="ignore"):  # beyond float32 is infinite
+                return replies.points[rows, None].astype(self._dtype)
         bounds = [level for side in zip(*self._view.intervals, strict=True) for level in side]
         parts = [replies.points[rows], *(replies.quantile(level)[rows] for level in bounds)]
         with np.errstate(over="ignore"):  # beyond float32 is infinite
@@ -282,3 +301,36 @@ def _texts(reason: Reason) -> tuple[int, str, str]:
 def stream_error(sequence: int, error: TidegateError) -> pb.StreamPredictResponse:
     """A stream's answer to a message that failed."""
     return pb.StreamPredictResponse(sequence=sequence, error=status_of(error))
+
+
+def plain_batch(sequence: int, rows: int, dtype: int, values: bytes, steps: bytes) -> bytes:
+    """A StreamPredictResponse with a PredictionBatch in which no row failed, has flags or intervals."""
+    parts = (
+        _number(1, rows),
+        _number(2, dtype),
+        _start(3, len(values)),
+        values,
+        _start(6, len(steps)),
+        steps,
+        _start(7, rows),
+        bytes(rows),
+    )
+    content = b"".join(parts)
+    return b"".join((_number(1, sequence) if sequence else b"", _start(3, len(content)), content))
+
+
+def _number(field: int, value: int) -> bytes:
+    return bytes((field << 3,)) + _varint(value)
+
+
+def _start(field: int, length: int) -> bytes:
+    return bytes((field << 3 | 2,)) + _varint(length)
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)

@@ -22,10 +22,13 @@ from tidegate.engine.commands import CancelStream
 from tidegate.engine.inbox import AliasTable, Block, Scope
 from tidegate.engine.loop import EngineHost
 from tidegate.engine.replies import STREAM_SHIFT, Replies
+from tidegate.engine.sessions import SESSION_ID_BYTES_MAX
 from tidegate.errors import Reason, TidegateError
 from tidegate.model.frequency import NO_TIME
 from tidegate.model.manifest import FEATURES_MAX
+from tidegate.native import library
 from tidegate.wire import codec
+from tidegate.wire.plain import BatchLimits, Plain
 from tidegate.wire.stubs import prediction_pb2 as pb
 from tidegate.wire.stubs import types_pb2 as types
 
@@ -41,9 +44,9 @@ class Waiting:
 
     sequence: int
     rows: int
-    session_id: str = ""
+    session_id: bytes = b""
     batch: codec.BatchReply | None = None
-    answer: pb.StreamPredictResponse | None = None
+    answer: bytes | None = None
 
 
 class Call:
@@ -56,13 +59,14 @@ class Call:
         self.number = number
         self.scope: Scope | None = None
         self._view = codec.View()
-        self.answers: deque[tuple[pb.StreamPredictResponse, int]] = deque()  # each with its rows
+        self.answers: deque[tuple[bytes, int]] = deque()  # StreamPredictResponses, each with its rows
         self.messages = self.rows = 0
         self.gone = False  # nobody is there to read the answers
         self.reader: asyncio.Task[object] | None = None  # what drain interrupts
         self._front = front
         self._waiting: dict[int, Waiting] = {}
         self._next = 0
+        self._width = 0  # values of the last single observation; 0 where the last message was none
         self._aliases = AliasTable()
         self._bound = 0  # aliases bound so far
         self._told_of = False  # wants to know how far it is durable
@@ -91,11 +95,13 @@ class Call:
             time_ns = codec.nanoseconds(observation.event_time)
         if observation.step > codec.STEP_MAX:
             raise TidegateError(Reason.BAD_OBSERVATION, f"step is above {codec.STEP_MAX}")
-        request = self._expect(Waiting(sequence, 1, observation.session_id))
+        self._width = len(values)
+        session_id = observation.session_id.encode()
+        request = self._expect(Waiting(sequence, 1, session_id))
         self._front.host.engine.inbox.add_row(
             self._scope(),
             request,
-            codec.session_key(observation.session_id),
+            session_id if len(session_id) <= SESSION_ID_BYTES_MAX else b"",  # which no session has
             observation.step,
             time_ns,
             values,
@@ -103,16 +109,60 @@ class Call:
             deadline,
             time.monotonic(),
             list(observation.future_covariates),
+            sequence,
         )
         self._front.host.wake()
 
+    def take_plain(self, message: bytes) -> bool:
+        """Queues a message that is like the last one, if it is a plain one: see `plain.py`. Else False, and nothing has
+        happened. Raises BAD_BATCH."""
+        front, scope = self._front, self.scope
+        if front.plain is None or scope is None:
+            return False
+        if not self._width:
+            return self._take_plain_batch(message)
+        inbox, message_number = front.host.engine.inbox, (self._next + 1) & MESSAGE_MASK
+        singles = inbox.singles(scope, (self._width, 0))
+        request = self.number << STREAM_SHIFT | message_number
+        taken = front.plain.observation(message, singles, request, time.monotonic())
+        if taken is None:
+            return False
+        inbox.rows += 1
+        self._expect(Waiting(taken[0], 1, taken[1]))
+        front.host.wake()
+        return True
+
+    def _take_plain_batch(self, message: bytes) -> bool:
+        front, scope = self._front, self.scope
+        if front.plain is None or scope is None or not self._bound:
+            return False
+        limits = BatchLimits(front.limits.batch_message_rows_max, self._aliases_max)
+        request = self.number << STREAM_SHIFT | (self._next + 1) & MESSAGE_MASK
+        batch = front.plain.batch(message, scope, limits, request, time.monotonic())
+        if batch is None:
+            return False
+        rows = len(batch.block)
+        batch.block.table = self._aliases
+        self._expect(Waiting(batch.sequence, rows, batch=codec.BatchReply(rows, self._view)))
+        front.host.engine.inbox.add_block(batch.block)
+        front.host.wake()
+        return True
+
+    @property
+    def _aliases_max(self) -> int:
+        """What aliases must be below: a table is as long as its largest alias."""
+        return min(self._front.limits.aliases_max, ALIASES_FREE + ALIAS_SPREAD * self._bound)
+
     def observe_batch(self, sequence: int, batch: types.ObservationBatch, deadline: float = np.inf) -> None:
         """Queues a batch; raises BAD_BATCH."""
-        limits = self._front.limits
-        bound = self._bound + (len(batch.aliases) if batch.session_ids else 0)
-        dense = ALIASES_FREE + ALIAS_SPREAD * bound  # a table is as long as its largest alias
-        columns = codec.batch_columns(batch, limits.batch_message_rows_max, min(limits.aliases_max, dense))
-        self._bound = bound
+        limits, self._width = self._front.limits, 0
+        before, naming = self._bound, len(batch.aliases) if batch.session_ids else 0
+        self._bound += naming
+        try:
+            columns = codec.batch_columns(batch, limits.batch_message_rows_max, self._aliases_max)
+        except TidegateError:
+            self._bound = before
+            raise
         rows = len(columns.step)
         request = self._expect(Waiting(sequence, rows, batch=codec.BatchReply(rows, self._view)))
         self._front.host.engine.inbox.add_block(
@@ -130,6 +180,7 @@ class Call:
                 future=columns.future,
                 aliases=columns.aliases,
                 table=self._aliases,
+                messages=(rows,),
             )
         )
         self._front.host.wake()
@@ -140,14 +191,32 @@ class Call:
         if waiting is None:
             return  # answered already: some of its rows failed on the way
         if waiting.batch is None:
-            waiting.answer = codec.single(waiting.sequence, replies, start, waiting.session_id, self._view)
+            answer = codec.single(waiting.sequence, replies, start, waiting.session_id, self._view)
+            waiting.answer = answer.SerializeToString()
         elif waiting.batch.add(replies, slice(start, stop)):
-            waiting.answer = pb.StreamPredictResponse(sequence=waiting.sequence, batch=waiting.batch.message())
+            waiting.answer = waiting.batch.answer(waiting.sequence)
         self._release()
+
+    def answer_plainly(self, message: int, answer: bytes) -> bool:
+        """Takes the whole answer to a single observation; False if it asked for more."""
+        waiting = self._waiting.get(message)
+        if self._view.intervals:
+            return False
+        if waiting is not None:
+            waiting.answer = answer
+            self._release()
+        return True
+
+    def answer_whole(self, message: int, replies: Replies, start: int, stop: int) -> None:
+        """Takes plain predictions for all rows of a batch, in order."""
+        waiting = self._waiting.get(message)
+        if waiting is not None and waiting.batch is not None:
+            waiting.answer = waiting.batch.whole(waiting.sequence, replies, slice(start, stop))
+            self._release()
 
     def refuse(self, sequence: int, error: TidegateError) -> None:
         """Answers a message that never reached the engine."""
-        self._expect(Waiting(sequence, 0, answer=codec.stream_error(sequence, error)))
+        self._expect(Waiting(sequence, 0, answer=codec.stream_error(sequence, error).SerializeToString()))
         self._release()
 
     def wrote(self, rows: int) -> None:
@@ -163,7 +232,7 @@ class Call:
         if self._written is not None and not self._written.done():
             self._written.set_result(None)
 
-    async def next_answer(self) -> tuple[pb.StreamPredictResponse, int]:
+    async def next_answer(self) -> tuple[bytes, int]:
         """The next answer and its rows, when there is one. For one caller at a time."""
         while not self.answers:
             self._answered = asyncio.get_running_loop().create_future()
@@ -206,9 +275,9 @@ class Call:
             if self.scope is not None and key[:2] == (self.scope.tenant, self.scope.model):
                 checkpoint.lagging.add(session_id=key.session_id.decode())
         self.messages += 1
-        self._push(pb.StreamPredictResponse(checkpoint=checkpoint), 0)
+        self._push(pb.StreamPredictResponse(checkpoint=checkpoint).SerializeToString(), 0)
 
-    def _push(self, answer: pb.StreamPredictResponse, rows: int) -> None:
+    def _push(self, answer: bytes, rows: int) -> None:
         self.answers.append((answer, rows))
         if self._answered is not None and not self._answered.done():
             self._answered.set_result(None)
@@ -239,6 +308,8 @@ class FrontEnd:
         self.host = host
         self.limits = limits
         self.draining = False
+        native = library()
+        self.plain = None if native is None else Plain(native)
         self.streams = 0
         self.unary = 0
         self._calls: dict[int, Call] = {}
@@ -282,12 +353,34 @@ class FrontEnd:
 
     def deliver(self, replies: Replies) -> None:
         """Hands each message's rows to its call."""
+        if replies.plainly and replies.singles is not None and self.plain is not None:
+            self._deliver_singles(replies, self.plain)
+            return
+        if replies.plainly and replies.messages:
+            self._deliver_whole(replies)
+            return
         cuts = np.flatnonzero(np.diff(replies.request)) + 1
         owners = (replies.request[np.concatenate(([0], cuts))] >> STREAM_SHIFT).tolist() if len(replies) else []
         for owner, (start, stop) in zip(owners, pairwise([0, *cuts.tolist(), len(replies)]), strict=True):
             call = self._calls.get(owner)
             if call is not None:
                 self._answer(call, replies, start, stop)
+
+    def _deliver_singles(self, replies: Replies, plain: Plain) -> None:
+        answers = zip(replies.request.tolist(), plain.predictions(replies), strict=True)
+        for row, (request, answer) in enumerate(answers):
+            call = self._calls.get(request >> STREAM_SHIFT)
+            if call is not None and not call.answer_plainly(request & MESSAGE_MASK, answer):
+                self._answer(call, replies, row, row + 1)
+
+    def _deliver_whole(self, replies: Replies) -> None:
+        start = 0
+        for rows in replies.messages:
+            request = int(replies.request[start])
+            call = self._calls.get(request >> STREAM_SHIFT)
+            if call is not None:
+                call.answer_whole(request & MESSAGE_MASK, replies, start, start + rows)
+            start += rows
 
     @staticmethod
     def _answer(call: Call, replies: Replies, start: int, stop: int) -> None:

@@ -54,11 +54,12 @@ class PredictionService:
             if request.config.units:
                 await asyncio.to_thread(load_units)
             self._ask(call, request, context.time_remaining())
-            answer, rows = await call.next_answer()
+            content, rows = await call.next_answer()
             call.wrote(rows)
         finally:
             front.unary -= 1
             front.close(call)
+        answer = pb.StreamPredictResponse.FromString(content)
         if answer.HasField("error"):
             await self._guard.end(context, answer.error)
         if answer.HasField("batch"):
@@ -117,12 +118,13 @@ class PredictionService:
     async def _read(self, call: Call, context: Context) -> None:
         limits, host = self._front.limits, self._front.host
         while not call.gone and (message := await context.read()) is not grpc.aio.EOF:
-            request = codec.parse(pb.StreamPredictRequest, message)
-            if request.config.units:
-                await asyncio.to_thread(load_units)
             if host.engine.inbox.full:
                 await host.room()
-            self._accept(call, request)
+            if not call.take_plain(message):
+                request = codec.parse(pb.StreamPredictRequest, message)
+                if request.config.units:
+                    await asyncio.to_thread(load_units)
+                self._accept(call, request)
             if call.messages >= limits.stream_messages_max or call.rows >= limits.stream_rows_max:
                 await call.below(limits.stream_messages_max, limits.stream_rows_max)
 
@@ -145,7 +147,7 @@ class PredictionService:
         try:
             while True:
                 answer, rows = await call.next_answer()
-                await context.write(answer.SerializeToString())
+                await context.write(answer)
                 call.wrote(rows)
         except (asyncio.InvalidStateError, grpc.aio.UsageError, grpc.aio.BaseError):
             call.give_up()

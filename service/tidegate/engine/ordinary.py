@@ -1,0 +1,198 @@
+"""Ordinary batches: every row is the next step of a healthy session, complete and in time. Most batches are.
+
+They need none of what `flight.py` does for the others, so two passes in C do (native/columns.c): one looks whether the
+batch is ordinary and prepares the step, one writes what the sessions remember. They change nothing that the general
+way would not, to the bit; a batch in which one row is not ordinary goes the general way as a whole. So does one whose
+step was not finite.
+"""
+
+from __future__ import annotations
+
+import logging
+from ctypes import CDLL, Structure, addressof, c_double, c_int64, c_void_p
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tidegate.engine.flight import Flight, conclude
+from tidegate.engine.imputation import Imputed
+from tidegate.engine.inbox import Block
+from tidegate.engine.lane import Lane, Queued
+from tidegate.engine.replies import Replies, Singles
+from tidegate.engine.rules import Verdicts
+from tidegate.engine.slots import Refs
+from tidegate.engine.stepper import StepBatch, StepResult
+from tidegate.native import address, library
+
+log = logging.getLogger(__name__)
+
+_COLUMNS = (
+    *("freed", "taken", "leaving", "unsaved", "diverged", "version", "next_turn", "step", "steps_seen", "event_time"),
+    *("digest", "active_at", "last_input", "reply", "missing_run", "reply_gap", "reply_flags", "reply_imputed"),
+)
+_GIVEN = ("refs", "step", "time", "values", "deadline", "reset")
+_FOUND = ("slots", "step_after", "seen", "seen_after", "time_after", "valid_time", "digest")
+
+
+class _Columns(Structure):
+    """See columns.c."""
+
+    _fields_ = (
+        *((name, c_void_p) for name in _COLUMNS),
+        *((name, c_int64) for name in ("base", "slab", "lane", "features", "outputs", "imputed_bytes", "interval")),
+        ("tolerance", c_double),
+    )
+
+
+class _Rows(Structure):
+    """See columns.c."""
+
+    _fields_ = (("rows", c_int64), *((name, c_void_p) for name in (*_GIVEN, *_FOUND)))
+
+
+def looker_of(lane: Lane) -> Looker | None:
+    """None where the C parts are not, or sessions keep what they do not write: earlier states, or observations."""
+    native, schema = library(), lane.slab.schema
+    return None if native is None or schema.past or schema.kept_steps else Looker(lane, native)
+
+
+class Looker:
+    """Makes flights of a lane's ordinary batches."""
+
+    def __init__(self, lane: Lane, native: CDLL) -> None:
+        slab, policy, manifest = lane.slab, lane.policy, lane.package.manifest
+        self._lane, self._native = lane, native
+        self._columns = _Columns(
+            base=slab.slots.base,
+            slab=slab.number,
+            lane=lane.number,
+            features=len(manifest.features),
+            outputs=manifest.outputs,
+            imputed_bytes=slab.host["reply_imputed"].shape[1],
+            interval=-1 if policy.frequency.months else policy.frequency.nanoseconds,
+            tolerance=policy.time_tolerance,
+        )
+        arrays = {**slab.host, **slab.slots.columns, "leaving": slab.leaving, "unsaved": slab.unsaved}
+        arrays["next_turn"] = slab.next_turn
+        for name in _COLUMNS:
+            setattr(self._columns, name, address(arrays[name]))  # they never move
+        self._where = addressof(self._columns)
+
+    def look(self, block: Block, refs: Refs, now: float) -> Ordinary | None:
+        """The flight of a block whose values are the package's, with references to its rows' sessions (0: unknown)."""
+        lane, rows = self._lane, len(refs)
+        found = np.empty((len(_FOUND), rows), np.int64)
+        start, stride = address(found), 8 * rows
+        described = _Rows(
+            rows,
+            address(refs),
+            address(block.step),
+            address(block.time),
+            address(block.values),
+            address(block.deadline),
+            address(block.reset),
+            *range(start, start + len(_FOUND) * stride, stride),
+        )
+        slab = lane.slab
+        where = addressof(described)
+        if not self._native.tidegate_look(self._where, where, slab.slots.grown, lane.queue.turn, now):
+            return None
+        lane.queue.pass_by()
+        slots, _, seen, _, time_after, _, _ = found
+        identity = slab.host["identity"][slots] if "identity" in slab.host else np.zeros(rows, np.int32)
+        batch = StepBatch(slots, block.values, np.zeros(rows, np.bool_), seen, time_after, identity, under_way=True)
+        return Ordinary(lane, block, refs, batch, self, found, described)
+
+    def commit(self, described: Structure, values: NDArray[np.float64], now: float) -> None:
+        """Writes what the sessions remember; `values` float64 [rows, outputs] are the replies."""
+        self._native.tidegate_commit(self._where, addressof(described), address(values), now)
+
+
+@dataclass
+class Ordinary:
+    """A flight, as `flight.Flight` is one. `found` holds what `look` found, one row a column; `described` the addresses
+    of all columns."""
+
+    lane: Lane
+    rows: Block
+    refs: Refs
+    batch: StepBatch
+    looker: Looker
+    found: NDArray[np.int64]
+    described: Structure
+    result: StepResult | None = None
+
+    @property
+    def expected_seconds(self) -> float:
+        """What the step will probably take."""
+        return self.lane.stepper.expected_seconds(len(self.batch))
+
+    def run(self) -> None:
+        """The step. Changes the slab and nothing else of the engine."""
+        try:
+            self.result = self.lane.stepper.launch(self.batch, self.lane.slab.device).collect()
+        except Exception:  # an allocation that fails, a device that is lost: these rows fail, the server goes on
+            log.exception("the step of %d rows of %s failed", len(self.batch), self.lane.model)
+
+    def conclude(self, now: float) -> Replies:
+        """Writes what the sessions remember; returns the answers."""
+        result = self.result
+        if result is None or not result.finite.all():
+            return conclude(self._general(), now)
+        self.looker.commit(self.described, result.values, now)
+        rows = len(self.batch)
+        blank = np.zeros(rows, np.int64)
+        flags = np.zeros(rows, np.uint8)
+        _, step_after, _, seen_after, _, valid_time, _ = self.found
+        return Replies(
+            request=self.rows.request,
+            row=self.rows.row,
+            outcome=flags,
+            values=result.values,
+            step=step_after,
+            expected=blank,
+            steps_seen=seen_after,
+            flags=flags,
+            imputed=np.zeros((rows, self.lane.slab.host["reply_imputed"].shape[1]), np.uint8),
+            gap=blank.astype(np.uint16),
+            valid_time=valid_time,
+            head=self.lane.package.manifest.head,
+            plainly=True,
+            messages=self.rows.messages,
+            singles=None if self.rows.sequence is None else Singles(self.rows.ids, self.rows.sequence),
+        )
+
+    def _general(self) -> Flight:
+        """The same as any other flight, for what can still go wrong."""
+        block, batch, found = self.rows, self.batch, self.found
+        rows, features = block.values.shape
+        nothing, no = np.zeros(rows, np.int64), np.zeros(rows, np.bool_)
+        queued = Queued(
+            ref=self.refs,
+            request=block.request,
+            row=block.row,
+            step=block.step,
+            time=block.time,
+            reset=no,
+            created=no,
+            refused=np.zeros(rows, np.uint8),
+            deadline=block.deadline,
+            arrived=block.arrived,
+            values=block.values,
+            strict=no,
+        )
+        blank = np.zeros((rows, features), np.bool_)
+        targets = np.zeros((rows, len(self.lane.imputation.feedback.targets)), np.bool_)
+        return Flight(
+            lane=self.lane,
+            rows=queued,
+            slots=batch.slots,
+            verdicts=Verdicts(np.zeros(rows, np.uint8), nothing, found[1], found[1].copy()),
+            digest=found[6].view(np.uint64),
+            advancing=np.arange(rows),
+            imputed=Imputed(block.values, blank, blank.astype(np.uint16), targets),
+            batch=batch,
+            gap=None,
+            result=self.result,
+        )

@@ -1,0 +1,319 @@
+/* Protocol Buffers by hand, for the two messages that there are most of: an observation in, a prediction out; and a
+   batch's columns, which lie in its bytes as they are wanted.
+
+   What is not plain (a config, an unknown field, a field twice, bytes that may be no message) is left to the library,
+   whose word counts. See protos/tidegate/v1/prediction.proto and types.proto for the numbers of fields. */
+
+#include "native.h"
+
+#define NO_TIME INT64_MIN
+#define SECOND 1000000000LL
+#define STEP_MAX (1ULL << 62) /* as in wire/codec.py */
+#define ID_BYTES_MAX 256
+#define VARINT 0
+#define BYTES 2
+#define TAG(field, kind) ((field) << 3 | (kind))
+
+typedef struct {
+    const uint8_t *at, *end;
+} Reader;
+
+static inline int read_varint(Reader *reader, uint64_t *value)
+{
+    uint64_t result = 0;
+    for (int shift = 0; shift < 64 && reader->at < reader->end; shift += 7) {
+        uint8_t byte = *reader->at++;
+        if (shift == 63 && byte > 1)
+            return 0;
+        result |= (uint64_t)(byte & 0x7f) << shift;
+        if (byte < 0x80) {
+            *value = result;
+            return 1;
+        }
+    }
+    return 0;
+}
+
+static inline int read_bytes(Reader *reader, Reader *content)
+{
+    uint64_t length;
+    if (!read_varint(reader, &length) || length > (uint64_t)(reader->end - reader->at))
+        return 0;
+    content->at = reader->at;
+    content->end = reader->at += length;
+    return 1;
+}
+
+static inline int once(uint32_t *seen, uint64_t tag)
+{
+    uint64_t field = tag >> 3;
+    if (field >= 32 || *seen >> field & 1)
+        return 0;
+    *seen |= 1u << field;
+    return 1;
+}
+
+/* A google.protobuf.Timestamp as ns since 1970; 0 where they do not fit. */
+static int read_time(Reader reader, int64_t *time)
+{
+    uint64_t tag, seconds = 0, nanos = 0;
+    uint32_t seen = 0;
+    while (reader.at < reader.end) {
+        if (!read_varint(&reader, &tag) || !once(&seen, tag))
+            return 0;
+        if (!(tag == TAG(1, VARINT) ? read_varint(&reader, &seconds) : tag == TAG(2, VARINT) && read_varint(&reader, &nanos)))
+            return 0;
+    }
+    int64_t whole = (int64_t)seconds;
+    if (whole > INT64_MAX / SECOND - 1 || whole < INT64_MIN / SECOND + 1 || nanos >= SECOND)
+        return 0;
+    *time = whole * SECOND + (int64_t)nanos;
+    return 1;
+}
+
+/* Single observations that wait, as columns with room for more; in Python: engine/inbox.py, `_Singles`. */
+typedef struct {
+    int64_t width; /* values a row */
+    int64_t *request, *sequence, *step, *time;
+    double *values, *deadline, *arrived;
+    uint8_t *reset;
+} Singles;
+
+static int read_observation(Reader reader, const Singles *singles, int64_t row, Reader *id)
+{
+    uint64_t tag, step = 0, reset = 0;
+    uint32_t seen = 0;
+    Reader content;
+    int64_t time = NO_TIME;
+    while (reader.at < reader.end) {
+        if (!read_varint(&reader, &tag) || !once(&seen, tag))
+            return 0;
+        if (tag == TAG(2, VARINT) ? !read_varint(&reader, &step) || step > STEP_MAX
+            : tag == TAG(6, VARINT) ? !read_varint(&reader, &reset)
+                                    : (tag & 7) != BYTES || !read_bytes(&reader, &content))
+            return 0;
+        if (tag == TAG(1, BYTES))
+            *id = content;
+        else if (tag == TAG(3, BYTES)) {
+            if (!read_time(content, &time))
+                return 0;
+        } else if (tag == TAG(4, BYTES)) {
+            if (content.end - content.at != singles->width * (int64_t)sizeof(double))
+                return 0;
+            memcpy(singles->values + row * singles->width, content.at, (size_t)(content.end - content.at));
+        } else if (tag != TAG(2, VARINT) && tag != TAG(6, VARINT))
+            return 0;
+    }
+    if (!(seen & 1u << 1) || !(seen & 1u << 4) || id->end - id->at > ID_BYTES_MAX)
+        return 0;
+    for (const uint8_t *byte = id->at; byte < id->end; byte++)
+        if (*byte >= 0x80) /* may be no UTF-8 */
+            return 0;
+    singles->step[row] = (int64_t)step;
+    singles->time[row] = time;
+    singles->reset[row] = reset != 0;
+    return 1;
+}
+
+/* Puts a StreamPredictRequest that is a plain observation into row `row`. Returns its sequence, and where its session
+   id lies in `id` (start, end); -1 where the message is something else, and then the row is as if never written. */
+int64_t tidegate_observation(const uint8_t *message, int64_t length, const Singles *singles, int64_t row,
+                             int64_t request, double now, int64_t *id)
+{
+    Reader reader = {message, message + length}, content, name = {message, message};
+    uint64_t tag, sequence = 0;
+    uint32_t seen = 0;
+    while (reader.at < reader.end) {
+        if (!read_varint(&reader, &tag) || !once(&seen, tag))
+            return -1;
+        if (tag == TAG(2, VARINT)) {
+            if (!read_varint(&reader, &sequence) || sequence > INT64_MAX)
+                return -1;
+        } else if (tag != TAG(3, BYTES) || !read_bytes(&reader, &content) ||
+                   !read_observation(content, singles, row, &name))
+            return -1;
+    }
+    if (!(seen & 1u << 3))
+        return -1;
+    singles->request[row] = request;
+    singles->sequence[row] = (int64_t)sequence;
+    singles->deadline[row] = INFINITY;
+    singles->arrived[row] = now;
+    id[0] = name.at - message;
+    id[1] = name.end - message;
+    return (int64_t)sequence;
+}
+
+/* Where the columns of a batch lie in its message: start and end of each field by its number, 0 and 0 where it is not
+   there; numbers: sequence, rows, dtype. Returns 1 if the message is a batch by alias alone, without future covariates. */
+int64_t tidegate_batch(const uint8_t *message, int64_t length, int64_t *numbers, int64_t *places)
+{
+    Reader reader = {message, message + length}, batch = {NULL, NULL}, content;
+    uint64_t tag, sequence = 0, rows = 0, dtype = 0;
+    uint32_t seen = 0;
+    while (reader.at < reader.end) {
+        if (!read_varint(&reader, &tag) || !once(&seen, tag))
+            return 0;
+        if (!(tag == TAG(2, VARINT) ? read_varint(&reader, &sequence) && sequence <= INT64_MAX
+                                    : tag == TAG(4, BYTES) && read_bytes(&reader, &batch)))
+            return 0;
+    }
+    if (batch.at == NULL)
+        return 0;
+    seen = 0;
+    while (batch.at < batch.end) {
+        if (!read_varint(&batch, &tag) || !once(&seen, tag))
+            return 0;
+        uint64_t field = tag >> 3;
+        if (tag == TAG(1, VARINT) || tag == TAG(6, VARINT)) {
+            if (!read_varint(&batch, field == 1 ? &rows : &dtype) || rows > INT32_MAX || dtype > 2)
+                return 0;
+        } else if ((tag & 7) != BYTES || field < 3 || field == 6 || field == 8 || field > 9 ||
+                   !read_bytes(&batch, &content))
+            return 0;
+        else {
+            places[2 * field] = content.at - message;
+            places[2 * field + 1] = content.end - message;
+        }
+    }
+    numbers[0] = (int64_t)sequence;
+    numbers[1] = (int64_t)rows;
+    numbers[2] = (int64_t)dtype;
+    return (seen & 1u << 3) != 0;
+}
+
+/* A batch's columns, [rows] each, values [rows, width]; in Python: wire/plain.py. */
+typedef struct {
+    int64_t rows, width, dtype, aliases_max, request;
+    double now;
+    int64_t *step, *time, *aliases, *requests;
+    double *deadline, *arrived, *values;
+    int32_t *row;
+    uint8_t *reset;
+} Batch;
+
+/* Fills them from where `tidegate_batch` found them; returns 0 where one has another length or holds what it may not,
+   and then they hold nothing that counts. */
+int64_t tidegate_columns(const uint8_t *message, const int64_t *places, const Batch *batch)
+{
+    int64_t rows = batch->rows, values = rows * batch->width;
+    int64_t steps = places[9] - places[8], times = places[11] - places[10], resets = places[19] - places[18];
+    int64_t size = batch->dtype == 2 ? sizeof(double) : sizeof(float);
+    if ((steps && steps != 8 * rows) || (times && times != 8 * rows) || (resets && resets != rows) ||
+        places[15] - places[14] != values * size)
+        return 0;
+    Reader reader = {message + places[6], message + places[7]};
+    for (int64_t n = 0; n < rows; n++) {
+        uint64_t alias;
+        if (!read_varint(&reader, &alias) || alias >= (uint64_t)batch->aliases_max)
+            return 0;
+        batch->aliases[n] = (int64_t)alias;
+        batch->requests[n] = batch->request;
+        batch->row[n] = (int32_t)n;
+        batch->deadline[n] = INFINITY;
+        batch->arrived[n] = batch->now;
+        batch->time[n] = NO_TIME;
+        batch->step[n] = 0;
+        batch->reset[n] = resets ? message[places[18] + n] != 0 : 0;
+    }
+    if (reader.at != reader.end)
+        return 0;
+    if (times)
+        memcpy(batch->time, message + places[10], (size_t)times);
+    for (int64_t n = 0; steps && n < rows; n++) {
+        uint64_t step;
+        memcpy(&step, message + places[8] + 8 * n, sizeof step);
+        if (step > STEP_MAX)
+            return 0;
+        batch->step[n] = (int64_t)step;
+    }
+    if (size == sizeof(double))
+        memcpy(batch->values, message + places[14], (size_t)(values * size));
+    for (int64_t n = 0; size == sizeof(float) && n < values; n++) {
+        float value;
+        memcpy(&value, message + places[14] + 4 * n, sizeof value);
+        batch->values[n] = (double)value;
+    }
+    return 1;
+}
+
+static inline int varint_bytes(uint64_t value)
+{
+    int bytes = 1;
+    while (value >>= 7)
+        bytes++;
+    return bytes;
+}
+
+static inline uint8_t *put_varint(uint8_t *at, uint64_t value)
+{
+    for (; value >= 0x80; value >>= 7)
+        *at++ = (uint8_t)(value | 0x80);
+    *at++ = (uint8_t)value;
+    return at;
+}
+
+static inline uint8_t *put_number(uint8_t *at, int field, uint64_t value)
+{
+    *at++ = (uint8_t)TAG(field, VARINT);
+    return put_varint(at, value);
+}
+
+static inline uint8_t *put_start(uint8_t *at, int field, uint64_t length)
+{
+    *at++ = (uint8_t)TAG(field, BYTES);
+    return put_varint(at, length);
+}
+
+/* Answers to single observations, of which there is nothing more to say. [rows] each; ids lie one after the other. */
+typedef struct {
+    int64_t rows, targets, values_stride, target_stride; /* values[n * values_stride + j * target_stride] */
+    const uint8_t *ids;
+    const int64_t *id_bytes, *sequence, *step, *steps_seen, *valid_time;
+    const double *values;
+} Answers;
+
+/* StreamPredictResponses after each other; ends[n] is where the nth ends. At most 96 + id + 4 x targets bytes each. */
+void tidegate_predictions(const Answers *answers, uint8_t *into, int64_t *ends)
+{
+    const uint8_t *id = answers->ids;
+    uint8_t *at = into;
+    uint64_t values_bytes = (uint64_t)answers->targets * sizeof(float);
+    for (int64_t n = 0; n < answers->rows; n++) {
+        uint64_t id_bytes = (uint64_t)answers->id_bytes[n], step = (uint64_t)answers->step[n];
+        uint64_t steps_seen = (uint64_t)answers->steps_seen[n], sequence = (uint64_t)answers->sequence[n];
+        int64_t time = answers->valid_time[n], seconds = time / SECOND, nanos = time % SECOND;
+        if (nanos < 0) {
+            seconds--;
+            nanos += SECOND;
+        }
+        uint64_t time_bytes = (seconds ? 1 + (uint64_t)varint_bytes((uint64_t)seconds) : 0) +
+                              (nanos ? 1 + (uint64_t)varint_bytes((uint64_t)nanos) : 0);
+        uint64_t length = 1 + (uint64_t)varint_bytes(id_bytes) + id_bytes + 1 + (uint64_t)varint_bytes(step) + 1 +
+                          (uint64_t)varint_bytes(values_bytes) + values_bytes + 1 + (uint64_t)varint_bytes(steps_seen);
+        if (time != NO_TIME)
+            length += 1 + (uint64_t)varint_bytes(time_bytes) + time_bytes;
+        if (sequence)
+            at = put_number(at, 1, sequence);
+        at = put_start(at, 2, length);
+        at = put_start(at, 1, id_bytes);
+        memcpy(at, id, id_bytes);
+        at += id_bytes;
+        id += id_bytes;
+        at = put_number(at, 2, step);
+        at = put_start(at, 3, values_bytes);
+        for (int64_t j = 0; j < answers->targets; j++, at += sizeof(float)) {
+            float value = (float)answers->values[n * answers->values_stride + j * answers->target_stride];
+            memcpy(at, &value, sizeof(float));
+        }
+        if (time != NO_TIME) {
+            at = put_start(at, 4, time_bytes);
+            if (seconds)
+                at = put_number(at, 1, (uint64_t)seconds);
+            if (nanos)
+                at = put_number(at, 2, (uint64_t)nanos);
+        }
+        at = put_number(at, 5, steps_seen);
+        ends[n] = at - into;
+    }
+}

@@ -1,0 +1,151 @@
+"""The messages that there are most of, by the C parts (native/wire.c): plain observations, batches by alias, and plain
+predictions. Each function says when a message is not plain; the Protocol Buffers library then has the word.
+"""
+
+from __future__ import annotations
+
+from ctypes import CDLL, Structure, addressof, c_double, c_int64, c_void_p
+from typing import NamedTuple
+
+import numpy as np
+
+from tidegate.engine.inbox import Block, Scope, Singles
+from tidegate.engine.replies import Replies
+from tidegate.model.manifest import FEATURES_MAX
+from tidegate.native import address
+
+_SINGLES = ("request", "sequence", "step", "time", "values", "deadline", "arrived", "reset")
+_ANSWERS = ("id_bytes", "sequence", "step", "steps_seen", "valid_time", "values")
+_ANSWER_BYTES_MAX = 96  # of an answer, but for the id and the values
+_VALUES = 7  # a field of ObservationBatch
+_ITEM_BYTES = (4, 4, 8)  # by DType
+_INTEGERS, _FLOATS = ("step", "time", "aliases", "request"), ("deadline", "arrived")
+
+
+class _Singles(Structure):
+    """See wire.c."""
+
+    _fields_ = (("width", c_int64), *((name, c_void_p) for name in _SINGLES))
+
+
+class _Batch(Structure):
+    """See wire.c."""
+
+    _fields_ = (
+        *((name, c_int64) for name in ("rows", "width", "dtype", "aliases_max", "request")),
+        ("now", c_double),
+        *((name, c_void_p) for name in ("step", "time", "aliases", "requests", *_FLOATS, "values", "row", "reset")),
+    )
+
+
+class _Answers(Structure):
+    """See wire.c."""
+
+    _fields_ = (
+        *((name, c_int64) for name in ("rows", "targets", "values_stride", "target_stride")),
+        ("ids", c_void_p),
+        *((name, c_void_p) for name in _ANSWERS),
+    )
+
+
+class BatchLimits(NamedTuple):
+    """Rows of a batch, and what its aliases must be below."""
+
+    rows: int
+    aliases: int
+
+
+class PlainBatch(NamedTuple):
+    """A batch's number on its stream, and its rows."""
+
+    sequence: int
+    block: Block
+
+
+class Plain:
+    """The codec of plain messages. For one thread."""
+
+    def __init__(self, native: CDLL) -> None:
+        self._native = native
+        self._name = (c_int64 * 2)()
+        self._name_at = addressof(self._name)
+
+    def observation(self, message: bytes, singles: Singles, request: int, now: float) -> tuple[int, bytes] | None:
+        """Puts a plain observation where the next one goes; returns its sequence and its session's id. None: it is no
+        plain one, or has another number of values."""
+        row = singles.room()
+        described = singles.described
+        if described is None:
+            columns = (address(getattr(singles, name)) for name in _SINGLES)
+            described = singles.described = _Singles(singles.shape[0], *columns)
+        sequence: int = self._native.tidegate_observation(
+            message, len(message), addressof(described), row, request, now, self._name_at
+        )
+        if sequence < 0:
+            return None
+        start, end = self._name
+        session_id = message[start:end]
+        singles.took(session_id)
+        return sequence, session_id
+
+    def batch(self, message: bytes, scope: Scope, limits: BatchLimits, request: int, now: float) -> PlainBatch | None:
+        """A batch by alias as a block, without its table; None for another message, or one that is not right."""
+        numbers, places = np.empty(3, np.int64), np.zeros(20, np.int64)
+        at = address(places)
+        if not self._native.tidegate_batch(message, len(message), address(numbers), at):
+            return None
+        sequence, rows, dtype = numbers.tolist()
+        start, end = places[2 * _VALUES : 2 * _VALUES + 2].tolist()
+        width = (end - start) // (rows * _ITEM_BYTES[dtype]) if rows else 0
+        if not 0 < rows <= limits.rows or not 0 < width <= FEATURES_MAX:
+            return None
+        integers, floats = np.empty((len(_INTEGERS), rows), np.int64), np.empty((len(_FLOATS), rows))
+        values, row, reset = np.empty((rows, width)), np.empty(rows, np.int32), np.empty(rows, np.bool_)
+        lie, bytes_each = address(integers), 8 * rows
+        floating = address(floats)
+        described = _Batch(
+            *(rows, width, dtype, limits.aliases, request, now),
+            *range(lie, lie + len(_INTEGERS) * bytes_each, bytes_each),
+            *range(floating, floating + len(_FLOATS) * bytes_each, bytes_each),
+            *(address(values), address(row), address(reset)),
+        )
+        if not self._native.tidegate_columns(message, at, addressof(described)):
+            return None
+        step, time, aliases, requests = integers
+        deadline, arrived = floats
+        block = Block(
+            scope=scope,
+            request=requests,
+            row=row,
+            ids=(),
+            step=step,
+            time=time,
+            values=values,
+            reset=reset,
+            deadline=deadline,
+            arrived=arrived,
+            aliases=aliases,
+            messages=(rows,),
+        )
+        return PlainBatch(sequence, block)
+
+    def predictions(self, replies: Replies) -> list[bytes]:
+        """Each row's whole answer, without intervals. Only of replies that are `plainly` predictions, to singles."""
+        assert replies.singles is not None
+        ids, sequence = replies.singles
+        points, joined = replies.points, b"".join(ids)
+        rows, targets = points.shape
+        lengths = np.fromiter(map(len, ids), np.int64, rows)
+        columns = (lengths, sequence, replies.step, replies.steps_seen, replies.valid_time, points)
+        strides = (stride // 8 for stride in points.strides)
+        room = bytearray(len(joined) + rows * (_ANSWER_BYTES_MAX + 4 * targets))
+        ends = np.empty(rows, np.int64)
+        name = np.frombuffer(joined, np.uint8)
+        described = _Answers(rows, targets, *strides, address(name), *map(address, columns))
+        into = np.frombuffer(room, np.uint8)
+        self._native.tidegate_predictions(addressof(described), address(into), address(ends))
+        start, answers, written = 0, [], bytes(into[: ends[-1]])
+        for end in ends.tolist():
+            answers.append(written[start:end])
+            start = end
+        return answers
