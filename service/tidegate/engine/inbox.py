@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from ctypes import Structure
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -128,8 +127,10 @@ class Singles:
     def __init__(self, scope: Scope, shape: tuple[int, int], capacity: int) -> None:
         self.scope, self.shape = scope, shape  # of how many values and future covariates
         self.rows, self.capacity = 0, 0
+        self.sealed = False  # the engine has it; nothing more may be added
         self.ids: list[bytes] = []
-        self.described: Structure | None = None  # of the columns as they lie now, for who writes rows by address
+        self.description: object = None  # of the columns as they lie now, for who writes rows by address
+        self.described = 0  # its address
         self._grow(capacity)
 
     def room(self) -> int:
@@ -172,7 +173,7 @@ class Singles:
                 getattr(self, name)[: self.rows] = getattr(before, name)
             if before.future is not None:
                 self.future[: self.rows] = before.future
-        self.capacity, self.described = capacity, None
+        self.capacity, self.described = capacity, 0
 
 
 class Inbox:
@@ -222,6 +223,7 @@ class Inbox:
         singles = self._singles.get(scope)
         if singles is not None and singles.shape != shape:
             self._seal()
+            singles.sealed = True  # also one that nothing was put into
             singles = None
         if singles is None:
             singles = self._singles[scope] = Singles(scope, shape, self._expected)
@@ -272,9 +274,9 @@ class Inbox:
         self.rows -= rows
 
     def _seal(self) -> None:
-        for singles in self._singles.values():
-            if not singles.rows:
-                continue
-            self._blocks.append(singles.block())
-            self._expected = max(SINGLES_MIN, singles.rows + singles.rows // 4)
-        self._singles.clear()
+        for scope, singles in [*self._singles.items()]:
+            if singles.rows:
+                self._blocks.append(singles.block())
+                self._expected = max(SINGLES_MIN, singles.rows + singles.rows // 4)
+                singles.sealed = True
+                del self._singles[scope]

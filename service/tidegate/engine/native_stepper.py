@@ -56,12 +56,19 @@ class NativeStepper(TorchStepper):
         try:
             if isinstance(work, _Rows):
                 now.raw = work.raw + 8 * self._cell.width * start
-                outputs = self._cell(space, count, rows.stop - start)
-                self._native.tidegate_finish(space.where, count, outputs.data_ptr(), outputs.shape[1])
+                self._straight(count, rows.stop - start, space)
             else:
                 self._derived(work.work, rows, count, memory, space)
         finally:
             self._spaces.append(space)
+
+    def _straight(self, count: int, padded: int, space: Workspace) -> None:
+        """Inputs and outputs in C too."""
+        if self._cell.head is not None:
+            self._native.tidegate_step(space.where, count)
+            return
+        outputs = self._cell(space, count, padded)
+        self._native.tidegate_finish(space.where, count, outputs.data_ptr(), outputs.shape[1])
 
     def _derived(self, work: Work, rows: slice, count: int, memory: Memory, space: Workspace) -> None:
         """Inputs and outputs by torch."""

@@ -67,15 +67,15 @@ class _Affine:
 
     def __init__(self, weight: Tensor, bias: Tensor, device: torch.device, padded: float = 0.0) -> None:
         padding = (0, -len(bias) % WIDTH)
-        self._weight = torch.nn.functional.pad(weight.T, padding).to(device, torch.float32).contiguous()
-        self._bias = torch.nn.functional.pad(bias, padding, value=padded).to(device, torch.float32)
+        self.weight = torch.nn.functional.pad(weight.T, padding).to(device, torch.float32).contiguous()
+        self.bias = torch.nn.functional.pad(bias, padding, value=padded).to(device, torch.float32)
 
     def __call__(self, x: Tensor) -> Tensor:
-        return torch.addmm(self._bias, x, self._weight)
+        return torch.addmm(self.bias, x, self.weight)
 
     def add_to(self, product: Tensor, x: Tensor) -> Tensor:
         """product += weight x, without the bias."""
-        return product.addmm_(x, self._weight)
+        return product.addmm_(x, self.weight)
 
 
 class Head:
@@ -91,6 +91,11 @@ class Head:
         *hidden, last = head_prefixes(manifest)
         self._hidden = [self._affine(package, prefix, device, -2.0 if self._tanh else 1.0) for prefix in hidden]
         self._last = self._affine(package, last, device, padded=-torch.inf if self._softmax else 0.0)
+
+    @property
+    def linear(self) -> tuple[Tensor, Tensor] | None:
+        """Weight [hidden size, columns] and bias [columns], padded, where that is all there is."""
+        return None if self._hidden or self._softmax else (self._last.weight, self._last.bias)
 
     def __call__(self, h: Tensor) -> Tensor:
         """h [M, hidden size] to outputs [M, columns], padded."""

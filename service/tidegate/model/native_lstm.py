@@ -1,8 +1,10 @@
-"""The LSTM cell on CPU, fast: a layer's product is torch's, what lies between products is one pass in C.
+"""The LSTM cell on CPU, fast: in C, but for the matrix products of large models, which are torch's.
 
 The same equations as `cells.py`, in other roundings. A layer takes one product, of [x | h] and [W; U], because the C
-parts lay the two beside each other while they gather h; c is read from the slab and never gathered.
-Bit identity: products as in `cells.py` (whole tiles, columns in multiples of 16); the C parts work row by row.
+parts lay the two beside each other while they gather h; c is read from the slab and never gathered. A small model's
+weights stay in the cache, so that its rows go through all of it a few at a time: torch is not called at all.
+Bit identity: products as in `cells.py` (whole tiles, columns in multiples of 16) or as in native/product.h; the other C
+parts work row by row.
 """
 
 from __future__ import annotations
@@ -18,17 +20,19 @@ from tidegate.model.package import Package
 from tidegate.native import Pass
 
 CELLS = ("lstm", "lstm_peephole")
+SMALL_BYTES_MAX = 512 * 1024  # of weights: about what a core's own cache holds
 
 
 @dataclass
 class _Layer:
-    """weight [width + hidden, columns], bias [columns], peephole [3 x hidden] or None: float32, gates i, f, g, o."""
+    """weight [width + hidden, columns], bias [columns], peephole [3 x hidden] or None: float32, gates i, f, g, o; and
+    the weight as native/product.h wants it."""
 
     weight: Tensor
     bias: Tensor
     peephole: Tensor | None
-
     width: int
+    panels: Tensor
 
 
 class Workspace:
@@ -40,6 +44,7 @@ class Workspace:
         self.product = torch.zeros(rows, cell.layers[0].weight.shape[1])
         self.after = torch.zeros(rows, cell.part_width)
         self.zeros = torch.zeros(cell.hidden)
+        self.put_out = torch.zeros(rows, 0 if cell.head is None else cell.head[0].shape[1])
         self.described = self._describe(cell)
         self.where = addressof(self.described)
         last = cell.part_width - 2 * cell.hidden
@@ -71,7 +76,12 @@ class Workspace:
         for number, (layer, x) in enumerate(zip(cell.layers, self.x, strict=True)):
             described.x[number], described.width[number] = x.data_ptr(), layer.width
             described.bias[number] = layer.bias.data_ptr()
+            described.weight[number] = layer.panels.data_ptr()
             described.peephole[number] = None if layer.peephole is None else layer.peephole.data_ptr()
+        if cell.head is not None:
+            weight, bias = cell.head
+            described.head_weight, described.head_bias = cell.head_panels.data_ptr(), bias.data_ptr()
+            described.head_panels, described.put_out = weight.shape[1] // WIDTH, self.put_out.data_ptr()
         return described
 
 
@@ -87,6 +97,9 @@ class NativeLstm:
         self.identity = int(manifest.hidden_activation != "tanh")
         self._native = native
         self._head = Head(package, torch.device("cpu"))
+        self.small = sum(layer.weight.nbytes for layer in self.layers) <= SMALL_BYTES_MAX
+        self.head = self._head.linear if self.small else None  # what the C parts do themselves
+        self.head_panels = torch.empty(0) if self.head is None else _panels(self.head[0])
 
     @property
     def width(self) -> int:
@@ -97,6 +110,9 @@ class NativeLstm:
         """Steps the rows that `space.described` names, `padded` of them in products (whole tiles; what the others hold
         does not matter). Returns outputs [padded, outputs or more] in training units, columns contiguous; new states
         are in `space.after`, and nowhere else."""
+        if self.small:
+            self._native.tidegate_cells(space.where, rows)
+            return space.put_out[:padded] if self.head is not None else self._head(space.views(padded)[2])
         begin, gates, where = self._native.tidegate_begin, self._native.tidegate_gates, space.where
         inputs, product, last = space.views(padded)
         begin(where, rows)
@@ -115,12 +131,19 @@ def _layer(package: Package, number: int) -> _Layer:
     weight = torch.cat([weights["weight_ih"], weights["weight_hh"]], 1).T
     bias = weights["bias_ih"] + weights["bias_hh"]
     padding = (0, -len(bias) % WIDTH)
+    padded = torch.nn.functional.pad(weight, padding).float().contiguous()
     peephole = None
     if package.manifest.cell == "lstm_peephole":
         peephole = torch.cat([weights[f"weight_c{gate}"] for gate in "ifo"]).float()
     return _Layer(
-        torch.nn.functional.pad(weight, padding).float().contiguous(),
+        padded,
         torch.nn.functional.pad(bias, padding).float(),
         peephole,
         weights["weight_ih"].shape[1],
+        _panels(padded),
     )
+
+
+def _panels(weight: Tensor) -> Tensor:
+    """[depth, columns] to [columns / WIDTH, depth, WIDTH]."""
+    return weight.view(len(weight), -1, WIDTH).transpose(0, 1).contiguous()

@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 _SIGNATURES: dict[str, list[Any]] = {  # as the C files declare them
     "tidegate_begin": [c_void_p, c_int64],
     "tidegate_gates": [c_void_p, c_int64, c_int64],
+    "tidegate_cells": [c_void_p, c_int64],
+    "tidegate_step": [c_void_p, c_int64],
     "tidegate_finish": [c_void_p, c_int64, c_void_p, c_int64],
     "tidegate_look": [c_void_p, c_void_p, c_int64, c_int64, c_double],
     "tidegate_commit": [c_void_p, c_void_p, c_void_p, c_double],
@@ -46,6 +48,10 @@ class Pass(ctypes.Structure):
         ("peephole", c_void_p * LAYERS_MAX),
         *((name, c_void_p) for name in ("center", "scale", "unit", "base")),
         ("outputs", c_int64),
+        ("weight", c_void_p * LAYERS_MAX),
+        *((name, c_void_p) for name in ("head_weight", "head_bias")),
+        ("head_panels", c_int64),
+        ("put_out", c_void_p),
         *((name, c_void_p) for name in ("state", "slots", "fresh", "raw", "values", "finite")),
     )
 

@@ -7,9 +7,7 @@
    the build forbids others), so that the compiler may take eight values at a time, or one at the end of a row, and the
    bits are the same; so are they on every processor. */
 
-#include "native.h"
-
-#define ALIKE static inline __attribute__((always_inline))
+#include "product.h"
 
 /* e^x for a gate, relative error below 2e-7: Cody and Waite's reduction, then a polynomial of degree 7 (Cephes' expf).
    x is held within 43 of 0, so that the product of two results is a float; sigmoid(-43) is 2e-19. NaN stays. */
@@ -51,6 +49,11 @@ typedef struct {
     const double *center, *scale;      /* [width]: x = (raw - center) / scale; NULL: x is there already */
     const double *unit, *base;         /* [outputs]: value = output * unit + base; NULL: values are there already */
     int64_t outputs;                   /* values of a session */
+    /* For small models, whose products are made here too: weights in panels (product.h), a layer after each other, and
+       the head's; put_out [rows, PANEL x head_panels] is the head's product. */
+    const float *weight[LAYERS_MAX], *head_weight, *head_bias;
+    int64_t head_panels;
+    float *put_out;
     /* -- */
     float *state;
     const int64_t *slots;
@@ -68,19 +71,20 @@ ALIKE const float *state_of(const Pass *pass, int64_t m)
 
 ALIKE int is_fresh(const Pass *pass, int64_t m) { return pass->fresh != NULL && pass->fresh[m / pass->channels]; }
 
-/* x of the first layer, scaled in double, then rounded; and h beside x in every layer. */
-void tidegate_begin(const Pass *pass, int64_t rows)
+/* x of the first layer, scaled in double, then rounded; and h beside x in every layer: rows [low, high). */
+static void begin(const Pass *pass, int64_t low, int64_t high)
 {
     int64_t hidden = pass->hidden, width = pass->width[0];
-    for (int64_t m = 0; pass->center != NULL && m < rows; m++) {
+    for (int64_t m = low; pass->center != NULL && m < high; m++) {
         const double *raw = pass->raw + m * width;
         float *x = pass->x[0] + m * (width + hidden);
         for (int64_t j = 0; j < width; j++)
             x[j] = (float)((raw[j] - pass->center[j]) / pass->scale[j]);
     }
     for (int64_t layer = 0; layer < pass->layers; layer++) {
-        float *into = pass->x[layer] + pass->width[layer];
-        for (int64_t m = 0; m < rows; m++, into += pass->width[layer] + hidden) {
+        int64_t stride = pass->width[layer] + hidden;
+        float *into = pass->x[layer] + low * stride + pass->width[layer];
+        for (int64_t m = low; m < high; m++, into += stride) {
             const float *h = is_fresh(pass, m) ? pass->zeros : state_of(pass, m) + 2 * layer * hidden;
             memcpy(into, h, (size_t)hidden * sizeof(float));
         }
@@ -111,13 +115,14 @@ ALIKE void cell(int64_t hidden, const float *restrict p, const float *restrict b
 }
 
 /* i, f, o = sigmoid(product + bias); g = tanh; c' = f c + i g; h' = o tanh(c') (identity: h' = o c'). With peepholes, i
-   and f see p c and o sees p c'. The new states go to `after`, h' to the next layer's x too. */
-void tidegate_gates(const Pass *pass, int64_t rows, int64_t layer)
+   and f see p c and o sees p c'. The new states go to `after`, h' to the next layer's x too. Rows [low, high), whose
+   products lie from `p` on. */
+static void gates(const Pass *pass, int64_t layer, int64_t low, int64_t high, const float *p)
 {
     int64_t hidden = pass->hidden, offset = (2 * layer + 1) * hidden;
     const float *bias = pass->bias[layer], *peephole = pass->peephole[layer];
-    for (int64_t m = 0; m < rows; m++) {
-        const float *p = pass->product + m * pass->columns, *c = is_fresh(pass, m) ? pass->zeros : state_of(pass, m) + offset;
+    for (int64_t m = low; m < high; m++, p += pass->columns) {
+        const float *c = is_fresh(pass, m) ? pass->zeros : state_of(pass, m) + offset;
         float *new_c = pass->after + m * pass->part_width + offset, *new_h = new_c - hidden;
         if (peephole == NULL && !pass->identity)
             cell(hidden, p, bias, peephole, c, new_c, new_h, 0, 0);
@@ -129,6 +134,38 @@ void tidegate_gates(const Pass *pass, int64_t rows, int64_t layer)
             cell(hidden, p, bias, peephole, c, new_c, new_h, 1, 1);
         if (layer + 1 < pass->layers)
             memcpy(pass->x[layer + 1] + m * 2 * hidden, new_h, (size_t)hidden * sizeof(float));
+    }
+}
+
+/* What comes before the first product that torch makes. */
+void tidegate_begin(const Pass *pass, int64_t rows) { begin(pass, 0, rows); }
+
+/* What comes after the product of a layer that torch made. */
+void tidegate_gates(const Pass *pass, int64_t rows, int64_t layer) { gates(pass, layer, 0, rows, pass->product); }
+
+/* All of it for a small model: CHUNK rows at a time, so that what lies between the passes stays in the nearest cache.
+   Leaves the new states in `after` and, if there is a head here, its outputs in `put_out`. */
+#define CHUNK 24
+void tidegate_cells(const Pass *pass, int64_t rows)
+{
+    int64_t hidden = pass->hidden, stride = pass->head_panels * PANEL;
+    for (int64_t low = 0; low < rows; low += CHUNK) {
+        int64_t high = low + CHUNK < rows ? low + CHUNK : rows;
+        begin(pass, low, high);
+        for (int64_t layer = 0; layer < pass->layers; layer++) {
+            int64_t depth = pass->width[layer] + hidden;
+            product(high - low, pass->x[layer] + low * depth, depth, pass->weight[layer], depth, pass->columns / PANEL,
+                    pass->product, pass->columns);
+            gates(pass, layer, low, high, pass->product);
+        }
+        if (pass->head_weight == NULL)
+            continue;
+        const float *h = pass->after + low * pass->part_width + 2 * (pass->layers - 1) * hidden;
+        float *out = pass->put_out + low * stride;
+        product(high - low, h, pass->part_width, pass->head_weight, hidden, pass->head_panels, out, stride);
+        for (int64_t m = low; m < high; m++, out += stride)
+            for (int64_t j = 0; j < stride; j++)
+                out[j] += pass->head_bias[j];
     }
 }
 
@@ -165,4 +202,11 @@ int64_t tidegate_finish(const Pass *pass, int64_t sessions, const float *outputs
             memcpy(pass->state + pass->slots[n] * pass->row_width, after, (size_t)pass->row_width * sizeof(float));
     }
     return lost;
+}
+
+/* The whole step of a small model with a head here, scaled here: rows are sessions. */
+int64_t tidegate_step(const Pass *pass, int64_t rows)
+{
+    tidegate_cells(pass, rows);
+    return tidegate_finish(pass, rows, pass->put_out, pass->head_panels * PANEL);
 }

@@ -19,7 +19,7 @@ import numpy as np
 from tidegate.checkpoints import Key
 from tidegate.config import Durability, Limits
 from tidegate.engine.commands import CancelStream
-from tidegate.engine.inbox import AliasTable, Block, Scope
+from tidegate.engine.inbox import AliasTable, Block, Scope, Singles
 from tidegate.engine.loop import EngineHost
 from tidegate.engine.replies import STREAM_SHIFT, Replies
 from tidegate.engine.sessions import SESSION_ID_BYTES_MAX
@@ -38,7 +38,7 @@ MESSAGE_MASK = (1 << STREAM_SHIFT) - 1
 ALIASES_FREE, ALIAS_SPREAD = 4096, 16  # an alias is below ALIASES_FREE + ALIAS_SPREAD x aliases bound
 
 
-@dataclass
+@dataclass(slots=True)
 class Waiting:
     """A message that waits: for its rows, then for its turn. `batch` is None for a single observation."""
 
@@ -67,6 +67,7 @@ class Call:
         self._waiting: dict[int, Waiting] = {}
         self._next = 0
         self._width = 0  # values of the last single observation; 0 where the last message was none
+        self._singles: Singles | None = None  # where the last one went
         self._aliases = AliasTable()
         self._bound = 0  # aliases bound so far
         self._told_of = False  # wants to know how far it is durable
@@ -121,13 +122,14 @@ class Call:
             return False
         if not self._width:
             return self._take_plain_batch(message)
-        inbox, message_number = front.host.engine.inbox, (self._next + 1) & MESSAGE_MASK
-        singles = inbox.singles(scope, (self._width, 0))
-        request = self.number << STREAM_SHIFT | message_number
+        singles = self._singles
+        if singles is None or singles.sealed or singles.shape != (self._width, 0):
+            singles = self._singles = front.host.engine.inbox.singles(scope, (self._width, 0))
+        request = self.number << STREAM_SHIFT | (self._next + 1) & MESSAGE_MASK
         taken = front.plain.observation(message, singles, request, time.monotonic())
         if taken is None:
             return False
-        inbox.rows += 1
+        front.host.engine.inbox.rows += 1
         self._expect(Waiting(taken[0], 1, taken[1]))
         front.host.wake()
         return True

@@ -66,7 +66,7 @@ class Plain:
     """The codec of plain messages. For one thread."""
 
     def __init__(self, native: CDLL) -> None:
-        self._native = native
+        self._native, self._observation = native, native.tidegate_observation
         self._name = (c_int64 * 2)()
         self._name_at = addressof(self._name)
 
@@ -74,17 +74,11 @@ class Plain:
         """Puts a plain observation where the next one goes; returns its sequence and its session's id. None: it is no
         plain one, or has another number of values."""
         row = singles.room()
-        described = singles.described
-        if described is None:
-            columns = (address(getattr(singles, name)) for name in _SINGLES)
-            described = singles.described = _Singles(singles.shape[0], *columns)
-        sequence: int = self._native.tidegate_observation(
-            message, len(message), addressof(described), row, request, now, self._name_at
-        )
+        described = singles.described or _describe(singles)
+        sequence: int = self._observation(message, len(message), described, row, request, now, self._name_at)
         if sequence < 0:
             return None
-        start, end = self._name
-        session_id = message[start:end]
+        session_id = message[self._name[0] : self._name[1]]
         singles.took(session_id)
         return sequence, session_id
 
@@ -149,3 +143,11 @@ class Plain:
             answers.append(written[start:end])
             start = end
         return answers
+
+
+def _describe(singles: Singles) -> int:
+    """The address of what tells where the columns lie now, which stays there as long as they do."""
+    columns = (address(getattr(singles, name)) for name in _SINGLES)
+    singles.description = _Singles(singles.shape[0], *columns)
+    singles.described = addressof(singles.description)
+    return singles.described
