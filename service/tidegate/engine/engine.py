@@ -27,6 +27,8 @@ from tidegate.engine.lane import Lane, Queued
 from tidegate.engine.listing import page
 from tidegate.engine.migration import Migration
 from tidegate.engine.ordinary import Ordinary
+from tidegate.engine.quick import ROWS_MAX as QUICK_ROWS_MAX
+from tidegate.engine.quick import Turn
 from tidegate.engine.replies import STREAM_SHIFT, Replies, RowFlag, refusals
 from tidegate.engine.revision import make_flight
 from tidegate.engine.saving import Saving
@@ -49,6 +51,7 @@ class Held(NamedTuple):
     def lose(self, refs: NDArray[np.int64]) -> None:
         """Those sessions are another replica's now, which does not know of the steps that are answered here."""
         lost = np.isin(self.refs, refs) & (self.answers.outcome == Reason.OK)
+        self.answers.plainly = self.answers.plainly and not lost.any()
         self.answers.outcome[lost] = Reason.SESSION_MOVED
         self.answers.values[lost] = np.nan
         self.answers.step[lost] = 0
@@ -129,6 +132,34 @@ class Engine:
                 return sessions.sweep(now) + left
         return None
 
+    def quick(self) -> Turn | None:
+        """Steps, commits and answers what waits, if it is a few ordinary observations: see `quick.py`. Else None, and
+        `prepare` has the rest."""
+        singles = self.inbox.only_singles(QUICK_ROWS_MAX)
+        if singles is None or len(self.forecaster) or any(len(lane.queue) for lane in self.catalog.lanes.values()):
+            return None
+        now = self._clock()
+        try:
+            turn = self.admission.quick(singles, now)
+        except Exception:  # nothing has happened yet: the general way answers each row
+            log.exception("%d rows of %s could not be looked at", singles.rows, singles.scope.model)
+            return None
+        if turn is None:
+            return None
+        metrics, rows, arrived, at = self._metrics, singles.rows, singles.arrived[: singles.rows], singles.at.arrived
+        metrics.queue_wait.observe_since(arrived, now, at)
+        if isinstance(turn, Ordinary):
+            self.inbox.take_singles()
+            self.finish(turn)
+            return None
+        metrics.batch_rows.observe_one(float(rows))
+        metrics.step_seconds.observe_one(turn.seconds)
+        metrics.end_to_end.observe_since(arrived, self._clock(), at)
+        metrics.steps[turn.lane.model, "OK"] += rows
+        singles.clear()
+        self.inbox.done(rows)
+        return turn
+
     def prepare(self) -> Flight | Ordinary | Stretch | None:
         """Admits what is in the inbox and makes up the next batch; work on forecasts when there is none, or when they
         have waited for long; None when there is neither."""
@@ -169,7 +200,7 @@ class Engine:
                 return None
             if flight is not None:
                 self.inbox.take_oldest(len(together))
-                self._metrics.queue_wait.observe_since(flight.rows.arrived, now)
+                self._metrics.queue_wait.observe_since(flight.rows.arrived, now, flight.rows.at.arrived)
                 return flight
         return None
 
@@ -207,7 +238,8 @@ class Engine:
             self._metrics.batch_rows.observe_one(float(len(flight.batch)))
             self._metrics.step_seconds.observe_one(flight.result.seconds)
         self._answer(flight, answers)
-        self._metrics.end_to_end.observe_since(flight.rows.arrived, now)
+        at = flight.rows.at.arrived if isinstance(flight, Ordinary) else 0
+        self._metrics.end_to_end.observe_since(flight.rows.arrived, now, at)
         self.inbox.done(len(flight.rows))
         if flight.lane.retired:
             self.catalog.drop_unused()

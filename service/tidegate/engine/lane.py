@@ -240,10 +240,14 @@ class Lane:
 
     def takes_as_it_is(self, block: Block) -> bool:
         """Whether the block's values are this version's, in its order and units."""
-        if block.future is not None or block.values.shape[1] != len(self.package.manifest.features):
+        return block.future is None and self.takes_plainly(block.scope, block.values.shape[1])
+
+    def takes_plainly(self, scope: Scope, width: int) -> bool:
+        """Whether so many values of the scope are this version's, in its order and units."""
+        if width != len(self.package.manifest.features):
             return False
         try:
-            return self.layout(block.scope).plain
+            return self.layout(scope).plain
         except TidegateError:
             return False
 

@@ -21,6 +21,7 @@ from tidegate.config import Durability, Limits
 from tidegate.engine.commands import CancelStream
 from tidegate.engine.inbox import AliasTable, Block, Scope, Singles
 from tidegate.engine.loop import EngineHost
+from tidegate.engine.quick import Turn
 from tidegate.engine.replies import STREAM_SHIFT, Replies
 from tidegate.engine.sessions import SESSION_ID_BYTES_MAX
 from tidegate.errors import Reason, TidegateError
@@ -353,8 +354,13 @@ class FrontEnd:
             self._scopes.clear()
         return self._scopes.setdefault(scope, scope)
 
-    def deliver(self, replies: Replies) -> None:
+    def deliver(self, replies: Replies | Turn) -> None:
         """Hands each message's rows to its call."""
+        if isinstance(replies, Turn):
+            if self.plain is not None:
+                self._deliver_singles(replies, self.plain)
+                return
+            replies = replies.replies()
         if replies.plainly and replies.singles is not None and self.plain is not None:
             self._deliver_singles(replies, self.plain)
             return
@@ -368,12 +374,13 @@ class FrontEnd:
             if call is not None:
                 self._answer(call, replies, start, stop)
 
-    def _deliver_singles(self, replies: Replies, plain: Plain) -> None:
+    def _deliver_singles(self, replies: Replies | Turn, plain: Plain) -> None:
         answers = zip(replies.request.tolist(), plain.predictions(replies), strict=True)
         for row, (request, answer) in enumerate(answers):
             call = self._calls.get(request >> STREAM_SHIFT)
             if call is not None and not call.answer_plainly(request & MESSAGE_MASK, answer):
-                self._answer(call, replies, row, row + 1)
+                full = replies.replies() if isinstance(replies, Turn) else replies
+                self._answer(call, full, row, row + 1)
 
     def _deliver_whole(self, replies: Replies) -> None:
         start = 0
