@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
 import tempfile
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -117,7 +118,11 @@ def run_all(names: list[str], settings: Settings) -> Outcome:
         except PeerMissingError as why:
             outcome.skipped[name] = str(why)
             print(f"  skipped: {why}")
-        except (BenchmarkError, RuntimeError) as why:  # RuntimeError: our server did not start
+        except (
+            BenchmarkError,
+            RuntimeError,
+            subprocess.TimeoutExpired,
+        ) as why:  # the last two: ours as it starts, stops
             outcome.failed[name] = str(why)
             print(f"  FAILED: {why}")
         else:

@@ -16,7 +16,8 @@ GRACE_SECONDS = 60
 PRINTED = re.compile(
     r": (?P<rate>\d+)/s p50=(?P<p50>[\d.]+)ms p99=(?P<p99>[\d.]+)ms max=(?P<max>[\d.]+)ms "
     r"srv_cpu=(?P<cpu>[\d.]+) cores \((?P<cpu_us>[\d.]+) us/msg\) cli_cpu=(?P<client_cpu>[\d.]+) "
-    r"errors=(?P<errors>\d+) starved=(?P<starved>\d+) least=(?P<least>\d+) mean=(?P<mean>[\d.]+) ready=(?P<ready>[\d.]+)s"
+    r"errors=(?P<errors>\d+) starved=(?P<starved>\d+) least=(?P<least>\d+) mean=(?P<mean>[\d.]+) "
+    r"ready=(?P<ready>[\d.]+)s"
 )
 
 
