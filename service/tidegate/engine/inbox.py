@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,6 +31,13 @@ class Scope:
     units: tuple[str, ...] = ()  # the units in which values come; () is the package's
     must_exist: bool = False  # an unknown session is refused, whatever its step
     strict_steps: bool = False  # a step above the next is refused, also where the model imputes gaps
+
+    def __hash__(self) -> int:  # asked for with every message
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.tenant, self.model, self.version, self.features, self.units, self.must_exist))
 
 
 @dataclass

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from ctypes import CDLL
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -17,10 +18,12 @@ from tidegate.engine.stepper import (
     PIECE_ROWS,
     TILE_ROWS,
     Begun,
+    Done,
     Memory,
     StepBatch,
     Stepper,
     StepResult,
+    Ticket,
     TorchStepper,
     Work,
 )
@@ -46,7 +49,7 @@ class NativeStepper(TorchStepper):
         self._spaces: list[Workspace] = []  # those that no thread uses now
         super().__init__(package, "cpu", threads)
 
-    @property
+    @cached_property
     def by_address(self) -> bool:
         return self._inputs.linear is not None and self._cell.head is not None
 
@@ -63,6 +66,14 @@ class NativeStepper(TorchStepper):
         seconds = time.perf_counter() - started
         self._pace.measured(rows, seconds)
         return lost, seconds
+
+    def launch(self, batch: StepBatch, memory: Memory) -> Ticket:
+        if not self.by_address or (self._threads > 1 and len(batch) > PIECE_ROWS):
+            return super().launch(batch, memory)
+        started = time.perf_counter()
+        work = _Rows(batch, self._outputs)
+        self._run(work, 0, work.rows, memory)
+        return Done(work, started, self._pace)
 
     def _begin(self, batch: StepBatch) -> Begun:
         if self._inputs.linear is not None:

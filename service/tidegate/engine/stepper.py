@@ -168,7 +168,7 @@ class TorchStepper:
         if self._device.type == "cuda":
             assert isinstance(work, Work)
             return _OnDevice(work, started, self._pace)
-        return _Done(work, started, self._pace)
+        return Done(work, started, self._pace)
 
     def units(self, memory: Memory, slots: NDArray[np.int64]) -> NDArray[np.float64]:
         with torch.inference_mode():
@@ -311,7 +311,7 @@ class Work:
         return torch.from_numpy(column).to(self._device, non_blocking=True)
 
 
-class _Done:
+class Done:
     """A step that finished inside `launch`."""
 
     def __init__(self, work: Begun, started: float, pace: Pace) -> None:
