@@ -22,6 +22,7 @@ from tidegate.engine.catalog import Catalog
 from tidegate.engine.departures import Departures
 from tidegate.engine.flight import Flight, commit, replies
 from tidegate.engine.forecaster import Forecaster, Stretch
+from tidegate.engine.histories import Histories, HistoryStretch
 from tidegate.engine.inbox import Block, Inbox
 from tidegate.engine.lane import Lane, Queued
 from tidegate.engine.listing import page
@@ -71,6 +72,7 @@ class Engine:
         self.held: list[Held] = []
         self.going: list[Held] = []  # those whose sessions are being saved
         self.forecaster = Forecaster(catalog, sessions, catalog.limits, clock)
+        self.histories = Histories(inbox, catalog.limits, clock)
         self.admission = Admission(catalog, sessions, self.departures)
         self._turn = 0
 
@@ -78,7 +80,8 @@ class Engine:
     def waiting(self) -> bool:
         """Whether there is anything for `prepare` to do."""
         lanes = self.catalog.lanes.values()
-        return bool(self.inbox) or any(len(lane.queue) for lane in lanes) or len(self.forecaster) > 0
+        aside = len(self.histories) + len(self.forecaster)
+        return bool(self.inbox) or any(len(lane.queue) for lane in lanes) or aside > 0
 
     @property
     def busy(self) -> bool:
@@ -120,6 +123,8 @@ class Engine:
                 return sessions.close_many(tenant, model, ids)
             case commands.MigrateSessions(tenant, model, version, ids):
                 target = self.catalog.resolve(model, version)
+                names = sessions.names(tenant, model)
+                self.histories.put_back({names.get(session_id, 0) for session_id in ids})
                 return Migration(self.catalog, sessions, target, now, self._follow).run(tenant, ids)
             case commands.ListSessions(tenant, wanted, cursor, size):
                 return page(self.catalog, sessions, tenant, wanted, cursor, size, now)
@@ -128,21 +133,28 @@ class Engine:
                 return sessions.sweep(now) + left
         return None
 
-    def prepare(self) -> Flight | Stretch | None:
-        """Admits what is in the inbox and makes up the next batch; work on forecasts when there is none, or when they
-        have waited for long; None when there is neither."""
+    def prepare(self) -> Flight | Stretch | HistoryStretch | None:
+        """Admits what is in the inbox and makes up the next batch; work on histories and forecasts when there is none,
+        or when they have waited for long; None when there is nothing."""
         for block in self.inbox.take():
             self._admit(block)
-        if self.forecaster.overdue:
-            stretch = self.forecaster.take()
-            if stretch is not None:
+        aside = (self.histories, self.forecaster)
+        for late in aside:
+            if late.overdue and (stretch := late.take()) is not None:
                 return stretch
-        lane = self._next_lane()
-        if lane is None:
-            return self.forecaster.take()
-        rows = lane.queue.take(self._rows_max(lane))
+        while (lane := self._next_lane()) is not None:
+            flight = self._make_up(lane, lane.queue.take(self._rows_max(lane)))
+            if flight is not None:
+                return flight
+        return self.histories.take() or self.forecaster.take()
+
+    def _make_up(self, lane: Lane, rows: Queued) -> Flight | None:
+        """A flight of the rows; None when all of them are of histories, or wait for one."""
         try:
             now = self._clock()
+            rows = self.histories.divert(lane, rows, now)
+            if not len(rows):
+                return None
             flight = make_flight(lane, rows, now)
         except Exception:
             log.exception("a batch of %d rows of %s could not be made up", len(rows), lane.model)
@@ -166,10 +178,13 @@ class Engine:
             self._send(refused, block.scope.model)
             self.inbox.done(len(refused))
 
-    def finish(self, flight: Flight | Stretch) -> None:
+    def finish(self, flight: Flight | Stretch | HistoryStretch) -> None:
         """Commits the columns of what advanced, and puts the replies to all rows into the outbox."""
         if isinstance(flight, Stretch):
             self.forecaster.finish(flight)
+            return
+        if isinstance(flight, HistoryStretch):
+            self._finish_histories(flight)
             return
         try:
             self._finish(flight)
@@ -184,18 +199,26 @@ class Engine:
         if flight.result is not None:
             self._metrics.batch_rows.observe(np.array([float(len(flight.batch))]))
             self._metrics.step_seconds.observe(np.array([flight.result.seconds]))
-        self._answer(flight, replies(flight, outcome))
+        self._answer(flight.lane, replies(flight, outcome), flight.rows.ref)
         self._metrics.end_to_end.observe(now - flight.rows.arrived)
         self.inbox.done(len(flight.rows))
         if flight.lane.retired:
             self.catalog.drop_unused()
 
-    def _answer(self, flight: Flight, answers: Replies) -> None:
+    def _finish_histories(self, stretch: HistoryStretch) -> None:
+        finished = self.histories.finish(stretch)
+        if finished is not None:
+            self._answer(finished.lane, finished.answers, finished.refs)
+            self._metrics.end_to_end.observe(self._clock() - finished.arrived)
+            if finished.lane.retired:
+                self.catalog.drop_unused()
+
+    def _answer(self, lane: Lane, answers: Replies, refs: NDArray[np.int64]) -> None:
         """At durability `step`, answers are held until what they say is in the store."""
-        if flight.lane.durability is Durability.STEP:
-            self.held.append(Held(answers, flight.rows.ref, flight.lane.model))
+        if lane.durability is Durability.STEP:
+            self.held.append(Held(answers, refs, lane.model))
         else:
-            self._send(answers, flight.lane.model)
+            self._send(answers, lane.model)
 
     def _follow(self, before: NDArray[np.int64], after: NDArray[np.int64]) -> None:
         """Answers that are held are of sessions that have other references now."""
@@ -241,6 +264,7 @@ class Engine:
     def _send(self, answers: Replies, model: str) -> None:
         """Into the outbox, counted by outcome."""
         self.outbox.append(answers)
+        self.histories.answered(answers.request)
         counts = np.bincount(answers.outcome)
         duplicate = (answers.outcome == 0) & (answers.flags & RowFlag.DUPLICATE != 0)
         revised = (answers.outcome == 0) & (answers.flags & RowFlag.REVISED != 0) & ~duplicate
@@ -254,5 +278,6 @@ class Engine:
     def _cancel(self, stream: int) -> None:
         self.inbox.expire(stream, STREAM_SHIFT)
         self.admission.parking.expire(stream, STREAM_SHIFT)
+        self.histories.expire(stream)
         for lane in self.catalog.lanes.values():
             lane.queue.expire(stream, STREAM_SHIFT)

@@ -22,6 +22,7 @@ from tidegate.engine.engine import Engine
 from tidegate.engine.flight import Flight
 from tidegate.engine.forecaster import Stretch
 from tidegate.engine.forecasts import Forecast, ForecastRequest
+from tidegate.engine.histories import HistoryStretch
 from tidegate.engine.replies import Replies
 from tidegate.errors import Reason, TidegateError
 
@@ -141,11 +142,11 @@ class EngineHost:
             if not future.done() or future.cancelled():
                 self.post(lambda: self.engine.forecaster.cancel(number))
 
-    def _land(self, flight: Flight | Stretch) -> None:
+    def _land(self, flight: Flight | Stretch | HistoryStretch) -> None:
         self._flying = False
         self._finish(flight)
 
-    def _finish(self, flight: Flight | Stretch) -> None:
+    def _finish(self, flight: Flight | Stretch | HistoryStretch) -> None:
         self.engine.finish(flight)
         self._after()
 
