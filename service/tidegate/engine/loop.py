@@ -22,6 +22,7 @@ from tidegate.engine.engine import Engine
 from tidegate.engine.flight import Flight
 from tidegate.engine.forecaster import Stretch
 from tidegate.engine.forecasts import Forecast, ForecastRequest
+from tidegate.engine.histories import HistoryStretch
 from tidegate.engine.ordinary import Ordinary
 from tidegate.engine.quick import Turn
 from tidegate.engine.replies import Replies
@@ -150,11 +151,11 @@ class EngineHost:
             if not future.done() or future.cancelled():
                 self.post(lambda: self.engine.forecaster.cancel(number))
 
-    def _land(self, flight: Flight | Ordinary | Stretch) -> None:
+    def _land(self, flight: Flight | Ordinary | Stretch | HistoryStretch) -> None:
         self._flying = False
         self._finish(flight)
 
-    def _finish(self, flight: Flight | Ordinary | Stretch) -> None:
+    def _finish(self, flight: Flight | Ordinary | Stretch | HistoryStretch) -> None:
         self.engine.finish(flight)
         self._after()
 

@@ -28,7 +28,7 @@ from tidegate.errors import Reason, TidegateError
 from tidegate.model.frequency import NO_TIME
 from tidegate.model.manifest import FEATURES_MAX
 from tidegate.native import library
-from tidegate.wire import codec
+from tidegate.wire import codec, histories
 from tidegate.wire.plain import BatchLimits, Plain
 from tidegate.wire.stubs import prediction_pb2 as pb
 from tidegate.wire.stubs import types_pb2 as types
@@ -41,12 +41,14 @@ ALIASES_FREE, ALIAS_SPREAD = 4096, 16  # an alias is below ALIASES_FREE + ALIAS_
 
 @dataclass(slots=True)
 class Waiting:
-    """A message that waits: for its rows, then for its turn. `batch` is None for a single observation."""
+    """A message that waits: for its rows, then for its turn. `batch` is None for a single observation, and for a
+    `history`, all rows of which are answered as one."""
 
     sequence: int
     rows: int
     session_id: bytes = b""
     batch: codec.BatchReply | None = None
+    history: bool = False
     answer: bytes | None = None
 
 
@@ -188,12 +190,24 @@ class Call:
         )
         self._front.host.wake()
 
+    def observe_history(self, sequence: int, message: types.History, deadline: float = np.inf) -> None:
+        """Queues a history; raises BAD_HISTORY."""
+        history = histories.history_of(message, self._scope(), self._front.limits.history_steps_max)
+        self._width = 0
+        request = self._expect(Waiting(sequence, len(history), message.session_id.encode(), history=True))
+        key = codec.session_key(message.session_id)
+        self._front.host.engine.histories.add(request, key, history, deadline, time.monotonic())
+        self._front.host.wake()
+
     def answer(self, replies: Replies, start: int, stop: int) -> None:
         """Takes the engine's replies to rows of one message."""
         waiting = self._waiting.get(int(replies.request[start]) & MESSAGE_MASK)
         if waiting is None:
             return  # answered already: some of its rows failed on the way
-        if waiting.batch is None:
+        if waiting.history:
+            answer = histories.answer_of(waiting.sequence, replies, start, waiting.session_id, self._view)
+            waiting.answer = answer.SerializeToString()
+        elif waiting.batch is None:
             answer = codec.single(waiting.sequence, replies, start, waiting.session_id, self._view)
             waiting.answer = answer.SerializeToString()
         elif waiting.batch.add(replies, slice(start, stop)):
