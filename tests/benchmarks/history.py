@@ -60,5 +60,5 @@ def check_answer(ours: Ours, message: Path) -> None:
         reply: Any = prediction_pb2.StreamPredictResponse.FromString(
             next(channel.stream_stream(METHOD)(iter([message.read_bytes()])))
         )
-    if reply.WhichOneof("payload") != "prediction" or reply.prediction.step != STEPS:
+    if reply.WhichOneof("payload") != "prediction" or reply.prediction.step % STEPS:
         raise BenchmarkError(f"a history was answered by {reply}")

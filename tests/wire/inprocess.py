@@ -84,6 +84,10 @@ class Gate:
         """Never: see `by_address`."""
         raise NotImplementedError
 
+    def run(self, *_: object) -> tuple[NDArray[np.float64], int]:
+        """Never either."""
+        raise NotImplementedError
+
     def launch(self, batch: StepBatch, memory: Memory) -> Ticket:
         self.begun()
         with self._change:

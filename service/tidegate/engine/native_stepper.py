@@ -12,6 +12,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from tidegate.engine.slots import SPARE_SLOT
 from tidegate.engine.stepper import (
@@ -58,14 +59,21 @@ class NativeStepper(TorchStepper):
     ) -> tuple[int, float]:
         started = time.perf_counter()
         space = self._spaces.pop() if self._spaces else self._space()
-        now = space.described
-        now.state, now.slots, now.fresh = memory["state"].data_ptr(), slots, None
-        now.raw, now.values, now.finite = inputs, values, finite
+        _point(space, memory, slots, inputs, values, finite)
         lost: int = self._native.tidegate_step(space.where, rows)
         self._spaces.append(space)
         seconds = time.perf_counter() - started
         self._pace.measured(rows, seconds)
         return lost, seconds
+
+    def run(self, inputs: NDArray[np.float64], memory: Memory, slot: int) -> tuple[NDArray[np.float64], int]:
+        inputs, where = np.ascontiguousarray(inputs), np.array([slot])
+        values, finite = np.empty(self._outputs), np.ones(1, np.bool_)
+        space = self._spaces.pop() if self._spaces else self._space()
+        _point(space, memory, address(where), address(inputs), address(values), address(finite))
+        taken: int = self._native.tidegate_history(space.where, len(inputs))
+        self._spaces.append(space)
+        return values, taken
 
     def launch(self, batch: StepBatch, memory: Memory) -> Ticket:
         if not self.by_address or (self._threads > 1 and len(batch) > PIECE_ROWS):
@@ -180,3 +188,10 @@ class _Derived:
 
     def result(self, seconds: float) -> StepResult:
         return self.work.result(seconds)
+
+
+def _point(space: Workspace, memory: Memory, slots: int, raw: int, values: int, finite: int) -> None:
+    """Has a pass begin at these addresses, with no row fresh."""
+    now = space.described
+    now.state, now.slots, now.fresh = memory["state"].data_ptr(), slots, None
+    now.raw, now.values, now.finite = raw, values, finite

@@ -107,7 +107,12 @@ class Stepper(Protocol):
 
     @property
     def by_address(self) -> bool:
-        """Whether `step_at` can be called."""
+        """Whether `step_at` and `run` can be called."""
+        ...
+
+    def run(self, inputs: NDArray[np.float64], memory: Memory, slot: int) -> tuple[NDArray[np.float64], int]:
+        """Steps one session, which is not fresh, by inputs [T, features], bit by bit as T launches. Returns the last
+        values [outputs], and how many steps were taken: those before the first that is not finite."""
         ...
 
     def step_at(
@@ -141,6 +146,9 @@ class TorchStepper:
     @property
     def by_address(self) -> bool:
         return False
+
+    def run(self, inputs: NDArray[np.float64], memory: Memory, slot: int) -> tuple[NDArray[np.float64], int]:
+        raise NotImplementedError
 
     def step_at(
         self, rows: int, slots: int, inputs: int, values: int, finite: int, memory: Memory

@@ -2,8 +2,9 @@
 
 A copy is a row of a slab of its own, so that every step is a flight like any other: what a copy is in the end is,
 column by column, what its session would be had it been stepped. Only a stretch of rows that hang on no prediction is
-taken as a sequence, if the history need not be exact; the columns that flights write are then brought up to date here,
-but for those that a flight overwrites: a sequence is always followed by one, and by as many as can be gone back to.
+taken as a sequence: by the stepper, step by step, where it can; else by a kernel of its own, if the history need not be
+exact. The columns that flights write are then brought up to date here, but for those that a flight overwrites: a
+sequence is always followed by one, and by as many as can be gone back to.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from tidegate.engine.rules import ADVANCE
 from tidegate.engine.slab import Slab
 from tidegate.engine.slots import Slots, slots_of
 from tidegate.errors import Reason
+from tidegate.model.frequency import Times
 
 SEQUENCE_SECONDS = 5e-3  # of one call: live rows wait no longer for it
 SEQUENCE_STEPS_MIN, SEQUENCE_STEPS_MAX = 8, 1024  # of one call
@@ -72,7 +74,8 @@ class Warming:
     def steps(self) -> Iterator[None]:
         """Does the work; yields after each launch."""
         manifest = self._lane.package.manifest
-        stepwise = self._exact or self._source.sequence is None
+        exactly = self._source.stepper.by_address
+        stepwise = not exactly and (self._exact or self._source.sequence is None)
         for history in self.histories:
             stepped = len(history.past) if stepwise else 1 + manifest.rewind_steps
             history.sequence = in_sequence(history.past, manifest, self._lane.policy, stepped)
@@ -114,14 +117,13 @@ class Warming:
     def _advance(self, history: Warmed, slot: int, rows: slice) -> None:
         """Takes some rows at once."""
         lane, host = self._lane, self.slab.host
-        assert self._source.sequence is not None
         values, run = lane.imputation.carry(
             history.past.values[rows], host["last_input"][slot], host["missing_run"][slot]
         )
         times = times_of(history.past.time[rows], int(host["event_time"][slot]), lane.package.frequency)
         seen = int(host["steps_seen"][slot])
         identity = int(host["identity"][slot]) if "identity" in host else 0
-        outputs, failed = self._source.sequence.run(values, times, seen, identity, self.slab.device, slot)
+        reply, failed = self._run(values, times, seen, identity, slot)
         if failed is not None:
             history.outcome, history.failed = Reason.HISTORY_DIVERGED, rows.start + failed
             return
@@ -132,7 +134,19 @@ class Warming:
         host["steps_seen"][slot] = seen + count
         host["event_time"][slot] = times[-1]
         host["last_input"][slot], host["missing_run"][slot] = values[-1], run
-        host["reply"][slot] = outputs[-1]
+        host["reply"][slot] = reply
+
+    def _run(
+        self, values: NDArray[np.float64], times: Times, seen: int, identity: int, slot: int
+    ) -> tuple[NDArray[np.float64], int | None]:
+        """The last prediction, and which row is not finite, if one is not."""
+        source, memory = self._source, self.slab.device
+        if source.stepper.by_address:
+            reply, taken = source.stepper.run(values, memory, slot)
+            return reply, taken if taken < len(values) else None
+        assert source.sequence is not None
+        outputs, failed = source.sequence.run(values, times, seen, identity, memory, slot)
+        return outputs[-1], failed
 
     def _keep(self, history: Warmed, slot: int, rows: slice) -> None:
         """The last of the rows are among the observations that the session keeps."""
