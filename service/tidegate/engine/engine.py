@@ -83,9 +83,9 @@ class Engine:
     @property
     def waiting(self) -> bool:
         """Whether there is anything for `prepare` to do."""
-        lanes = self.catalog.lanes.values()
-        aside = len(self.histories) + len(self.forecaster)
-        return bool(self.inbox) or any(len(lane.queue) for lane in lanes) or aside > 0
+        if self.inbox or len(self.forecaster) or len(self.histories):
+            return True
+        return any(len(lane.queue) for lane in self.catalog.lanes.values())
 
     @property
     def busy(self) -> bool:
@@ -199,7 +199,10 @@ class Engine:
     @property
     def _quiet(self) -> bool:
         """Whether nothing waits but what is in the inbox, and no history is there."""
-        return not self.histories.there and not any(len(lane.queue) for lane in self.catalog.lanes.values())
+        for lane in self.catalog.lanes.values():
+            if len(lane.queue):
+                return False
+        return not self.histories.there
 
     def _ordinary(self) -> Ordinary | None:
         """The oldest blocks as they are, if nothing else waits and they are nothing but next steps of healthy sessions;

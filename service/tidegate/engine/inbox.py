@@ -242,7 +242,9 @@ class Inbox:
         return self.rows >= self.rows_max
 
     def __bool__(self) -> bool:
-        return bool(self._blocks) or any(singles.rows for singles in self._singles.values())
+        if self._blocks:
+            return True
+        return any(singles.rows for singles in self._singles.values())
 
     def add_row(
         self,

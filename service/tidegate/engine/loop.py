@@ -124,7 +124,7 @@ class EngineHost:
         turn = self.engine.quick() if may_step else None
         if turn is not None:
             self.deliver(turn)
-            self._after()
+            self._go_on()
             return
         flight = self.engine.prepare() if may_step else None
         if flight is None:
@@ -169,13 +169,17 @@ class EngineHost:
             waiter = self._forecasts.get(number)
             if waiter is not None and not waiter.done():
                 waiter.set_result(answers)
-        if not self.engine.inbox.full:
-            _release(self._room)
         if self.engine.admission.parking.wanted or self.engine.held:
             self.on_waiting()
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """The next iteration, if there is work; else whoever waits for that is told."""
+        if self._room and not self.engine.inbox.full:
+            _release(self._room)
         if self._commands or (self.engine.waiting and self.may_step()):
             self.wake()
-        elif not self.engine.busy:
+        elif self._idle and not self.engine.busy:
             _release(self._idle)
 
     def _carry_out(self) -> None:
