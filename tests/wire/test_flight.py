@@ -309,7 +309,8 @@ async def test_a_step_that_fails_is_answered(
     """When a step raises, its rows are INTERNAL, their sessions wait for a reset, and the server goes on."""
     await client.predict(observation("a", X[0], 1))
     with monkeypatch.context() as patch:
-        patch.setattr(running.lane().stepper, "launch", lambda *_: 1 / 0)
+        for way in ("launch", "step_at"):
+            patch.setattr(running.lane().stepper, way, lambda *_: 1 / 0)
         stream = client.stream()
         error = refusal_of((await stream.ask(observation("a", X[1], 2))).error)
         assert (error.reason, error.code) == ("INTERNAL", grpc.StatusCode.INTERNAL)
