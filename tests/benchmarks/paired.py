@@ -18,6 +18,7 @@ LOAD_FIGURES = {
     "longest, ms": "longest",
     "slowest stream over the mean": "slowest",
     "every stream answered after, s": "ready",
+    "load stood still, s": "still",
 }
 Pairs = list[tuple[Load, Load]]
 
