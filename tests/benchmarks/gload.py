@@ -36,6 +36,10 @@ class Target:
     messages: Path
     server_pid: int
 
+    def load(self, streams: int, connections: int, seconds: float, rate: float | None = None) -> Load:
+        """As `run`."""
+        return run(self, streams, connections, seconds, rate)
+
 
 @dataclass(frozen=True)
 class Load:
