@@ -50,7 +50,7 @@ proto: $(VENV) ## generate the stubs from protos/
 services: ## install the Debian packages that tests and benchmarks use
 	scripts/services
 
-bench: $(VENV) ## the benchmarks (BENCH_ARGS go to them)
+bench: $(VENV) ## the benchmarks; ten minutes (BENCH_ARGS go to them)
 	$(BIN)/python -m tests.benchmarks $(BENCH_ARGS)
 
 quality: $(VENV) ## trained models beside what they must reach; minutes (QUALITY_ARGS="etth1 airports" picks some)

@@ -29,8 +29,8 @@ class Outcome:
 
     def lines(self) -> list[str]:
         """All of it, one line each."""
-        skipped = [f"{name:<28}skipped: {why}" for name, why in self.skipped.items()]
-        failed = [f"{name:<28}FAILED: {why}" for name, why in self.failed.items()]
+        skipped = [f"{name:<36}skipped: {why}" for name, why in self.skipped.items()]
+        failed = [f"{name:<36}FAILED: {why}" for name, why in self.failed.items()]
         return [*table(self.findings), *skipped, *failed]
 
     def record(self) -> dict[str, object]:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
-from tests.benchmarks import gload, messages
-from tests.benchmarks.gload import BenchmarkError, Target
+from tests.benchmarks import messages
 from tests.benchmarks.ours import LARGE, MODEL, SMALL, Ours, Size
-from tests.benchmarks.paired import STREAMS, compared, in_turn
-from tests.benchmarks.programs import Batcher, Triton, write_peer_messages
+from tests.benchmarks.paired import STREAMS, Side, compared, in_turn
+from tests.benchmarks.programs import Batcher, write_peer_messages
 from tests.benchmarks.report import Budget, Finding
 from tests.benchmarks.scenario import PeerMissingError, Run, Settings
-
-TRITON_LIVES = 5  # it sometimes dies under load
+from tests.benchmarks.triton import Tritons
 
 
 @dataclass(frozen=True)
@@ -31,12 +28,12 @@ class Contest:
         """For each server in its turn."""
         return settings.cores.both if self.two_cores else (settings.cores.server,)
 
-    def run(self, settings: Settings, peer: str, about: str, theirs: Target, budget: Budget | None) -> list[Finding]:
+    def run(self, settings: Settings, peer: str, about: str, theirs: Side, budget: Budget | None) -> list[Finding]:
         """Our single observations beside a peer's, which is up and warm."""
         path = settings.folder / f"observation-{self.streams}"
         messages.write_observations(path, MODEL, self.streams)
         with Ours(settings.folder, self.cores(settings), self.size) as ours:
-            pairs = in_turn(settings, ours.target(path), theirs, self.streams)
+            pairs = in_turn(settings, ours.target(path).load, theirs, self.streams)
             ours.check()
         cores = "two cores" if self.two_cores else "one core"
         what = f"messages a second against {about}, {self.streams} streams, hidden {self.size}, {cores}"
@@ -55,7 +52,7 @@ def batcher(contest: Contest, kind: str, about: str, budget: Budget | None) -> R
             need_ort()
         write_peer_messages(settings.folder / "peers")
         with Batcher(contest.cores(settings), kind, contest.size) as peer:
-            theirs = peer.target(settings.folder / "peers" / "raw")
+            theirs = peer.target(settings.folder / "peers" / "raw").load
             return contest.run(settings, f"batcher-{kind}", about, theirs, budget)
 
     return run
@@ -65,33 +62,12 @@ def triton(contest: Contest, budget: Budget | None) -> Run:
     """Against Triton's sequence batcher."""
 
     def run(settings: Settings) -> list[Finding]:
-        measure = partial(contest.run, settings, "triton", "Triton's sequence batcher", budget=budget)
-        return with_triton(settings, contest.cores(settings), contest.size, measure)
+        with Tritons(settings, contest.cores(settings), contest.size) as peer:
+            found = contest.run(settings, "triton", "Triton's sequence batcher", peer.load, budget)
+        found[0].raw["Triton was started, times"] = [peer.starts]
+        return found
 
     return run
-
-
-def with_triton(
-    settings: Settings, cores: Sequence[int], size: Size, measure: Callable[[Target], list[Finding]]
-) -> list[Finding]:
-    """Measures with Triton up and warm: all of it again with another one when that one dies."""
-    venv = settings.triton_venv
-    if venv is None:
-        raise PeerMissingError(
-            "--triton-venv names no environment with Triton's server; README.md says how to make one"
-        )
-    write_peer_messages(settings.folder / "peers", str(venv / "bin" / "python"))
-    for _ in range(TRITON_LIVES):
-        with Triton(cores, venv, size) as peer:
-            theirs = peer.target(settings.folder / "peers" / "triton")
-            try:
-                gload.run(theirs, 1, 1, 0.5)  # a burst on a cold server kills it
-                return measure(theirs)
-            except BenchmarkError:
-                if not peer.ended():
-                    raise
-                print("  Triton died and is started again", flush=True)
-    raise BenchmarkError(f"Triton died under load {TRITON_LIVES} times")
 
 
 def need_ort() -> None:

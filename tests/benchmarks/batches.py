@@ -5,17 +5,17 @@ from __future__ import annotations
 from functools import partial
 
 from tests.benchmarks import gload, messages
-from tests.benchmarks.against import with_triton
 from tests.benchmarks.gload import Load, Target
 from tests.benchmarks.ours import MIDDLE, MODEL, SMALL, Ours, Size
 from tests.benchmarks.paired import CONNECTIONS
+from tests.benchmarks.paired import STREAMS as SINGLES  # with more of them Triton is no faster
 from tests.benchmarks.programs import Worker
 from tests.benchmarks.report import Budget, Finding, ratio
 from tests.benchmarks.scenario import Settings
+from tests.benchmarks.triton import Tritons
 
 STREAMS, ROWS = 2, 256
 SWEPT_ROWS = (16, 256, 4096)
-TRITON_STREAMS = 256  # it is faster than with fewer, and has as many sessions as a batch of ours
 STEP_SHARE_MIN = 0.6
 
 
@@ -63,23 +63,16 @@ def against_slots(settings: Settings, name: str, size: Size, rows: int) -> list[
 
 def against_triton(settings: Settings) -> list[Finding]:
     """Our batches of 256 against Triton with one observation a request."""
-    return with_triton(settings, (settings.cores.server,), SMALL, partial(beside_triton, settings))
-
-
-def beside_triton(settings: Settings, triton: Target) -> list[Finding]:
-    """Both in turn; Triton is up and warm."""
     path = settings.folder / f"batch-{ROWS}"
     messages.write_batches(path, MODEL, STREAMS, ROWS)
-    mine, theirs = [], []
-    with Ours(settings.folder, (settings.cores.server,)) as ours:
+    cores, mine, theirs = (settings.cores.server,), [], []
+    with Tritons(settings, cores) as triton, Ours(settings.folder, cores) as ours:
         for _ in range(settings.runs):
             mine.append(one_load(ours.target(path), settings))
-            theirs.append(gload.run(triton, TRITON_STREAMS, CONNECTIONS, settings.seconds).messages_per_second)
+            theirs.append(triton.load(SINGLES, CONNECTIONS, settings.seconds).messages_per_second)
         ours.check()
-    what = (
-        f"predictions a second in batches of {ROWS} against Triton, {TRITON_STREAMS} streams, an observation a request"
-    )
-    raw = seen(mine, ROWS) | {"Triton, predictions a second": theirs}
+    what = f"predictions a second in batches of {ROWS} against Triton, {SINGLES} streams, an observation a request"
+    raw = seen(mine, ROWS) | {"Triton, predictions a second": theirs, "Triton was started, times": [triton.starts]}
     return [ratio("batches-against-triton", what, predictions(mine, ROWS), theirs, Budget(40), raw)]
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from tests.benchmarks import gload
-from tests.benchmarks.gload import Load, Target
+from collections.abc import Callable
+
+from tests.benchmarks.gload import Load
 from tests.benchmarks.report import Budget, Finding, ratio
 from tests.benchmarks.scenario import Settings
 
@@ -18,23 +19,23 @@ LOAD_FIGURES = {
     "longest, ms": "longest",
     "slowest stream over the mean": "slowest",
     "every stream answered after, s": "ready",
+    "load stood still, s": "still",
 }
 Pairs = list[tuple[Load, Load]]
+Side = Callable[[int, int, float, float | None], Load]  # as gload.run, without the target
 
 
-def in_turn(
-    settings: Settings, ours: Target, theirs: Target, streams: int = STREAMS, rate: float | None = None
-) -> Pairs:
+def in_turn(settings: Settings, ours: Side, theirs: Side, streams: int = STREAMS, rate: float | None = None) -> Pairs:
     """Loads of both, as many as there are runs."""
     return [one_pair(settings, ours, theirs, streams, rate) for _ in range(settings.runs)]
 
 
-def one_pair(settings: Settings, ours: Target, theirs: Target, streams: int, rate: float | None) -> tuple[Load, Load]:
+def one_pair(settings: Settings, ours: Side, theirs: Side, streams: int, rate: float | None) -> tuple[Load, Load]:
     """One load of each; `rate`: messages a second in all, else closed loop."""
     connections = min(CONNECTIONS, streams)
     return (
-        gload.run(ours, streams, connections, settings.seconds, rate),
-        gload.run(theirs, streams, connections, settings.seconds, rate),
+        ours(streams, connections, settings.seconds, rate),
+        theirs(streams, connections, settings.seconds, rate),
     )
 
 

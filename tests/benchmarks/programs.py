@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -21,10 +19,7 @@ from tests.benchmarks.ours import SMALL, Size
 
 PEERS = Path(__file__).with_name("peers")
 ECHO_METHOD = "/peer.P/Stream"
-TRITON_METHOD = "/inference.GRPCInferenceService/ModelStreamInfer"
-START_SECONDS_MAX = 60
 SAID_SHOWN = 2000  # characters of what a failed child wrote
-TRITON_STARTS_MAX = 6  # it sometimes dies while it starts
 
 
 class Child:
@@ -55,12 +50,6 @@ class Child:
             last = self._said.read().decode(errors="replace")[-SAID_SHOWN:]
             raise BenchmarkError(f"ended with exit code {code}: {self.process.args!r}\n{last}")
         return line
-
-    def ended(self) -> bool:
-        """Whether it is gone by itself, or will be in a moment."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(2)
-        return self.process.poll() is not None
 
     def stop(self) -> None:
         """Ends it."""
@@ -97,34 +86,6 @@ class Batcher(Child):
     def target(self, messages: Path) -> Target:
         """Where gload sends such messages."""
         return Target(self.port, ECHO_METHOD, messages, self.process.pid)
-
-
-class Triton(Child):
-    """Triton's sequence batcher (see peers/run-triton)."""
-
-    def __init__(self, cores: Sequence[int], venv: Path, size: Size = SMALL) -> None:
-        for _ in range(TRITON_STARTS_MAX):
-            self.port = free_port()
-            super().__init__([str(PEERS / "run-triton"), str(venv), str(self.port)], cores, size)
-            if self._listens():
-                return
-            self.stop()
-        raise BenchmarkError(f"Triton did not start in {TRITON_STARTS_MAX} attempts")
-
-    def target(self, messages: Path) -> Target:
-        """Where gload sends such messages."""
-        return Target(self.port, TRITON_METHOD, messages, self.process.pid)
-
-    def _listens(self) -> bool:
-        deadline = time.monotonic() + START_SECONDS_MAX
-        while time.monotonic() < deadline and self.process.poll() is None:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-            except OSError:
-                time.sleep(0.2)
-            else:
-                return True
-        return False
 
 
 class Worker(Child):

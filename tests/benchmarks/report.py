@@ -91,4 +91,4 @@ def number(value: float) -> str:
 
 def table(findings: list[Finding]) -> list[str]:
     """All figures, one a line."""
-    return [f"{finding.name:<28}{finding.summary()}" for finding in findings]
+    return [f"{finding.name:<36}{finding.summary()}" for finding in findings]

@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from tests.benchmarks import gload, messages
-from tests.benchmarks.gload import Target
+from tests.benchmarks import messages
 from tests.benchmarks.ours import MODEL, Ours
-from tests.benchmarks.paired import CONNECTIONS, STREAMS, Pairs, compared, in_turn, one_pair, seen
+from tests.benchmarks.paired import CONNECTIONS, STREAMS, Pairs, Side, compared, in_turn, one_pair, seen
 from tests.benchmarks.programs import Batcher
 from tests.benchmarks.report import Budget, Finding, ratio
 from tests.benchmarks.scenario import Settings
@@ -19,13 +18,13 @@ SHARES_OF_CAPACITY = {20: None, 50: Budget(2.0, at_most=True), 80: None}  # perc
 
 
 @contextlib.contextmanager
-def ours_and_echo(settings: Settings, streams: int) -> Iterator[tuple[Target, Target]]:
+def ours_and_echo(settings: Settings, streams: int) -> Iterator[tuple[Side, Side]]:
     """Both up, on one core, and sent the same messages of so many streams; our answers are checked at the end."""
     path = settings.folder / f"observation-{streams}"
     messages.write_observations(path, MODEL, streams)
     cores = (settings.cores.server,)
     with Ours(settings.folder, cores) as ours, Batcher(cores, "echo") as echo:
-        yield ours.target(path), echo.target(path)
+        yield ours.target(path).load, echo.target(path).load
         ours.check()
 
 
@@ -85,7 +84,7 @@ def open_loop(settings: Settings) -> list[Finding]:
     capacities = []
     with ours_and_echo(settings, MANY_STREAMS) as (ours, echo):
         for _ in range(settings.runs):
-            full = gload.run(ours, MANY_STREAMS, CONNECTIONS, settings.seconds)
+            full = ours(MANY_STREAMS, CONNECTIONS, settings.seconds, None)
             capacities.append(full.messages_per_second)
             for share, before in pairs.items():
                 rate = full.messages_per_second * share / 100
