@@ -89,16 +89,16 @@ class QuickLane:
         self._where = addressof(self._described)
         self._slots, self._answers = found, (lies["step_after"], lies["seen_after"], lies["valid_time"])
         self._values_at, self._finite_at = address(self.values), address(self._finite)
-        self._seen = 0  # the `step` column that the description is about
+        self._seen: inbox.Addresses | None = None  # what the description is about
 
     def turn(self, waiting: inbox.Singles, refs: list[int], now: float) -> Turn | Ordinary | None:
         """Steps and commits the rows, if all are ordinary; a flight that is stepped already where one is not finite.
         None: nothing has happened."""
         rows, lane, described, at = waiting.rows, self._lane, self._described, waiting.at
-        if self._seen != at.step:
+        if self._seen is not at:  # not by what it says: freed columns' addresses are given away again
             described.step, described.time, described.values = at.step, at.time, at.values
             described.deadline, described.reset = at.deadline, at.reset
-            self._seen = at.step
+            self._seen = at
         self._refs[:rows] = refs
         described.rows = rows
         slab = lane.slab

@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from tidegate.engine.columns import session_schema
+from tidegate.engine.device import use_one_thread
 from tidegate.engine.pace import Pace
 from tidegate.engine.slots import SPARE_SLOT
 from tidegate.model.calendar import Calendar
@@ -138,7 +139,9 @@ class TorchStepper:
         self._identified = bool(package.manifest.ids)
         self._channels, self._outputs = package.manifest.channels, package.manifest.outputs
         self._threads = threads if device == "cpu" else 1
-        self._pool = ThreadPoolExecutor(self._threads - 1, "tidegate-step") if self._threads > 1 else None
+        more = self._threads - 1
+        # Libraries below torch have a setting for each thread; a new one begins with all cores.
+        self._pool = ThreadPoolExecutor(more, "tidegate-step", initializer=use_one_thread) if more else None
         self._piece_rows = max(TILE_ROWS, PIECE_ROWS // self._channels // TILE_ROWS * TILE_ROWS)
         self._pace = Pace()
         self._try_out(package)
