@@ -1,0 +1,48 @@
+"""Quick turns do what flights do, also when the columns that they were told of are gone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.engine.harness import InProcess
+from tests.packages import random_package
+from tidegate.engine.rules import digest
+from tidegate.engine.slots import slots_of
+from tidegate.model.frequency import NO_TIME
+from tidegate.native import address, library
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> InProcess:
+    """One small model."""
+    if library() is None:
+        pytest.skip("the C parts are not built here: there is no C compiler, or the processor is too old")
+    random_package(tmp_path / "models", hidden=8)
+    return InProcess(tmp_path / "models")
+
+
+def test_turns_are_about_the_columns_of_now(engine: InProcess) -> None:
+    """The inbox gets new columns now and then, and one of them may lie where one lay before, and another not: what a
+    session remembers of its observation is that observation."""
+    engine.ask("a", [0.1] * 4)
+    engine.send("a", [0.2] * 4)
+    waiting = engine.inbox.only_singles(1)
+    assert waiting is not None
+    assert engine.engine.admission.quick(waiting, engine.clock.read()) is not None
+    other = np.array([[0.3, 0.4, 0.5, 0.6]])
+    waiting.values, waiting.at = other, waiting.at._replace(values=address(other))
+    assert engine.engine.admission.quick(waiting, engine.clock.read()) is not None
+    host = engine.catalog.lanes[0].slab.host
+    (slot,) = slots_of(np.array([engine.sessions.names("", "random")[b"a"]]))
+    assert (host["last_input"][slot] == other[0]).all()
+    assert host["digest"][slot] == digest(other, np.array([NO_TIME]), np.zeros(1, bool))[0]
+
+
+def test_turns_are_taken(engine: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ordinary observation goes by a turn: nothing makes a flight of it."""
+    engine.ask("a", [0.1] * 4, step=1)
+    monkeypatch.setattr(engine.engine, "prepare", lambda: pytest.fail("a flight was made up"))
+    assert engine.ask("a", [0.2] * 4, step=2).step == 2
