@@ -123,7 +123,7 @@ class EngineHost:
         if self._commands:
             self._carry_out()
         may_step = self.may_step()
-        turn = self.engine.quick() if may_step else None
+        turn = self.engine.quick() if may_step and not self.engine.outbox else None
         if turn is not None:
             self.deliver(turn)
             self._go_on()
@@ -154,8 +154,12 @@ class EngineHost:
                 self.post(lambda: self.engine.forecaster.cancel(number))
 
     def _land(self, flight: Flight | Ordinary | Stretch | HistoryStretch) -> None:
+        """The next flight begins before the answers to this one are written, which takes as long as a step."""
         self._flying = False
-        self._finish(flight)
+        self.engine.finish(flight)
+        self._iterate()
+        if self._flying:
+            self._after()
 
     def _finish(self, flight: Flight | Ordinary | Stretch | HistoryStretch) -> None:
         self.engine.finish(flight)
