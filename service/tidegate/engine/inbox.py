@@ -263,7 +263,8 @@ class Inbox:
         """One observation, whose message has the given number on its stream."""
         singles = self.singles(scope, (len(values), len(future)))
         place = singles.room()
-        singles.request[place], singles.sequence[place] = request, sequence
+        singles.request[place] = request
+        singles.sequence[place] = sequence - (sequence >> 63 << 64)  # the same bits, and the C parts read them unsigned
         singles.id_bytes[place] = len(session_id)
         singles.step[place], singles.time[place], singles.reset[place] = step, time, reset
         singles.deadline[place], singles.arrived[place] = deadline, arrived

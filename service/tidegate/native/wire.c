@@ -10,6 +10,7 @@
 #define SECOND 1000000000LL
 #define STEP_MAX (1ULL << 62) /* as in wire/codec.py */
 #define ID_BYTES_MAX 256
+#define LENGTH_BYTES_MAX 5 /* of a length; the library refuses longer ones */
 #define VARINT 0
 #define BYTES 2
 #define TAG(field, kind) ((field) << 3 | (kind))
@@ -34,10 +35,21 @@ static inline int read_varint(Reader *reader, uint64_t *value)
     return 0;
 }
 
+/* Fields above 15, and tags that are longer than they need be (the library refuses some), are not plain. */
+static inline int read_tag(Reader *reader, uint64_t *tag)
+{
+    if (reader->at >= reader->end || *reader->at >= 0x80)
+        return 0;
+    *tag = *reader->at++;
+    return 1;
+}
+
 static inline int read_bytes(Reader *reader, Reader *content)
 {
     uint64_t length;
-    if (!read_varint(reader, &length) || length > (uint64_t)(reader->end - reader->at))
+    const uint8_t *start = reader->at;
+    if (!read_varint(reader, &length) || reader->at - start > LENGTH_BYTES_MAX ||
+        length > (uint64_t)(reader->end - reader->at))
         return 0;
     content->at = reader->at;
     content->end = reader->at += length;
@@ -59,7 +71,7 @@ static int read_time(Reader reader, int64_t *time)
     uint64_t tag, seconds = 0, nanos = 0;
     uint32_t seen = 0;
     while (reader.at < reader.end) {
-        if (!read_varint(&reader, &tag) || !once(&seen, tag))
+        if (!read_tag(&reader, &tag) || !once(&seen, tag))
             return 0;
         if (!(tag == TAG(1, VARINT) ? read_varint(&reader, &seconds) : tag == TAG(2, VARINT) && read_varint(&reader, &nanos)))
             return 0;
@@ -86,7 +98,7 @@ static int read_observation(Reader reader, const Singles *singles, int64_t row, 
     Reader content;
     int64_t time = NO_TIME;
     while (reader.at < reader.end) {
-        if (!read_varint(&reader, &tag) || !once(&seen, tag))
+        if (!read_tag(&reader, &tag) || !once(&seen, tag))
             return 0;
         if (tag == TAG(2, VARINT) ? !read_varint(&reader, &step) || step > STEP_MAX
             : tag == TAG(6, VARINT) ? !read_varint(&reader, &reset)
@@ -124,7 +136,7 @@ int64_t tidegate_observation(const uint8_t *message, int64_t length, const Singl
     uint64_t tag, sequence = 0;
     uint32_t seen = 0;
     while (reader.at < reader.end) {
-        if (!read_varint(&reader, &tag) || !once(&seen, tag))
+        if (!read_tag(&reader, &tag) || !once(&seen, tag))
             return -1;
         if (tag == TAG(2, VARINT)) {
             if (!read_varint(&reader, &sequence) || sequence > INT64_MAX)
@@ -153,7 +165,7 @@ int64_t tidegate_batch(const uint8_t *message, int64_t length, int64_t *numbers,
     uint64_t tag, sequence = 0, rows = 0, dtype = 0;
     uint32_t seen = 0;
     while (reader.at < reader.end) {
-        if (!read_varint(&reader, &tag) || !once(&seen, tag))
+        if (!read_tag(&reader, &tag) || !once(&seen, tag))
             return 0;
         if (!(tag == TAG(2, VARINT) ? read_varint(&reader, &sequence) && sequence <= INT64_MAX
                                     : tag == TAG(4, BYTES) && read_bytes(&reader, &batch)))
@@ -163,7 +175,7 @@ int64_t tidegate_batch(const uint8_t *message, int64_t length, int64_t *numbers,
         return 0;
     seen = 0;
     while (batch.at < batch.end) {
-        if (!read_varint(&batch, &tag) || !once(&seen, tag))
+        if (!read_tag(&batch, &tag) || !once(&seen, tag))
             return 0;
         uint64_t field = tag >> 3;
         if (tag == TAG(1, VARINT) || tag == TAG(6, VARINT)) {
