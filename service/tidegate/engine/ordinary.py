@@ -155,7 +155,7 @@ class Ordinary:
             outcome=np.zeros(rows, np.uint8),
             values=result.values,
             step=step_after,
-            expected=blank,
+            expected=step_after,
             steps_seen=seen_after,
             flags=blank.view(np.uint8)[:rows],
             imputed=np.zeros((rows, self.lane.slab.host["reply_imputed"].shape[1]), np.uint8),

@@ -46,7 +46,7 @@ class Turn:
     def replies(self) -> Replies:
         """The same as columns."""
         rows = len(self)
-        nothing, flags = np.zeros(rows, np.int64), np.zeros(rows, np.uint8)
+        flags = np.zeros(rows, np.uint8)
         found = self.taken.found[:, :rows].copy()
         return Replies(
             request=self.request.copy(),
@@ -54,7 +54,7 @@ class Turn:
             outcome=np.zeros(rows, np.uint8),
             values=self.taken.values[:rows].copy(),
             step=found[FOUND.index("step_after")],
-            expected=nothing,
+            expected=found[FOUND.index("step_after")],
             steps_seen=found[FOUND.index("seen_after")],
             flags=flags,
             imputed=np.zeros((rows, self.lane.slab.host["reply_imputed"].shape[1]), np.uint8),
