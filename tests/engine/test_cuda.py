@@ -141,7 +141,7 @@ def test_recordings_are_of_their_memory() -> None:
     assert len(stepper.recordings) == queue.recorded
 
 
-class OnDeviceAlone(TorchDispatchMode):
+class OnDeviceAlone(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Fails where an operation is given a tensor of the host."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -159,7 +159,7 @@ def test_a_graph_can_hold_the_step(model: str) -> None:
     stepper = CudaStepper(package, meta, GatheringKernel(package, meta, SPARE_SLOT))
     memory = {name: column.to(meta) for name, column in memory_of(package, "cpu").items()}
     sent, returned = (_on(meta, fields) for fields in (stepper._sent, stepper._returned))
-    with OnDeviceAlone():
+    with OnDeviceAlone():  # type: ignore[no-untyped-call]
         stepper._advance(sent, returned, memory)
 
 
@@ -238,5 +238,3 @@ def test_sizes_of_wide_states_are_smaller(monkeypatch: pytest.MonkeyPatch) -> No
     """Sizes whose rows of nobody do not fit into the trial's memory are not used: none goes untried."""
     monkeypatch.setattr(cuda_choice, "TRIAL_BYTES_MAX", 100 * 4 * 64)
     assert build_cuda_stepper(unwritten(), "cpu", "torch", buckets=(32, 64, 128)).buckets == [32, 64]
-
-

@@ -80,11 +80,12 @@ def test_recordings_and_counts_have_limits(monkeypatch: pytest.MonkeyPatch) -> N
     queue = RecordingQueue()
     kept = Recordings(queue, "m", enabled=True)
 
-    def run(key: int, times: int = RUNS_BEFORE + 1) -> None:
+    def run(key: int, times: int) -> None:
         for _ in range(times):
             kept.run(key, lambda: None)
 
-    run(1), run(2), run(1, 1), run(3)
+    for key, times in ((1, RUNS_BEFORE + 1), (2, RUNS_BEFORE + 1), (1, 1), (3, RUNS_BEFORE + 1)):
+        run(key, times)
     assert (len(kept), queue.settled, queue.recorded) == (2, 1, 3)
     run(1, 1)
     assert queue.recorded == 3  # it was used after 2, which went

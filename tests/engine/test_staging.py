@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +24,7 @@ def test_pieces_hold_every_row_once(rows: int) -> None:
     last has the smallest size that holds it."""
     cut = pieces(rows)
     assert [cut[0].start, cut[-1].stop] == [0, rows]
-    assert all(before.stop == after.start for before, after in zip(cut, cut[1:], strict=False))
+    assert all(before.stop == after.start for before, after in pairwise(cut))
     assert all(piece.stop - piece.start == piece.bucket == BUCKETS[-1] for piece in cut[:-1])
     last = cut[-1].stop - cut[-1].start
     assert 0 < last <= cut[-1].bucket

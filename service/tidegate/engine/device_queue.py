@@ -1,7 +1,7 @@
 """What is put in line on a device: copies to it, steps, copies back. On CUDA these are two streams and events.
 
 Rules on CUDA: copies to the device have a stream of their own, so that the next batch comes while this one is stepped;
-a step waits for the copies before it and for what its caller put on the current stream (a session that was opened, say);
+a step waits for the copies before it and for what its caller put on the current stream (say, a session's zero state);
 results go back on the steps' stream. On CPU everything is done when the call returns; the same tests run on both.
 """
 
@@ -82,7 +82,8 @@ class CudaQueue:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._copies, self._steps = torch.cuda.Stream(device), torch.cuda.Stream(device)
+        self._copies: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._steps: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._graphs = torch.cuda.graph_pool_handle()  # they share memory: they run one after the other
 
     def buffers(self, size: int) -> tuple[Tensor, Tensor]:
@@ -102,7 +103,7 @@ class CudaQueue:
             work()
 
     def land(self, device: Tensor, host: Tensor) -> Work:
-        landed = torch.cuda.Event()
+        landed = torch.cuda.Event()  # type: ignore[no-untyped-call]
         with torch.cuda.stream(self._steps):
             host.copy_(device, non_blocking=True)
             landed.record()

@@ -24,8 +24,8 @@ from tidegate.native import address, library
 def build_stepper(
     package: Package, device: str, threads: int = 1, kernel: KernelChoice = "auto", tf32: bool = False
 ) -> Stepper:
-    """The fastest stepper for the package there is; `kernel` and `tf32` are of CUDA. Raises PackageError where a foreign
-    graph cannot be run."""
+    """The fastest stepper for the package there is; `kernel` and `tf32` are for CUDA. Raises PackageError where a
+    foreign graph cannot be run."""
     if device != "cpu":
         return build_cuda_stepper(package, device, kernel, tf32)
     native = library()

@@ -8,6 +8,9 @@ This module needs Triton; `model/triton_lstm.py` imports it when it is asked for
 the compiled kernel. Float32 throughout; `PRECISION` is that of products: "ieee" or "tf32".
 """
 
+# mypy: ignore-errors
+# (What a kernel's arguments are is said beside them; Triton's language has no types that mypy knows.)
+
 from __future__ import annotations
 
 import triton
@@ -47,7 +50,7 @@ def lstm_layer(
     DEPTH: tl.constexpr,
 ):
     """ROWS rows by UNITS hidden units of one layer's step; see `cells._Lstm` for the equations."""
-    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     units = tl.program_id(1) * UNITS + tl.arange(0, UNITS)
     session = rows // CHANNELS
     known = tl.load(fresh + session) == 0
@@ -103,7 +106,7 @@ def affine(
     DEPTH: tl.constexpr,
 ):
     """y = activation(x W + b), ROWS by UNITS of it: the head, in the same tiles as the layers."""
-    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     units = tl.program_id(1) * UNITS + tl.arange(0, UNITS)
     depth = tl.arange(0, DEPTH)
     total = tl.zeros((ROWS, UNITS), tl.float32)
@@ -133,7 +136,7 @@ def commit(
     COLUMNS: tl.constexpr,
 ):
     """Copies the scratch rows that are finite to their slots."""
-    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     place = tl.arange(0, COLUMNS)
     good = tl.load(finite + rows).to(tl.int32)
     for start in range(0, WIDTH, COLUMNS):

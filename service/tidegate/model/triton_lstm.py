@@ -15,8 +15,9 @@ from torch import Tensor
 
 from tidegate.model.package import Package, head_prefixes
 
-# The tile configuration. Bits depend on DEPTH alone (the order of sums) where products are "ieee".
-ROWS = UNITS = DEPTH = 32
+# The tile configuration: with it the compiler spills no register (compute capability 9.0). Not tuned on a GPU yet.
+ROWS = UNITS = 32
+DEPTH = 16
 WARPS = 4
 COMMIT_ROWS, COMMIT_COLUMNS = 8, 128
 
@@ -52,7 +53,9 @@ class TritonLstm:
         self._softmax = manifest.head.kind == "categorical"
         self._outputs = manifest.outputs // manifest.channels
         *hidden, last = head_prefixes(manifest)
-        self._head = [(*_affine(package, prefix, device), manifest.head.activation) for prefix in hidden]
+        self._head: list[tuple[Tensor, Tensor, int, str]] = [
+            (*_affine(package, prefix, device), manifest.head.activation) for prefix in hidden
+        ]
         self._head.append((*_affine(package, last, device, -torch.inf if self._softmax else 0.0), ""))
 
     def step(self, x: Tensor, state: Tensor, slots: Tensor, fresh: Tensor) -> tuple[Tensor, Tensor]:
@@ -113,9 +116,9 @@ def _layer(package: Package, number: int, device: torch.device) -> tuple[Tensor,
     they are padded; both biases are added up in float64."""
     named = {name: torch.tensor(package.weights[f"{name}_l{number}"], dtype=torch.float64) for name in _NAMES}
     hidden = package.manifest.hidden_size
-    sides = [_padded(named[name].T.unflatten(1, (4, hidden)), (DEPTH, 1, UNITS)) for name in _NAMES[:2]]
+    sides = [_padded(named[name].T.reshape(-1, 4, hidden), (DEPTH, 1, UNITS)) for name in _NAMES[:2]]
     weight = torch.cat(sides).flatten(1)
-    bias = _padded((named["bias_ih"] + named["bias_hh"]).unflatten(0, (4, hidden)), (1, UNITS)).flatten()
+    bias = _padded((named["bias_ih"] + named["bias_hh"]).reshape(4, hidden), (1, UNITS)).flatten()
     return _placed(weight, device), _placed(bias, device)
 
 
