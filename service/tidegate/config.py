@@ -55,6 +55,7 @@ class Limits(BaseModel):
     # Messages and streams.
     message_bytes_max: int = Field(default=4 * 1024 * 1024, ge=1024, description="a larger message ends its stream")
     batch_message_rows_max: int = Field(default=16_384, ge=1, description="rows of one message")
+    history_steps_max: int = Field(default=16_384, ge=1, description="steps of one history")
     streams_max: int = Field(default=10_000, ge=1, description="open streams; more are refused")
     unary_calls_max: int = Field(default=4096, ge=1, description="unary predictions in progress; more are refused")
     stream_messages_max: int = Field(default=64, ge=1, description="messages of a stream read but not answered")

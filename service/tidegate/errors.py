@@ -87,6 +87,8 @@ class Reason(IntEnum):
     SESSION_DAMAGED = 40
     STORE_UNAVAILABLE = 41
     CHECKPOINT_LAG = 42
+    BAD_HISTORY = 43
+    HISTORY_DIVERGED = 44
 
 
 _BAD = Code.INVALID_ARGUMENT
@@ -234,6 +236,14 @@ MEANINGS: Mapping[Reason, Meaning] = {
         Code.UNAVAILABLE,
         "the store of checkpoints does not answer, and the session is not in memory here",
         "Try again; the server goes on as soon as the store is back.",
+    ),
+    Reason.BAD_HISTORY: Meaning(
+        _BAD, "a history's columns do not fit its steps", "Give every column that is not empty one entry per step."
+    ),
+    Reason.HISTORY_DIVERGED: Meaning(
+        Code.FAILED_PRECONDITION,
+        "a row's result was not finite; no row was taken, and the session is as it was",
+        "Mend the row, or send the history in two, without it.",
     ),
     Reason.CHECKPOINT_LAG: Meaning(
         _FULL,

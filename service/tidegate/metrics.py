@@ -44,14 +44,14 @@ class ColumnHistogram:
         self._counts += np.bincount(places, minlength=len(self._counts))
         self._sum += float(values.sum())
 
-    def observe_since(self, moments: NDArray[np.float64], now: float) -> None:
-        """Counts the time from each of some moments to now."""
+    def observe_since(self, moments: NDArray[np.float64], now: float, at: int = 0) -> None:
+        """Counts the time from each of some moments to now. `at`: where they lie, if that is known."""
         native = library()
         if native is None:
             self.observe(now - moments)
             return
         bounds, counts = self._at
-        self._sum += native.tidegate_count(bounds, len(self._list), counts, address(moments), len(moments), now)
+        self._sum += native.tidegate_count(bounds, len(self._list), counts, at or address(moments), len(moments), now)
 
     def observe_one(self, value: float) -> None:
         """Counts one."""

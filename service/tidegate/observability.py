@@ -52,6 +52,9 @@ def register(
     forecaster = host.engine.forecaster
     metrics.gauge("tidegate_forecasts_waiting", "Forecast calls in progress.", lambda: len(forecaster))
     metrics.counter("tidegate_forecast_steps", "Steps forecast, sample paths included.", lambda: forecaster.steps)
+    histories = host.engine.histories
+    metrics.counter("tidegate_history_steps", "Steps taken from histories.", lambda: histories.steps)
+    metrics.gauge("tidegate_histories_waiting", "Histories in progress.", lambda: len(histories))
     metrics.gauge("tidegate_streams_open", "Open prediction streams.", lambda: front.streams)
     metrics.gauge("tidegate_unary_calls_open", "Unary predictions in progress.", lambda: front.unary)
     if device != "cpu":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
 import tempfile
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -12,9 +13,10 @@ from pathlib import Path
 
 from tests.benchmarks import gload
 from tests.benchmarks.gload import BenchmarkError
-from tests.benchmarks.machine import BUSY_LOAD, Cores, about_machine, about_versions
+from tests.benchmarks.machine import BUSY_LOAD, Cores, about_machine, about_triton, about_versions
 from tests.benchmarks.report import Finding, table
-from tests.benchmarks.scenarios import SCENARIOS, PeerMissingError, Settings
+from tests.benchmarks.scenario import PeerMissingError, Settings
+from tests.benchmarks.scenarios import SCENARIOS
 
 
 @dataclass
@@ -47,9 +49,12 @@ def main() -> None:
     except BenchmarkError as error:
         raise SystemExit(str(error)) from None
     machine, versions = about_machine(), about_versions()
+    if asked.triton_venv is not None:
+        versions |= about_triton(asked.triton_venv)
     introduce(machine, versions, cores)
     os.sched_setaffinity(0, {cores.load})  # ours, and what we start unless it says otherwise
     with tempfile.TemporaryDirectory(prefix="tidegate-benchmarks-") as folder:
+        os.environ["TMPDIR"] = folder  # what children leave behind goes with it
         outcome = run_all(names, Settings(asked.runs, asked.seconds, cores, Path(folder), asked.triton_venv))
     print("\n".join(("", *outcome.lines())))
     if asked.json is not None:
@@ -71,7 +76,7 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     """What was asked on the command line."""
     names = "\n".join(
-        f"  {name:<24}{scenario.about}{' (only when asked)' if scenario.slow else ''}"
+        f"  {name:<28}{scenario.about}{' (only when asked)' if scenario.slow else ''}"
         for name, scenario in SCENARIOS.items()
     )
     parser = argparse.ArgumentParser(
@@ -113,7 +118,11 @@ def run_all(names: list[str], settings: Settings) -> Outcome:
         except PeerMissingError as why:
             outcome.skipped[name] = str(why)
             print(f"  skipped: {why}")
-        except (BenchmarkError, RuntimeError) as why:  # RuntimeError: our server did not start
+        except (
+            BenchmarkError,
+            RuntimeError,
+            subprocess.TimeoutExpired,
+        ) as why:  # the last two: ours as it starts, stops
             outcome.failed[name] = str(why)
             print(f"  FAILED: {why}")
         else:

@@ -6,8 +6,9 @@
 // -r RATE (bidi): paced by a busy loop, each latency counted from the intended send time (coordinated omission corrected).
 // gload -p PORT -m /pkg.Svc/Method [-H host] -c conns -n sessions -M bidi|unary -w warm_s -d dur_s -f payload_prefix [-P server_root_pid] [-k header:value-with-%d]
 // payloads: PREFIX.start.<i> (first message, optional), PREFIX.<i>, or PREFIX (common); without the gRPC prefix. Each message waits for one reply.
+// Measures from when the warm time is over and every stream had a reply (streams are accepted one after another), but 15 s at the latest.
 // Prints messages a second, latency percentiles, the server's CPU (of -P and its children), errors, streams that got no reply at all (starved),
-// the fewest and the mean messages of a stream in the measured time (least, mean), and the last reply of session 0 in hex.
+// the fewest and the mean messages of a stream in the measured time (least, mean), after how long every stream had a reply (ready; 0: not all had), and the last reply of session 0 in hex.
 #define _GNU_SOURCE
 #include <nghttp2/nghttp2.h>
 #include <stdio.h>
@@ -30,7 +31,7 @@ typedef struct { double due; int idle; int id; Conn *c; int32_t sid; Buf first, 
   double t0; size_t got; uint32_t need; uint8_t hdr[5]; int msgs, counted; uint8_t last[4096]; size_t lastn; int status; char hv[64]; } Sess;
 struct Conn { int fd; nghttp2_session *s; uint8_t *out; size_t outn, outcap; };
 static int port=50051,nconn=1,nsess=1,unary=0; static double warm=1,dur=5,rate=0,period=0; static const char*path,*prefix,*host="127.0.0.1",*hk=NULL; static char hkname[64],hkval[64]; static int spid=0;
-static uint32_t *lat; static size_t nlat,caplat=40000000; static int measuring; static long errors; static char emsg[256]; static int stop;
+static uint32_t *lat; static size_t nlat,caplat=40000000; static int measuring; static int answered; static double readymax=15; static long errors; static char emsg[256]; static int stop;
 static Sess *S; static Conn *C;
 static double now(){struct timespec t;clock_gettime(CLOCK_MONOTONIC,&t);return t.tv_sec+t.tv_nsec*1e-9;}
 static Buf rd(const char*f){Buf b={0};FILE*h=fopen(f,"rb");if(!h)return b;fseek(h,0,2);long n=ftell(h);rewind(h);b.b=malloc(n+5);b.b[0]=0;b.b[1]=n>>24;b.b[2]=n>>16;b.b[3]=n>>8;b.b[4]=n;if(fread(b.b+5,1,n,h)!=(size_t)n)exit(3);b.n=n+5;fclose(h);return b;}
@@ -40,7 +41,7 @@ static ssize_t readcb(nghttp2_session*ss,int32_t sid,uint8_t*buf,size_t len,uint
   size_t k=s->cur->n-s->off; if(k>len)k=len; memcpy(buf,s->cur->b+s->off,k); s->off+=k;
   if(s->off==s->cur->n){s->sending=0; if(unary)*flags|=NGHTTP2_DATA_FLAG_EOF;} return k; }
 static void arm(Sess*s){ s->cur=(!s->started&&s->first.b)?&s->first:&s->next; s->started=1; s->off=0; s->sending=1; s->t0=rate?s->due:now(); s->got=0; }
-static void rec(Sess*s){ s->counted+=measuring; if(measuring&&nlat<caplat) lat[nlat++]=(uint32_t)((now()-s->t0)*1e6); s->msgs++; }
+static void rec(Sess*s){ s->counted+=measuring; if(measuring&&nlat<caplat) lat[nlat++]=(uint32_t)((now()-s->t0)*1e6); answered+=!s->msgs++; }
 static void msgdone(Sess*s){ if(!unary){ rec(s); if(!stop){ if(rate){ s->due+=period; if(now()<s->due){ s->idle=1; return; } } arm(s); nghttp2_session_resume_data(s->c->s,s->sid);} } }
 static int ondata(nghttp2_session*ss,uint8_t fl,int32_t sid,const uint8_t*d,size_t n,void*u){
   Sess*s=nghttp2_session_get_stream_user_data(ss,sid); if(!s)return 0;
@@ -82,10 +83,10 @@ int main(int ac,char**av){ int o; while((o=getopt(ac,av,"p:m:H:c:n:M:w:d:f:P:k:r
     struct epoll_event ev={.events=EPOLLIN,.data.ptr=c}; epoll_ctl(ep,EPOLL_CTL_ADD,c->fd,&ev); }
   for(int i=0;i<nsess;i++){ Sess*s=S+i; s->id=i; s->c=C+i%nconn; s->due=now()+0.2+(rate?period*i/nsess:0); char f[512]; snprintf(f,512,"%s.start.%d",prefix,i); s->first=rd(f); snprintf(f,512,"%s.%d",prefix,i); s->next=rd(f); if(!s->next.b)s->next=rd(prefix); if(!s->next.b){fprintf(stderr,"no payload %s\n",f);return 1;} snprintf(s->hv,64,hk?hkval:"",i); submit(s);} 
   for(int i=0;i<nconn;i++)flush(C+i);
-  double t0=now(),tm=t0+warm,te=tm+dur,c0=0,s0=0; uint8_t buf[262144]; double last=0;
+  double t0=now(),tm=t0+warm,te=tm+dur,c0=0,s0=0; uint8_t buf[262144]; double last=0,ready=0;
   for(;;){ struct epoll_event ev[64]; int k=epoll_wait(ep,ev,64,rate?0:100); for(int i=0;i<k;i++){Conn*c=ev[i].data.ptr; ssize_t n=read(c->fd,buf,sizeof buf); if(n==0){fprintf(stderr,"closed by server; %s\n",emsg);return 7;} if(n<0)continue; ssize_t r=nghttp2_session_mem_recv(c->s,buf,n); if(r<0){fprintf(stderr,"recv %s\n",nghttp2_strerror(r));return 8;} flush(c);} 
-    double t=now(); if(rate&&!stop){ for(int i=0;i<nsess;i++) if(S[i].idle&&S[i].due<=t){ Sess*s=S+i; s->idle=0; arm(s); nghttp2_session_resume_data(s->c->s,s->sid); } for(int i=0;i<nconn;i++) if(nghttp2_session_want_write(C[i].s)) flush(C+i); } if(!measuring&&t>=tm){measuring=1;tm=t;te=t+dur;c0=spid?cputree(spid):0;s0=selfcpu();} if(measuring&&t>=te){last=t;break;} if(errors>=1000)break; }
+    double t=now(); if(rate&&!stop){ for(int i=0;i<nsess;i++) if(S[i].idle&&S[i].due<=t){ Sess*s=S+i; s->idle=0; arm(s); nghttp2_session_resume_data(s->c->s,s->sid); } for(int i=0;i<nconn;i++) if(nghttp2_session_want_write(C[i].s)) flush(C+i); } if(!ready&&answered==nsess)ready=t-t0; if(!measuring&&t>=tm&&(ready||t>=t0+readymax)){measuring=1;tm=t;te=t+dur;c0=spid?cputree(spid):0;s0=selfcpu();} if(measuring&&t>=te){last=t;break;} if(errors>=1000)break; }
   stop=1; if(!last)last=now(); double el=last-tm,cs=spid?cputree(spid)-c0:0,cc=selfcpu()-s0; long tot=0; int zero=0,least=S[0].counted; for(int i=0;i<nsess;i++){tot+=S[i].counted; zero+=S[i].msgs==0; if(S[i].counted<least)least=S[i].counted;}
   qsort(lat,nlat,4,cmp);
-  printf("%s n=%d c=%d %s: %.0f/s p50=%.2fms p99=%.2fms max=%.1fms srv_cpu=%.2f cores (%.1f us/msg) cli_cpu=%.2f errors=%ld starved=%d least=%d mean=%.1f %s | last:",unary?"unary":"bidi",nsess,nconn,path,nlat/el,nlat?lat[nlat/2]/1e3:0,nlat?lat[(size_t)(nlat*.99)]/1e3:0,nlat?lat[nlat-1]/1e3:0,cs/el,nlat?cs*1e6/nlat:0,cc/el,errors,zero,least,(double)tot/nsess,emsg);
+  printf("%s n=%d c=%d %s: %.0f/s p50=%.3fms p99=%.3fms max=%.1fms srv_cpu=%.2f cores (%.1f us/msg) cli_cpu=%.2f errors=%ld starved=%d least=%d mean=%.1f ready=%.2fs %s | last:",unary?"unary":"bidi",nsess,nconn,path,nlat/el,nlat?lat[nlat/2]/1e3:0,nlat?lat[(size_t)(nlat*.99)]/1e3:0,nlat?lat[nlat-1]/1e3:0,cs/el,nlat?cs*1e6/nlat:0,cc/el,errors,zero,least,(double)tot/nsess,ready,emsg);
   for(size_t i=0;i<S[0].lastn&&i<200;i++)printf("%02x",S[0].last[i]); printf("\n"); return 0; }

@@ -10,12 +10,14 @@ from pathlib import Path
 
 SOURCE = Path(__file__).with_name("gload.c")
 BINARY = Path(__file__).with_name("gload")  # git ignores it
-WARM_SECONDS = 1.0  # streams are accepted one after another while earlier ones are served already
+WARM_SECONDS = 1.0
+READY_SECONDS_MAX = 15  # gload.c: streams are accepted one after another while earlier ones are served already
 GRACE_SECONDS = 60
 PRINTED = re.compile(
     r": (?P<rate>\d+)/s p50=(?P<p50>[\d.]+)ms p99=(?P<p99>[\d.]+)ms max=(?P<max>[\d.]+)ms "
     r"srv_cpu=(?P<cpu>[\d.]+) cores \((?P<cpu_us>[\d.]+) us/msg\) cli_cpu=(?P<client_cpu>[\d.]+) "
-    r"errors=(?P<errors>\d+) starved=(?P<starved>\d+) least=(?P<least>\d+) mean=(?P<mean>[\d.]+)"
+    r"errors=(?P<errors>\d+) starved=(?P<starved>\d+) least=(?P<least>\d+) mean=(?P<mean>[\d.]+) "
+    r"ready=(?P<ready>[\d.]+)s"
 )
 
 
@@ -35,7 +37,10 @@ class Target:
 
 @dataclass(frozen=True)
 class Load:
-    """What one run gave. Latencies in ms; `cpu` in cores; `slowest` is the slowest stream's messages over the mean."""
+    """What one run gave. Latencies in ms; `cpu` in cores; `slowest` is the slowest stream's messages over the mean.
+
+    `ready` is after how many seconds every stream had been answered, which is when measuring may begin.
+    """
 
     messages_per_second: float
     p50: float
@@ -45,6 +50,7 @@ class Load:
     cpu_microseconds: float
     client_cpu: float
     slowest: float
+    ready: float
 
 
 def build() -> Path:
@@ -63,17 +69,22 @@ def build() -> Path:
     return BINARY
 
 
-def run(target: Target, streams: int, connections: int, seconds: float) -> Load:
-    """Loads a server in closed loop, one message in flight a stream; raises BenchmarkError when a call failed."""
+def run(target: Target, streams: int, connections: int, seconds: float, rate: float | None = None) -> Load:
+    """Loads a server, one message in flight a stream; raises BenchmarkError when a call failed.
+
+    Closed loop, or `rate` messages a second in all: then latency counts from the time a message was meant to go
+    (corrected for coordinated omission).
+    """
     command = [build(), "-p", target.port, "-m", target.method, "-M", "bidi", "-n", streams, "-c", connections]
     command += ["-w", WARM_SECONDS, "-d", seconds, "-f", target.messages, "-P", target.server_pid]
+    command += [] if rate is None else ["-r", rate]
     try:
         done = subprocess.run(
             [str(part) for part in command],
             check=False,
             capture_output=True,
             text=True,
-            timeout=WARM_SECONDS + seconds + GRACE_SECONDS,
+            timeout=READY_SECONDS_MAX + seconds + GRACE_SECONDS,
         )
     except subprocess.TimeoutExpired:
         raise BenchmarkError(f"{target.method}: the load did not end") from None
@@ -89,4 +100,5 @@ def run(target: Target, streams: int, connections: int, seconds: float) -> Load:
         cpu_microseconds=float(printed["cpu_us"]),
         client_cpu=float(printed["client_cpu"]),
         slowest=int(printed["least"]) / float(printed["mean"]),
+        ready=float(printed["ready"]),
     )

@@ -6,15 +6,18 @@ import contextlib
 import os
 import platform
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import psutil
 
+from tidegate.native import library
+
 REPOSITORY = Path(__file__).parents[2]
 LIBRARIES = ("torch", "grpcio", "protobuf", "numpy", "uvloop", "onnxruntime")
+TRITON_LIBRARIES = ("nvidia-pytriton", "torch", "numpy")
 BUSY_LOAD = 0.3  # above this load average somebody else is at work
 
 
@@ -31,12 +34,17 @@ class Cores:
         usable = sorted(os.sched_getaffinity(0))
         return cls(usable[0], usable[1 % len(usable)])
 
+    @property
+    def both(self) -> tuple[int, ...]:
+        """For servers that have two; the load then shares the second with them."""
+        return tuple(sorted({self.server, self.load}))
+
 
 @contextlib.contextmanager
-def on_core(core: int) -> Iterator[None]:
-    """What is started inside runs on that core alone, with all its threads."""
+def on_cores(cores: Collection[int]) -> Iterator[None]:
+    """What is started inside runs on those cores alone, with all its threads."""
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
+    os.sched_setaffinity(0, cores)
     try:
         yield
     finally:
@@ -66,10 +74,20 @@ def cpu_model() -> str:
 def about_versions() -> dict[str, str]:
     """Python, the libraries that are installed, and the commit."""
     versions = {"python": platform.python_version(), "tidegate": f"{version('tidegate')} ({commit()})"}
-    for library in LIBRARIES:
+    for name in LIBRARIES:
         with contextlib.suppress(PackageNotFoundError):
-            versions[library] = version(library)
-    return versions
+            versions[name] = version(name)
+    return versions | {"C parts": "used" if library() is not None else "not used"}
+
+
+def about_triton(venv: Path) -> dict[str, str]:
+    """What Triton's environment holds; empty where it cannot be asked."""
+    ask = f"from importlib.metadata import version; print(*map(version, {list(TRITON_LIBRARIES)}))"
+    try:
+        done = subprocess.run([str(venv / "bin" / "python"), "-c", ask], check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+    return dict(zip((f"triton's {name}" for name in TRITON_LIBRARIES), done.stdout.split(), strict=True))
 
 
 def commit() -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -48,6 +49,15 @@ def batch(ids: list[str], first_alias: int, bind: bool) -> types_pb2.Observation
         dtype=types_pb2.DTYPE_FLOAT32,
         values=values.tobytes(),
     )
+
+
+def write_history(prefix: Path, model: str, steps: int, exact: bool) -> None:
+    """One session: so many steps in a message, from zero state each time. Needs stubs that have History."""
+    values = np.random.default_rng(0).standard_normal((steps, FEATURES)).astype("<f4")
+    history = {"session_id": "past", "steps": steps, "dtype": types_pb2.DTYPE_FLOAT32, "values": values.tobytes()}
+    payload: dict[str, Any] = {"history": history | {"reset": True, "exact": exact}}
+    again = prediction_pb2.StreamPredictRequest(**payload)
+    _write(prefix, 0, again, again, model)
 
 
 def passes_over(sessions: int, passes: int, rows: int, model: str, name: str) -> Iterator[bytes]:

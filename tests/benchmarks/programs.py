@@ -1,4 +1,4 @@
-"""What is compared: our server, the peers' servers, and workers that measure in process. Each a child on one core."""
+"""What we are compared with: the peers' servers, and workers that measure in process. Each a child on its cores."""
 
 from __future__ import annotations
 
@@ -10,20 +10,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import psutil
-
 from tests.benchmarks.gload import BenchmarkError, Target
-from tests.benchmarks.machine import REPOSITORY, on_core
-from tests.packages import random_package
-from tests.servers import RunningServer
+from tests.benchmarks.machine import REPOSITORY, on_cores
+from tests.benchmarks.ours import SMALL, Size
 
 PEERS = Path(__file__).with_name("peers")
-MODEL = "lstm"
-METHOD = "/tidegate.v1.PredictionService/StreamPredict"
 ECHO_METHOD = "/peer.P/Stream"
 TRITON_METHOD = "/inference.GRPCInferenceService/ModelStreamInfer"
 START_SECONDS_MAX = 60
@@ -31,54 +27,14 @@ SAID_SHOWN = 2000  # characters of what a failed child wrote
 TRITON_STARTS_MAX = 6  # it sometimes dies while it starts
 
 
-class Ours(RunningServer):
-    """`tidegate serve` with one LSTM, 5 features in and 5 targets out, one thread a step."""
-
-    def __init__(self, folder: Path, core: int, hidden: int = 64, layers: int = 1) -> None:
-        models = Path(tempfile.mkdtemp(dir=folder)) / "models"
-        package = random_package(models, MODEL, hidden=hidden, layers=layers, features=5, targets=5)
-        self.state_bytes = 4 * package.state_width
-        with on_core(core):
-            super().__init__(models, "--device", "cpu", "--threads", "1")
-
-    def __enter__(self) -> Self:
-        return self
-
-    @property
-    def port(self) -> int:
-        return int(self.grpc.rpartition(":")[2])
-
-    @property
-    def resident_bytes(self) -> int:
-        """Memory of the process that is in RAM."""
-        return int(psutil.Process(self.process.pid).memory_info().rss)
-
-    def target(self, messages: Path) -> Target:
-        """Where gload sends such messages."""
-        return Target(self.port, METHOD, messages, self.process.pid)
-
-    def steps(self) -> dict[str, float]:
-        """How many observations ended how, by outcome."""
-        counts = {}
-        for line in self.get("/metrics").splitlines():
-            name, _, value = line.rpartition(" ")
-            if name.startswith("tidegate_steps_total{"):
-                counts[name.partition('outcome="')[2].partition('"')[0]] = float(value)
-        return counts
-
-    def check(self) -> None:
-        """Raises BenchmarkError when an observation did not end in a new prediction: a refusal is quickly made."""
-        others = {outcome: count for outcome, count in self.steps().items() if outcome != "OK"}
-        if others:
-            raise BenchmarkError(f"our server refused observations: {others}")
-
-
 class Child:
-    """A peer's process, stopped when the block ends."""
+    """A peer's process, with a thread for each of its cores, stopped when the block ends."""
 
-    def __init__(self, command: list[str], core: int, environment: dict[str, str] | None = None) -> None:
+    def __init__(self, command: list[str], cores: Sequence[int], size: Size = SMALL, engine: str = "torch") -> None:
         self._said = tempfile.TemporaryFile()  # noqa: SIM115  # closed by `stop`
-        with on_core(core):
+        threads = str(len(cores))
+        peer = {"PEER_THREADS": threads, "OMP_NUM_THREADS": threads, "PEER_SIZE": size.name, "PEER_ENGINE": engine}
+        with on_cores(cores):
             self.process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
@@ -86,7 +42,7 @@ class Child:
                 stderr=self._said,
                 text=True,
                 cwd=REPOSITORY,
-                env={**os.environ, **(environment or {})},
+                env={**os.environ, **peer},
             )
 
     def line(self) -> str:
@@ -131,11 +87,11 @@ class Child:
 class Batcher(Child):
     """peers/batcher.py: "echo", or the forty-line batcher on "torch" or "ort"."""
 
-    def __init__(self, core: int, kind: str) -> None:
+    def __init__(self, cores: Sequence[int], kind: str, size: Size = SMALL) -> None:
         self.port = free_port()
         echo = ["echo"] if kind == "echo" else []
         command = [sys.executable, str(PEERS / "batcher.py"), str(self.port), *echo]
-        super().__init__(command, core, {"PEER_ENGINE": kind, "OMP_NUM_THREADS": "1"})
+        super().__init__(command, cores, size, kind)
         self.line()  # "ready"
 
     def target(self, messages: Path) -> Target:
@@ -146,10 +102,10 @@ class Batcher(Child):
 class Triton(Child):
     """Triton's sequence batcher (see peers/run-triton)."""
 
-    def __init__(self, core: int, venv: Path) -> None:
+    def __init__(self, cores: Sequence[int], venv: Path, size: Size = SMALL) -> None:
         for _ in range(TRITON_STARTS_MAX):
             self.port = free_port()
-            super().__init__([str(PEERS / "run-triton"), str(venv), str(self.port)], core)
+            super().__init__([str(PEERS / "run-triton"), str(venv), str(self.port)], cores, size)
             if self._listens():
                 return
             self.stop()
@@ -172,17 +128,17 @@ class Triton(Child):
 
 
 class Worker(Child):
-    """tests/benchmarks/worker.py: measures in a process of its own, for as long as it is told."""
+    """tests/benchmarks/worker.py: measures in a process of its own, for as long and with as many rows as it is told."""
 
-    def __init__(self, core: int, *arguments: object) -> None:
-        command = [sys.executable, "-m", "tests.benchmarks.worker", *map(str, arguments)]
-        super().__init__(command, core, {"OMP_NUM_THREADS": "1"})
+    def __init__(self, core: int, kind: str, size: Size) -> None:
+        command = [sys.executable, "-m", "tests.benchmarks.worker", kind, str(size.hidden), str(size.layers)]
+        super().__init__(command, (core,), size, "ort" if kind == "ort" else "torch")
         self.line()  # "ready"
 
-    def measure(self, seconds: float) -> dict[str, float]:
+    def measure(self, rows: int, seconds: float) -> dict[str, float]:
         """What it measured in so many seconds."""
         assert self.process.stdin is not None
-        self.process.stdin.write(f"{seconds}\n")
+        self.process.stdin.write(f"{rows} {seconds}\n")
         self.process.stdin.flush()
         measured: dict[str, float] = json.loads(self.line())
         return measured

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 
@@ -25,7 +26,7 @@ class Budget:
 class Finding:
     """One figure. `values` has one entry a run, in `unit` ("times" for ratios); `value` is what they come to.
 
-    `raw` holds the numbers behind it, each a list with one entry a run.
+    `raw` holds the numbers behind it, each a list with one entry a run; of a ratio `pair` holds both sides.
     """
 
     name: str
@@ -33,12 +34,20 @@ class Finding:
     values: list[float]
     unit: str = "times"
     budget: Budget | None = None
-    worst: bool = False  # the figure is the smallest of the runs and not their median
+    worst: bool = False  # the figure is that of the worst run and not the median
     raw: dict[str, list[float]] = field(default_factory=dict)
+    pair: tuple[list[float], list[float]] | None = None  # ours and the reference's
 
     @property
     def value(self) -> float:
-        return min(self.values) if self.worst else statistics.median(self.values)
+        """The ratio of the medians where there are two sides; else the median, or the worst run."""
+        if self.pair is not None:
+            ours, reference = self.pair
+            return statistics.median(ours) / statistics.median(reference)
+        if self.worst:
+            at_most = self.budget is not None and self.budget.at_most
+            return max(self.values) if at_most else min(self.values)
+        return statistics.median(self.values)
 
     def record(self) -> dict[str, object]:
         """For the JSON file."""
@@ -60,6 +69,19 @@ class Finding:
         if self.budget is None:
             return text
         return f"{text}; budget {self.budget}: {'kept' if self.budget.kept(self.value) else 'MISSED'}"
+
+
+def ratio(
+    name: str,
+    what: str,
+    ours: Sequence[float],
+    reference: Sequence[float],
+    budget: Budget | None = None,
+    raw: dict[str, list[float]] | None = None,
+) -> Finding:
+    """Ours over the reference's: one entry a run each, measured in turn."""
+    each = [mine / theirs for mine, theirs in zip(ours, reference, strict=True)]
+    return Finding(name, what, each, budget=budget, raw=raw or {}, pair=(list(ours), list(reference)))
 
 
 def number(value: float) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from tests.benchmarks.gload import BenchmarkError
 from tests.benchmarks.messages import passes_over
-from tests.benchmarks.programs import METHOD, MODEL, Ours
+from tests.benchmarks.ours import METHOD, MODEL, Ours
 from tests.benchmarks.report import Budget, Finding
 from tidegate.wire.stubs import prediction_pb2
 

@@ -1,6 +1,6 @@
-"""Measures in process, alone on its core: `python -m tests.benchmarks.worker slots ROWS | step HIDDEN LAYERS ROWS`.
+"""Measures in process, alone on its core: `python -m tests.benchmarks.worker slots|product|ort HIDDEN LAYERS`.
 
-Reads a number of seconds from standard input, measures for so long, writes one line of JSON, and so on.
+Reads a number of rows and one of seconds from standard input, measures for so long, writes one line of JSON, and so on.
 """
 
 from __future__ import annotations
@@ -8,33 +8,30 @@ from __future__ import annotations
 import json
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
+from functools import cache
 
 import numpy as np
 import torch
 
 from tests.benchmarks.messages import FEATURES
 from tests.benchmarks.peers.lstm_slots import Slots
-from tests.packages import random_package
-from tidegate.engine.native_stepper import build_stepper
-from tidegate.engine.stepper import StepBatch
-from tidegate.model.frequency import NO_TIME
-from tidegate.model.package import Package
+from tests.benchmarks.steppers import Call, OrtStep, bare_products, our_step
 
-SESSIONS = 4096  # resident in the slab; batches take them in turn, in random order
 SLICE_SECONDS = 0.02  # how long one thing is measured before the other gets its turn
-Measure = Callable[[float], dict[str, float]]
+WARM_SECONDS = 0.2  # before the first time with so many rows
+Measure = Callable[[int, float], dict[str, float]]
 
 
-def slots(rows: int) -> Measure:
+def slots(hidden: int, layers: int) -> Measure:
     """The peers' nn.LSTM with slots: predictions a second of batches of the same sessions."""
-    model, sessions = Slots(), list(range(rows))
-    x = np.random.default_rng(0).standard_normal((rows, FEATURES)).astype(np.float32)
+    model = Slots()
+    assert (model.hidden, model.layers) == (hidden, layers)
 
-    def measure(seconds: float) -> dict[str, float]:
+    def measure(rows: int, seconds: float) -> dict[str, float]:
+        sessions = list(range(rows))
+        x = np.random.default_rng(0).standard_normal((rows, FEATURES)).astype(np.float32)
         batches, began = 0, time.perf_counter()
         while (taken := time.perf_counter() - began) < seconds:
             model.step(sessions, x)
@@ -44,25 +41,28 @@ def slots(rows: int) -> Measure:
     return measure
 
 
-def step(hidden: int, layers: int, rows: int) -> Measure:
-    """Our step, with gather and scatter, and the bare products of its layers: microseconds each, taken in turn."""
-    with tempfile.TemporaryDirectory() as folder:
-        package = random_package(Path(folder), hidden=hidden, layers=layers, features=FEATURES, targets=FEATURES)
-    ours, product = our_step(package, rows), bare_products(hidden, layers, rows)
+def step_against(reference: Callable[[int, int, int], Call]) -> Callable[[int, int], Measure]:
+    """Our step and a reference's: microseconds each, taken in turn."""
 
-    def measure(seconds: float) -> dict[str, float]:
-        ours(), product()
-        taken: dict[str, list[float]] = {"step": [], "product": []}
-        until = time.perf_counter() + seconds
-        while time.perf_counter() < until:
-            taken["step"].append(one_slice(ours))
-            taken["product"].append(one_slice(product))
-        return {name: 1e6 * statistics.median(times) for name, times in taken.items()}
+    def sized(hidden: int, layers: int) -> Measure:
+        @cache
+        def both(rows: int) -> dict[str, Call]:
+            return {"step": our_step(hidden, layers, rows), "reference": reference(hidden, layers, rows)}
 
-    return measure
+        def measure(rows: int, seconds: float) -> dict[str, float]:
+            taken: dict[str, list[float]] = {name: [] for name in both(rows)}
+            until = time.perf_counter() + seconds
+            while time.perf_counter() < until or not taken["step"]:
+                for name, call in both(rows).items():
+                    taken[name].append(one_slice(call))
+            return {name: 1e6 * statistics.median(times) for name, times in taken.items()}
+
+        return measure
+
+    return sized
 
 
-def one_slice(call: Callable[[], object]) -> float:
+def one_slice(call: Call) -> float:
     """Seconds that a call takes on average, over a slice of time: this thread's, so that others' turns do not count."""
     calls, began = 0, time.thread_time()
     while (taken := time.thread_time() - began) < SLICE_SECONDS or not calls:
@@ -71,58 +71,24 @@ def one_slice(call: Callable[[], object]) -> float:
     return taken / calls
 
 
-def our_step(package: Package, rows: int) -> Callable[[], object]:
-    """Our stepper on batches of `rows` of the resident sessions."""
-    random = np.random.default_rng(0)
-    stepper = build_stepper(package, "cpu", threads=1)
-    memory = {"state": torch.zeros(SESSIONS + 1, package.state_width)}
-    order = 1 + random.permutation(SESSIONS).reshape(-1, rows).astype(np.int64)
-    batches = [
-        StepBatch(
-            slots=slots_of_batch,
-            inputs=random.standard_normal((rows, FEATURES)),
-            fresh=np.zeros(rows, bool),
-            seen=np.ones(rows, np.int64),
-            time=np.full(rows, NO_TIME),
-            identity=np.zeros(rows, np.int32),
-        )
-        for slots_of_batch in order
-    ]
-    turn = 0
-
-    def call() -> object:
-        nonlocal turn
-        turn = (turn + 1) % len(batches)
-        return stepper.launch(batches[turn], memory).collect()
-
-    return call
+MEASURES: dict[str, Callable[[int, int], Measure]] = {
+    "slots": slots,
+    "product": step_against(bare_products),
+    "ort": step_against(OrtStep),
+}
 
 
-def bare_products(hidden: int, layers: int, rows: int) -> Callable[[], object]:
-    """torch.addmm of [x | h] and [W; U] with the bias, layer after layer, and nothing else."""
-    products = []
-    for layer in range(layers):
-        width = (hidden if layer else FEATURES) + hidden
-        x, weight, bias = torch.randn(rows, width), torch.randn(width, 4 * hidden), torch.randn(4 * hidden)
-        products.append((bias, x, weight, torch.empty(rows, 4 * hidden)))
-
-    def call() -> None:
-        with torch.inference_mode():
-            for bias, x, weight, out in products:
-                torch.addmm(bias, x, weight, out=out)
-
-    return call
-
-
-def main(kind: str, *sizes: str) -> None:
+def main(kind: str, hidden: str, layers: str) -> None:
     """Answers each line of standard input."""
     torch.set_num_threads(1)
-    makers: dict[str, Callable[..., Measure]] = {"slots": slots, "step": step}
-    measure = makers[kind](*map(int, sizes))
-    measure(0.2)
+    measure, warm = MEASURES[kind](int(hidden), int(layers)), set()
     print("ready", flush=True)
     for line in sys.stdin:
-        print(json.dumps(measure(float(line))), flush=True)
+        rows, seconds = int(line.split()[0]), float(line.split()[1])
+        if rows not in warm:
+            measure(rows, WARM_SECONDS)
+            warm.add(rows)
+        print(json.dumps(measure(rows, seconds)), flush=True)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from tidegate.engine.device import use_one_thread
 from tidegate.engine.engine import Engine
 from tidegate.engine.inbox import Block, Inbox, Scope
 from tidegate.engine.loop import EngineHost
+from tidegate.engine.quick import Turn
 from tidegate.engine.replies import Replies, RowFlag
 from tidegate.engine.sessions import Sessions
 from tidegate.errors import Reason
@@ -144,7 +145,8 @@ class Replica:
     def resident(self, session: str, model: str = "random") -> bool:
         return session.encode() in self.sessions.names("", model)
 
-    def _deliver(self, replies: Replies) -> None:
+    def _deliver(self, answers: Replies | Turn) -> None:
+        replies = answers.replies() if isinstance(answers, Turn) else answers
         for row in range(len(replies)):
             self._told[int(replies.request[row])] = Told(
                 Reason(replies.outcome[row]),

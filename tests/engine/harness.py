@@ -151,6 +151,10 @@ class InProcess:
     def iterate(self) -> None:
         """One pass of the engine."""
         self.iterations += 1
+        turn = self.engine.quick()
+        if turn is not None:
+            self._note(turn.replies())
+            return
         flight = self.engine.prepare()
         if flight is not None:
             flight.run()

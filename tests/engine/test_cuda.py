@@ -131,14 +131,14 @@ def test_recordings_are_of_their_memory() -> None:
     package, random, queue = unwritten(), np.random.default_rng(2), RecordingQueue()
     stepper, plain = stepper_of(package, "cpu", queue), stepper_of(package, "cpu")
     memories = [(memory_of(package, "cpu"), memory_of(package, "cpu")) for _ in range(2)]
-    for step in range(24):
-        for ours, wanted in memories:
-            rows = batch(package, random, (20, 50)[step % 2], step)
-            found = stepper.launch(rows, ours).collect()
-            assert found.values.tobytes() == plain.launch(rows, wanted).collect().values.tobytes()
-            assert all(torch.equal(ours[name], column) for name, column in wanted.items())
-    assert 2 * len(memories) <= queue.recorded <= 2 * 2 * len(memories)
-    assert len(stepper.recordings) == queue.recorded
+    for step in range(100):
+        ours, wanted = memories[random.integers(len(memories))]
+        rows = batch(package, random, int(random.choice([20, 50])), step)
+        found = stepper.launch(rows, ours).collect()
+        assert found.values.tobytes() == plain.launch(rows, wanted).collect().values.tobytes()
+        assert all(torch.equal(ours[name], column) for name, column in wanted.items())
+    sizes, sets = 2, 2
+    assert len(stepper.recordings) == queue.recorded == len(memories) * sizes * sets
 
 
 class OnDeviceAlone(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -44,7 +44,13 @@ def test_failed_step(engine: InProcess, monkeypatch: pytest.MonkeyPatch) -> None
         launch(batch, state)  # type: ignore[arg-type]
         raise RuntimeError("the device is gone")
 
+    def breaks_too(*where: object) -> None:
+        step_at(*where)  # type: ignore[arg-type]
+        raise RuntimeError("the device is gone")
+
+    step_at = lane.stepper.step_at
     monkeypatch.setattr(lane.stepper, "launch", breaks)
+    monkeypatch.setattr(lane.stepper, "step_at", breaks_too)
     assert engine.ask("a", ROW, step=2).reason is Reason.INTERNAL
     monkeypatch.undo()
     assert engine.ask("a", ROW, step=2).reason is Reason.SESSION_DIVERGED
@@ -78,6 +84,7 @@ def test_failed_batch(engine: InProcess, monkeypatch: pytest.MonkeyPatch) -> Non
     engine.ask("a", ROW, step=1)
     monkeypatch.setattr("tidegate.engine.engine.make_flight", breaks)
     monkeypatch.setattr(Admission, "ordinary", breaks)
+    monkeypatch.setattr(Admission, "quick", breaks)
     assert engine.ask("a", ROW, step=2).reason is Reason.INTERNAL
     monkeypatch.undo()
     assert engine.ask("a", ROW, step=2).reason is Reason.OK

@@ -24,7 +24,7 @@ from tidegate.wire.stubs import types_pb2 as types
 
 PATIENCE_SECONDS = 60.0  # what a test waits for comes long before, or never
 INTERNALS = re.compile(r"Traceback|File \"|\.py\b|/work|/tmp|site-packages|numpy|torch|0x[0-9a-f]{6}", re.IGNORECASE)
-Payload = types.Observation | types.ObservationBatch
+Payload = types.Observation | types.ObservationBatch | types.History
 
 
 class Refusal(NamedTuple):
@@ -107,6 +107,28 @@ def batch(
     )
 
 
+def history(
+    session_id: str,
+    values: ArrayLike,
+    first_step: int = 1,
+    *,
+    times: Sequence[int] = (),
+    dtype: int = types.DTYPE_FLOAT64,
+    **fields: Any,
+) -> types.History:
+    """A History; `values` is [steps, features]."""
+    matrix = np.asarray(values, "<f8" if dtype == types.DTYPE_FLOAT64 else "<f4")
+    return types.History(
+        session_id=session_id,
+        first_step=first_step,
+        steps=len(matrix),
+        event_times_unix_ns=times,
+        dtype=types.DType.Name(dtype),
+        values=matrix.tobytes(),
+        **fields,
+    )
+
+
 def values_of(answer: types.PredictionBatch) -> NDArray[np.float32]:
     """[rows, targets]"""
     return np.frombuffer(answer.values, "<f4").reshape(answer.rows, -1)
@@ -117,6 +139,8 @@ def unary(payload: Payload, model: str = "random", **fields: Any) -> pb.PredictR
     request = pb.PredictRequest(config=config(model, **fields))
     if isinstance(payload, types.Observation):
         request.observation.CopyFrom(payload)
+    elif isinstance(payload, types.History):
+        request.history.CopyFrom(payload)
     else:
         request.batch.CopyFrom(payload)
     return request
@@ -144,6 +168,8 @@ class Stream:
         request = pb.StreamPredictRequest(sequence=self.sequence, config=given)
         if isinstance(payload, types.Observation):
             request.observation.CopyFrom(payload)
+        elif isinstance(payload, types.History):
+            request.history.CopyFrom(payload)
         elif payload is not None:
             request.batch.CopyFrom(payload)
         return request

@@ -78,6 +78,16 @@ class Gate:
         """More than what runs inline, so that every step takes the thread."""
         return 1e-2 + self._stepper.expected_seconds(rows)
 
+    by_address = False
+
+    def step_at(self, *_: object) -> tuple[int, float]:
+        """Never: see `by_address`."""
+        raise NotImplementedError
+
+    def run(self, *_: object) -> tuple[NDArray[np.float64], int]:
+        """Never either."""
+        raise NotImplementedError
+
     def launch(self, batch: StepBatch, memory: Memory) -> Ticket:
         self.begun()
         with self._change:

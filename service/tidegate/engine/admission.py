@@ -13,16 +13,18 @@ from numpy.typing import NDArray
 
 from tidegate.engine.catalog import Catalog
 from tidegate.engine.departures import Departures
-from tidegate.engine.inbox import AliasTable, Block, joined
+from tidegate.engine.inbox import AliasTable, Block, Singles, joined
 from tidegate.engine.lane import Lane, Queued
 from tidegate.engine.ordinary import Looker, Ordinary, looker_of
 from tidegate.engine.parking import Parking
+from tidegate.engine.quick import QuickLane, Turn, quick_of
 from tidegate.engine.replies import Replies, refusals
 from tidegate.engine.sessions import Sessions, valid_id
-from tidegate.engine.slots import SPARE_SLOT, Refs, slabs_of, slots_of
+from tidegate.engine.slots import SLABS_MAX, SLOT_BITS, SLOTS_MAX, SPARE_SLOT, Refs, slabs_of, slots_of
 from tidegate.errors import Reason, TidegateError
 
 Outcomes = NDArray[np.uint8]
+QUICK_SECONDS_MAX = 1e-3  # of a quick turn's step, which keeps the event loop
 
 
 class Admission:
@@ -34,6 +36,7 @@ class Admission:
         self._sessions = sessions
         self._departures = departures
         self._lookers: dict[int, Looker | None] = {}  # by lane
+        self._quick: dict[int, QuickLane | None] = {}
 
     def admit(self, block: Block, now: float, found: Outcomes | None = None) -> Replies | None:
         """Queues the block's rows; returns replies to those that are refused at once.
@@ -78,6 +81,24 @@ class Admission:
             return None
         looker = self._looker(lane)
         return None if looker is None else looker.look(joined(blocks), refs, now)
+
+    def quick(self, singles: Singles, now: float) -> Turn | Ordinary | None:
+        """Steps and commits these, if they can be by a quick turn: see `quick.py`. Only while nothing else waits."""
+        scope, slabs = singles.scope, self._catalog.slabs
+        get = self._sessions.names(scope.tenant, scope.model).get
+        refs = [get(session_id, 0) for session_id in singles.ids]
+        ref = refs[0]
+        slab = slabs[ref >> SLOT_BITS & SLABS_MAX - 1]
+        lane = self._catalog.lanes.get(int(slab.host["version"][ref & SLOTS_MAX - 1]))
+        if lane is None or lane.retired or not lane.takes_plainly(scope, singles.shape[0]):
+            return None
+        if lane.number not in self._quick:
+            self._quick = {n: kept for n, kept in self._quick.items() if n in self._catalog.lanes}
+            self._quick[lane.number] = quick_of(lane, self._looker(lane))
+        quick = self._quick[lane.number]
+        if quick is None or lane.stepper.expected_seconds(singles.rows) > QUICK_SECONDS_MAX:
+            return None
+        return quick.turn(singles, refs, now)
 
     def _known(self, block: Block) -> Refs | None:
         """References to the block's sessions if nothing needs to be looked up or bound; 0 where there is none."""

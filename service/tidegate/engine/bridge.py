@@ -38,6 +38,7 @@ def step_over(
         stand_ins = feedback.stand_ins(reply[rows])
         missing = replace(
             batch.take(rows),
+            lies=None,
             inputs=feedback.observations(gap.observation[rows], stand_ins),
             seen=batch.seen[rows] + done,
             time=frequency.add(gap.time[rows], done + 1),
@@ -47,5 +48,5 @@ def step_over(
     inputs = batch.inputs.copy()
     stands_in = gap.predicted & (gap.steps > 0)[:, None]
     inputs[:, feedback.targets] = np.where(stands_in, feedback.stand_ins(reply), inputs[:, feedback.targets])
-    last = stepper.launch(replace(batch, inputs=inputs, seen=batch.seen + gap.steps), memory).collect()
+    last = stepper.launch(replace(batch, lies=None, inputs=inputs, seen=batch.seen + gap.steps), memory).collect()
     return StepResult(last.values, last.finite & finite, last.seconds + seconds)

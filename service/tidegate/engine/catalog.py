@@ -157,7 +157,7 @@ class Catalog:
     def drop_unused(self) -> None:
         """Forgets retired versions without sessions or queued rows, and models without anything."""
         for number, lane in list(self.lanes.items()):
-            if lane.retired and not lane.sessions and not len(lane.queue):
+            if lane.retired and not lane.sessions and not len(lane.queue) and not lane.queue.holding:
                 del self.lanes[number]
                 entry = self.models[lane.model]
                 if entry.lanes.get(lane.version) is lane:

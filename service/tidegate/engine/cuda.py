@@ -65,6 +65,18 @@ class CudaStepper:
         self._turn = 0
         self.pace = Pace()
 
+    @property
+    def by_address(self) -> bool:
+        return False
+
+    def run(self, inputs: NDArray[np.float64], memory: Memory, slot: int) -> tuple[NDArray[np.float64], int]:
+        raise NotImplementedError
+
+    def step_at(
+        self, rows: int, slots: int, inputs: int, values: int, finite: int, memory: Memory
+    ) -> tuple[int, float]:
+        raise NotImplementedError
+
     def expected_seconds(self, rows: int) -> float:
         return self.pace.expected(rows)
 

@@ -159,10 +159,11 @@ class Departures:
         return ~(self._busy(slab, slots) | slab.leaving[slots])
 
     def _busy(self, slab: Slab, slots: Slots) -> NDArray[np.bool_]:
-        """Which have rows queued, [n]."""
+        """Which have rows queued, or a history in work, [n]."""
         busy = np.zeros(len(slots), bool)
         versions = slab.host["version"][slots]
         for number in np.unique(versions).tolist():
             rows = versions == number
-            busy[rows] = slab.next_turn[slots[rows]] > self._catalog.lanes[number].queue.turn
+            queue = self._catalog.lanes[number].queue
+            busy[rows] = (slab.next_turn[slots[rows]] > queue.turn) | queue.held(slots[rows])
         return busy

@@ -22,11 +22,14 @@ from tidegate.engine.catalog import Catalog
 from tidegate.engine.departures import Departures
 from tidegate.engine.flight import Flight
 from tidegate.engine.forecaster import Forecaster, Stretch
+from tidegate.engine.histories import Histories, HistoryStretch
 from tidegate.engine.inbox import Block, Inbox
 from tidegate.engine.lane import Lane, Queued
 from tidegate.engine.listing import page
 from tidegate.engine.migration import Migration
 from tidegate.engine.ordinary import Ordinary
+from tidegate.engine.quick import ROWS_MAX as QUICK_ROWS_MAX
+from tidegate.engine.quick import Turn
 from tidegate.engine.replies import STREAM_SHIFT, Replies, RowFlag, refusals
 from tidegate.engine.revision import make_flight
 from tidegate.engine.saving import Saving
@@ -49,6 +52,7 @@ class Held(NamedTuple):
     def lose(self, refs: NDArray[np.int64]) -> None:
         """Those sessions are another replica's now, which does not know of the steps that are answered here."""
         lost = np.isin(self.refs, refs) & (self.answers.outcome == Reason.OK)
+        self.answers.plainly = self.answers.plainly and not lost.any()
         self.answers.outcome[lost] = Reason.SESSION_MOVED
         self.answers.values[lost] = np.nan
         self.answers.step[lost] = 0
@@ -72,6 +76,7 @@ class Engine:
         self.held: list[Held] = []
         self.going: list[Held] = []  # those whose sessions are being saved
         self.forecaster = Forecaster(catalog, sessions, catalog.limits, clock)
+        self.histories = Histories(inbox, catalog.limits, clock)
         self.admission = Admission(catalog, sessions, self.departures)
         self._turn = 0
 
@@ -79,7 +84,8 @@ class Engine:
     def waiting(self) -> bool:
         """Whether there is anything for `prepare` to do."""
         lanes = self.catalog.lanes.values()
-        return bool(self.inbox) or any(len(lane.queue) for lane in lanes) or len(self.forecaster) > 0
+        aside = len(self.histories) + len(self.forecaster)
+        return bool(self.inbox) or any(len(lane.queue) for lane in lanes) or aside > 0
 
     @property
     def busy(self) -> bool:
@@ -121,6 +127,8 @@ class Engine:
                 return sessions.close_many(tenant, model, ids)
             case commands.MigrateSessions(tenant, model, version, ids):
                 target = self.catalog.resolve(model, version)
+                names = sessions.names(tenant, model)
+                self.histories.put_back({names.get(session_id, 0) for session_id in ids})
                 return Migration(self.catalog, sessions, target, now, self._follow).run(tenant, ids)
             case commands.ListSessions(tenant, wanted, cursor, size):
                 return page(self.catalog, sessions, tenant, wanted, cursor, size, now)
@@ -129,26 +137,57 @@ class Engine:
                 return sessions.sweep(now) + left
         return None
 
-    def prepare(self) -> Flight | Ordinary | Stretch | None:
-        """Admits what is in the inbox and makes up the next batch; work on forecasts when there is none, or when they
-        have waited for long; None when there is neither."""
-        if self.forecaster.overdue:
-            stretch = self.forecaster.take()
-            if stretch is not None:
+    def quick(self) -> Turn | None:
+        """Steps, commits and answers what waits, if it is a few ordinary observations: see `quick.py`. Else None, and
+        `prepare` has the rest."""
+        singles = self.inbox.only_singles(QUICK_ROWS_MAX)
+        if singles is None or len(self.forecaster) or not self._quiet:
+            return None
+        now = self._clock()
+        try:
+            turn = self.admission.quick(singles, now)
+        except Exception:  # nothing has happened yet: the general way answers each row
+            log.exception("%d rows of %s could not be looked at", singles.rows, singles.scope.model)
+            return None
+        if turn is None:
+            return None
+        metrics, rows, arrived, at = self._metrics, singles.rows, singles.arrived[: singles.rows], singles.at.arrived
+        metrics.queue_wait.observe_since(arrived, now, at)
+        if isinstance(turn, Ordinary):
+            self.inbox.take_singles()
+            self.finish(turn)
+            return None
+        metrics.batch_rows.observe_one(float(rows))
+        metrics.step_seconds.observe_one(turn.seconds)
+        metrics.end_to_end.observe_since(arrived, self._clock(), at)
+        metrics.steps[turn.lane.model, "OK"] += rows
+        singles.clear()
+        self.inbox.done(rows)
+        return turn
+
+    def prepare(self) -> Flight | Ordinary | Stretch | HistoryStretch | None:
+        """Admits what is in the inbox and makes up the next batch; work on histories and forecasts when there is none,
+        or when they have waited for long; None when there is nothing."""
+        for late in (self.histories, self.forecaster):
+            if late.overdue and (stretch := late.take()) is not None:
                 return stretch
-        lane = self._next_lane()
-        if lane is None:
-            ordinary = self._ordinary()
-            if ordinary is not None:
-                return ordinary
+        if self._quiet and (ordinary := self._ordinary()) is not None:
+            return ordinary
         for block in self.inbox.take():
             self._admit(block)
-        lane = lane or self._next_lane()
-        if lane is None:
-            return self.forecaster.take()
-        rows = lane.queue.take(self._rows_max(lane))
+        while (lane := self._next_lane()) is not None:
+            flight = self._make_up(lane, lane.queue.take(self._rows_max(lane)))
+            if flight is not None:
+                return flight
+        return self.histories.take() or self.forecaster.take()
+
+    def _make_up(self, lane: Lane, rows: Queued) -> Flight | None:
+        """A flight of the rows; None when all of them are of histories, or wait for one."""
         try:
             now = self._clock()
+            rows = self.histories.divert(lane, rows, now)
+            if not len(rows):
+                return None
             flight = make_flight(lane, rows, now)
         except Exception:
             log.exception("a batch of %d rows of %s could not be made up", len(rows), lane.model)
@@ -156,6 +195,11 @@ class Engine:
             return None
         self._metrics.queue_wait.observe_since(rows.arrived, now)
         return flight
+
+    @property
+    def _quiet(self) -> bool:
+        """Whether nothing waits but what is in the inbox, and no history is there."""
+        return not self.histories.there and not any(len(lane.queue) for lane in self.catalog.lanes.values())
 
     def _ordinary(self) -> Ordinary | None:
         """The oldest blocks as they are, if nothing else waits and they are nothing but next steps of healthy sessions;
@@ -169,7 +213,7 @@ class Engine:
                 return None
             if flight is not None:
                 self.inbox.take_oldest(len(together))
-                self._metrics.queue_wait.observe_since(flight.rows.arrived, now)
+                self._metrics.queue_wait.observe_since(flight.rows.arrived, now, flight.rows.at.arrived)
                 return flight
         return None
 
@@ -188,10 +232,13 @@ class Engine:
             self._send(refused, block.scope.model)
             self.inbox.done(len(refused))
 
-    def finish(self, flight: Flight | Ordinary | Stretch) -> None:
+    def finish(self, flight: Flight | Ordinary | Stretch | HistoryStretch) -> None:
         """Commits the columns of what advanced, and puts the replies to all rows into the outbox."""
         if isinstance(flight, Stretch):
             self.forecaster.finish(flight)
+            return
+        if isinstance(flight, HistoryStretch):
+            self._finish_histories(flight)
             return
         try:
             self._finish(flight)
@@ -206,18 +253,27 @@ class Engine:
         if flight.result is not None:
             self._metrics.batch_rows.observe_one(float(len(flight.batch)))
             self._metrics.step_seconds.observe_one(flight.result.seconds)
-        self._answer(flight, answers)
-        self._metrics.end_to_end.observe_since(flight.rows.arrived, now)
+        self._answer(flight.lane, answers, flight.refs)
+        at = flight.rows.at.arrived if isinstance(flight, Ordinary) else 0
+        self._metrics.end_to_end.observe_since(flight.rows.arrived, now, at)
         self.inbox.done(len(flight.rows))
         if flight.lane.retired:
             self.catalog.drop_unused()
 
-    def _answer(self, flight: Flight | Ordinary, answers: Replies) -> None:
+    def _finish_histories(self, stretch: HistoryStretch) -> None:
+        finished = self.histories.finish(stretch)
+        if finished is not None:
+            self._answer(finished.lane, finished.answers, finished.refs)
+            self._metrics.end_to_end.observe_since(finished.arrived, self._clock())
+            if finished.lane.retired:
+                self.catalog.drop_unused()
+
+    def _answer(self, lane: Lane, answers: Replies, refs: NDArray[np.int64]) -> None:
         """At durability `step`, answers are held until what they say is in the store."""
-        if flight.lane.durability is Durability.STEP:
-            self.held.append(Held(answers, flight.refs, flight.lane.model))
+        if lane.durability is Durability.STEP:
+            self.held.append(Held(answers, refs, lane.model))
         else:
-            self._send(answers, flight.lane.model)
+            self._send(answers, lane.model)
 
     def _follow(self, before: NDArray[np.int64], after: NDArray[np.int64]) -> None:
         """Answers that are held are of sessions that have other references now."""
@@ -266,6 +322,7 @@ class Engine:
         if answers.plainly:
             self._metrics.steps[model, "OK"] += len(answers)
             return
+        self.histories.answered(answers.request)
         counts = np.bincount(answers.outcome)
         duplicate = (answers.outcome == 0) & (answers.flags & RowFlag.DUPLICATE != 0)
         revised = (answers.outcome == 0) & (answers.flags & RowFlag.REVISED != 0) & ~duplicate
@@ -279,5 +336,6 @@ class Engine:
     def _cancel(self, stream: int) -> None:
         self.inbox.expire(stream, STREAM_SHIFT)
         self.admission.parking.expire(stream, STREAM_SHIFT)
+        self.histories.expire(stream)
         for lane in self.catalog.lanes.values():
             lane.queue.expire(stream, STREAM_SHIFT)

@@ -63,3 +63,20 @@ class Imputation:
         before = np.where(memory.blank[:, None], 0, memory.missing_run).astype(np.int64)
         run = np.where(missing, np.minimum(before + 1, RUN_MAX), 0).astype(np.uint16)
         return Imputed(np.where(absent, stand_in, values), missing, run, absent[:, targets])
+
+    def carry(
+        self, values: NDArray[np.float64], last: NDArray[np.float64], run: NDArray[np.uint16]
+    ) -> tuple[NDArray[np.float64], NDArray[np.uint16]]:
+        """Fills the NaNs of T steps of one session, `values` [T, features], of which no target is missing (an output
+        is, and stands for nothing); `last` [features] is what it took before them, `run` [features] its missing_run.
+
+        Returns the values, and the run after them.
+        """
+        absent = np.isnan(values)
+        if not absent.any():
+            return values, np.zeros_like(run)
+        known = np.where(absent, -1, np.arange(len(values))[:, None])
+        source = np.maximum.accumulate(known, axis=0)
+        filled = np.where(source < 0, last, np.take_along_axis(values, np.maximum(source, 0), axis=0))
+        since = np.where((known >= 0).any(0), (~absent)[::-1].argmax(0), len(values) + run.astype(np.int64))
+        return filled, np.where(self._expected, np.minimum(since, RUN_MAX), 0).astype(np.uint16)

@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tidegate.native import address
 
 SINGLES_MIN = 64  # rows that room is made for at once
 
@@ -28,6 +31,13 @@ class Scope:
     units: tuple[str, ...] = ()  # the units in which values come; () is the package's
     must_exist: bool = False  # an unknown session is refused, whatever its step
     strict_steps: bool = False  # a step above the next is refused, also where the model imputes gaps
+
+    def __hash__(self) -> int:  # asked for with every message
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.tenant, self.model, self.version, self.features, self.units, self.must_exist))
 
 
 @dataclass
@@ -48,6 +58,19 @@ class AliasTable:
         for alias, session_id in zip(aliases.tolist(), ids, strict=True):
             self.ids[alias] = session_id
         self.refs[aliases] = 0
+
+
+class Addresses(NamedTuple):
+    """Where columns of a block lie, for the C parts: known where they were made together, else looked up."""
+
+    step: int
+    time: int
+    values: int
+    deadline: int
+    reset: int
+    arrived: int
+    sequence: int = 0
+    id_bytes: int = 0
 
 
 @dataclass
@@ -73,9 +96,18 @@ class Block:
     table: AliasTable | None = None
     sequence: NDArray[np.int64] | None = None  # of single observations: their messages' numbers on their streams
     messages: tuple[int, ...] = ()  # of batches that it holds whole, one after the other: how many rows each has
+    lies: Addresses | None = None
 
     def __len__(self) -> int:
         return len(self.request)
+
+    @property
+    def at(self) -> Addresses:
+        """Where its columns lie."""
+        if self.lies is None:
+            columns = (self.step, self.time, self.values, self.deadline, self.reset, self.arrived)
+            self.lies = Addresses(*map(address, columns))
+        return self.lies
 
     def goes_with(self, other: Block) -> bool:
         """Whether both are whole batches by alias about the same."""
@@ -144,6 +176,10 @@ class Singles:
         self.ids.append(session_id)
         self.rows += 1
 
+    def clear(self) -> None:
+        """All rows are answered; their places are free."""
+        self.rows, self.ids = 0, []
+
     def block(self) -> Block:
         rows = self.rows
         return Block(
@@ -159,18 +195,33 @@ class Singles:
             arrived=self.arrived[:rows],
             future=self.future[:rows] if self.shape[1] else None,
             sequence=self.sequence[:rows],
+            lies=self.at,
         )
 
     def _grow(self, capacity: int) -> None:
         width, future = self.shape
-        before = self.rows and self.block()
-        self.request, self.sequence, self.step, self.time = np.empty((4, capacity), np.int64)
-        self.deadline, self.arrived = np.empty((2, capacity))
-        self.values, self.future = np.empty((capacity, width)), np.empty((capacity, future))
-        self.reset = np.empty(capacity, np.bool_)
-        if isinstance(before, Block):
+        before = self.block() if self.rows else None
+        integers, floats = np.empty((6, capacity), np.int64), np.empty(capacity * (2 + width))
+        self.request, self.sequence, self.step, self.time, self.id_bytes = integers[:5]
+        self.reset = integers[5].view(np.bool_)[:capacity]
+        self.deadline, self.arrived = floats[:capacity], floats[capacity : 2 * capacity]
+        self.values = floats[2 * capacity :].reshape(capacity, width)
+        self.future = np.empty((capacity, future))
+        lie, stride, floating = address(integers), 8 * capacity, address(floats)
+        self.at = Addresses(
+            step=lie + 2 * stride,
+            time=lie + 3 * stride,
+            values=floating + 2 * stride,
+            deadline=floating,
+            reset=lie + 5 * stride,
+            arrived=floating + stride,
+            sequence=lie + stride,
+            id_bytes=lie + 4 * stride,
+        )
+        if before is not None:
             for name in ("request", "sequence", "step", "time", "deadline", "arrived", "values", "reset"):
                 getattr(self, name)[: self.rows] = getattr(before, name)
+            self.id_bytes[: self.rows] = [*map(len, self.ids)]
             if before.future is not None:
                 self.future[: self.rows] = before.future
         self.capacity, self.described = capacity, 0
@@ -211,6 +262,7 @@ class Inbox:
         singles = self.singles(scope, (len(values), len(future)))
         place = singles.room()
         singles.request[place], singles.sequence[place] = request, sequence
+        singles.id_bytes[place] = len(session_id)
         singles.step[place], singles.time[place], singles.reset[place] = step, time, reset
         singles.deadline[place], singles.arrived[place] = deadline, arrived
         singles.values[place] = values
@@ -234,6 +286,18 @@ class Inbox:
         self._seal()
         self._blocks.append(block)
         self.rows += len(block)
+
+    def only_singles(self, rows_max: int) -> Singles | None:
+        """What waits, if it is nothing but a few plain single observations of one scope."""
+        if self._blocks or len(self._singles) != 1:
+            return None
+        (singles,) = self._singles.values()
+        return singles if 0 < singles.rows <= rows_max and not singles.shape[1] else None
+
+    def take_singles(self) -> None:
+        """Takes all single observations, which somebody has already. Their rows stay counted until `done`."""
+        self._seal()
+        self._blocks.clear()
 
     def oldest(self, rows_max: int) -> list[Block]:
         """The oldest block, and those behind it that may be joined with it, up to so many rows: batches by alias of

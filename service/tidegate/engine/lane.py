@@ -7,8 +7,9 @@ they lie in, never by the length of the queue.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from tidegate.engine.stepper import Stepper
 from tidegate.errors import Reason, TidegateError
 from tidegate.model.package import Package
 from tidegate.model.scaling import Scaler
+from tidegate.model.sequence import Sequence, takes
 
 
 @dataclass
@@ -54,8 +56,24 @@ class Queued:
     def take(self, rows: NDArray[np.int64] | slice) -> Queued:
         return Queued(*(column[rows] for column in self.columns()))
 
+    def expire(self, stream: int, shift: int) -> None:
+        """Marks the rows of a stream that went away."""
+        self.deadline[self.request >> shift == stream] = -np.inf
+
+    def refuse(self, refs: NDArray[np.int64], reason: Reason) -> None:
+        """Marks the rows of these sessions."""
+        self.refused[np.isin(self.ref, refs) & (self.refused == 0)] = reason
+
 
 _NAMES = [field.name for field in fields(Queued)]
+
+
+@dataclass
+class _Held:
+    """Rows of a session that is held, in order, and why it is not here any more (OK: nobody has said so)."""
+
+    rows: list[Queued]
+    reason: Reason = Reason.OK
 
 
 class _Chunk:
@@ -89,12 +107,11 @@ class _Chunk:
 
     def expire(self, stream: int, shift: int) -> None:
         """See RowQueue.expire."""
-        self._rows.deadline[self._rows.request >> shift == stream] = -np.inf
+        self._rows.expire(stream, shift)
 
     def refuse(self, refs: NDArray[np.int64], reason: Reason) -> None:
         """See RowQueue.refuse."""
-        rows = np.isin(self._rows.ref, refs) & (self._rows.refused == 0)
-        self._rows.refused[rows] = reason
+        self._rows.refuse(refs, reason)
 
 
 class RowQueue:
@@ -105,8 +122,10 @@ class RowQueue:
         self._now = 0
         self._rows = 0
         self._chunks = 0
+        self._held: dict[int, _Held] = {}  # by reference
 
     def __len__(self) -> int:
+        """Rows that have a turn; those that are held back have none."""
         return self._rows
 
     @property
@@ -129,7 +148,10 @@ class RowQueue:
         self._rows += len(rows)
 
     def take(self, rows_max: int) -> Queued:
-        """Removes and returns the next batch: rows of different sessions, oldest first, at most so many."""
+        """Removes and returns the next batch: rows of different sessions, oldest first, at most so many.
+
+        There may be none, when all are of sessions that are held.
+        """
         if self._now not in self._turns:
             self._now = min(self._turns)
         chunks = self._turns[self._now]
@@ -147,11 +169,43 @@ class RowQueue:
             del self._turns[self._now]
             self._now += 1
         self._rows -= rows_max - room
-        return _joined(parts)
+        rows = _joined(parts)
+        return self._set_aside(rows) if self._held else rows
+
+    @property
+    def holding(self) -> bool:
+        """Whether any session is held."""
+        return bool(self._held)
+
+    def hold(self, ref: int) -> None:
+        """From now on rows of that session are held back, in order, until it is released."""
+        self._held[ref] = _Held([])
+
+    def release(self, refs: NDArray[np.int64], next_turn: NDArray[np.int64], first: Queued | None = None) -> None:
+        """The rows of these sessions are taken again: `first`, then those that were held back, then the later ones."""
+        rows = self.withdraw(refs)
+        parts = [part for part in (first, rows) if part is not None]
+        if parts:
+            self.append(_joined(parts), next_turn)
+
+    def held(self, slots: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which sessions are held, [n]."""
+        return np.isin(slots, slots_of(np.fromiter(self._held, np.int64, len(self._held))))
+
+    def lost(self, ref: int) -> Reason:
+        """Why a session that is held is not here any more, OK if nobody has said so."""
+        return self._held[ref].reason
 
     def withdraw(self, refs: NDArray[np.int64]) -> Queued | None:
-        """Removes and returns the rows of these sessions, each one's in order; None when there are none. Costs by the
-        length of the queue."""
+        """Removes and returns the rows of these sessions, each one's in order; None when there are none. They are held
+        no more. Costs by the length of the queue."""
+        aside = [rows for ref in refs.tolist() for rows in (self._held.pop(ref, None) or _Held([])).rows]
+        listed = self._withdraw(refs)
+        parts = aside if listed is None else [*aside, listed]
+        return _joined(parts) if parts else None
+
+    def _withdraw(self, refs: NDArray[np.int64]) -> Queued | None:
+        """Those that have a turn."""
         listed = [entry for chunks in self._turns.values() for entry in chunks]
         found = [chunk.withdraw(refs) for _, chunk in listed]
         self._turns = {}
@@ -170,12 +224,26 @@ class RowQueue:
         for chunks in self._turns.values():
             for _, chunk in chunks:
                 chunk.expire(stream, shift)
+        for held in self._held.values():
+            for rows in held.rows:
+                rows.expire(stream, shift)
 
     def refuse(self, refs: NDArray[np.int64], reason: Reason) -> None:
         """Has the rows of these sessions, which are gone, be answered with the reason when their turn comes."""
         for chunks in self._turns.values():
             for _, chunk in chunks:
                 chunk.refuse(refs, reason)
+        for ref in self._held.keys() & set(refs.tolist()):
+            self._held[ref].reason = reason
+            for rows in self._held[ref].rows:
+                rows.refuse(refs, reason)
+
+    def _set_aside(self, rows: Queued) -> Queued:
+        """Those of sessions that are not held."""
+        held = np.array([ref in self._held for ref in rows.ref.tolist()])
+        for row in np.flatnonzero(held).tolist():
+            self._held[int(rows.ref[row])].rows.append(rows.take(slice(row, row + 1)))
+        return rows.take(np.flatnonzero(~held)) if held.any() else rows
 
     def _list(self, age: int, chunk: _Chunk) -> None:
         heapq.heappush(self._turns.setdefault(chunk.turn, []), (age, chunk))
@@ -232,7 +300,7 @@ class Lane:
     def targets(self) -> int:
         return len(self.package.manifest.targets)
 
-    def identify(self, ids: Sequence[bytes]) -> NDArray[np.int32] | None:
+    def identify(self, ids: Iterable[bytes]) -> NDArray[np.int32] | None:
         """Which of the package's ids new sessions have, from 1 (0: none of them); None when the package knows none."""
         if not self._identities:
             return None
@@ -240,12 +308,22 @@ class Lane:
 
     def takes_as_it_is(self, block: Block) -> bool:
         """Whether the block's values are this version's, in its order and units."""
-        if block.future is not None or block.values.shape[1] != len(self.package.manifest.features):
+        return block.future is None and self.takes_plainly(block.scope, block.values.shape[1])
+
+    def takes_plainly(self, scope: Scope, width: int) -> bool:
+        """Whether so many values of the scope are this version's, in its order and units."""
+        if width != len(self.package.manifest.features):
             return False
         try:
-            return self.layout(block.scope).plain
+            return self.layout(scope).plain
         except TidegateError:
             return False
+
+    @cached_property
+    def sequence(self) -> Sequence | None:
+        """Takes many steps of one session at once; None where the model's steps cannot be taken so."""
+        package = self.package
+        return Sequence(package, self.slab.device["state"].device) if takes(package.manifest) else None
 
     def layout(self, scope: Scope) -> Layout:
         """How the scope's values map to this version's; raises TidegateError BAD_CONFIG or UNIT_MISMATCH."""

@@ -22,7 +22,9 @@ from tidegate.engine.engine import Engine
 from tidegate.engine.flight import Flight
 from tidegate.engine.forecaster import Stretch
 from tidegate.engine.forecasts import Forecast, ForecastRequest
+from tidegate.engine.histories import HistoryStretch
 from tidegate.engine.ordinary import Ordinary
+from tidegate.engine.quick import Turn
 from tidegate.engine.replies import Replies
 from tidegate.errors import Reason, TidegateError
 
@@ -45,7 +47,7 @@ class EngineHost:
 
     def __init__(self, engine: Engine, sweep_seconds: float) -> None:
         self.engine = engine
-        self.deliver: Callable[[Replies], None] = lambda _: None  # the front-end sets it
+        self.deliver: Callable[[Replies | Turn], None] = lambda _: None  # the front-end sets it
         self.visit: Visit = _at_home  # what keeps sessions in a store sets these three
         self.may_step: Callable[[], bool] = lambda: True
         self.on_waiting: Callable[[], None] = lambda: None  # rows wait for the store, or answers until they are durable
@@ -116,8 +118,15 @@ class EngineHost:
 
     def _iterate(self) -> None:
         self._scheduled = False
-        self._carry_out()
-        flight = self.engine.prepare() if self.may_step() else None
+        if self._commands:
+            self._carry_out()
+        may_step = self.may_step()
+        turn = self.engine.quick() if may_step else None
+        if turn is not None:
+            self.deliver(turn)
+            self._after()
+            return
+        flight = self.engine.prepare() if may_step else None
         if flight is None:
             self._after()
         elif flight.expected_seconds <= INLINE_SECONDS_MAX:
@@ -142,11 +151,11 @@ class EngineHost:
             if not future.done() or future.cancelled():
                 self.post(lambda: self.engine.forecaster.cancel(number))
 
-    def _land(self, flight: Flight | Ordinary | Stretch) -> None:
+    def _land(self, flight: Flight | Ordinary | Stretch | HistoryStretch) -> None:
         self._flying = False
         self._finish(flight)
 
-    def _finish(self, flight: Flight | Ordinary | Stretch) -> None:
+    def _finish(self, flight: Flight | Ordinary | Stretch | HistoryStretch) -> None:
         self.engine.finish(flight)
         self._after()
 

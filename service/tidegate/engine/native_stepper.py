@@ -6,7 +6,9 @@ the cell sees is derived by torch, as in `TorchStepper`, and cell and commit are
 
 from __future__ import annotations
 
+import time
 from ctypes import CDLL
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -14,7 +16,19 @@ from numpy.typing import NDArray
 
 from tidegate.engine.cuda_choice import build_cuda_stepper
 from tidegate.engine.slots import SPARE_SLOT
-from tidegate.engine.stepper import PIECE_ROWS, TILE_ROWS, Begun, Memory, StepBatch, Stepper, TorchStepper, Work
+from tidegate.engine.stepper import (
+    PIECE_ROWS,
+    TILE_ROWS,
+    Begun,
+    Done,
+    Memory,
+    StepBatch,
+    Stepper,
+    StepResult,
+    Ticket,
+    TorchStepper,
+    Work,
+)
 from tidegate.model.native_lstm import CELLS, NativeLstm, Workspace
 from tidegate.model.package import Package
 from tidegate.model.slot_kernel import KernelChoice
@@ -43,12 +57,52 @@ class NativeStepper(TorchStepper):
         self._spaces: list[Workspace] = []  # those that no thread uses now
         super().__init__(package, "cpu", threads)
 
+    @cached_property
+    def by_address(self) -> bool:
+        return self._inputs.linear is not None and self._cell.head is not None
+
+    def step_at(
+        self, rows: int, slots: int, inputs: int, values: int, finite: int, memory: Memory
+    ) -> tuple[int, float]:
+        started = time.perf_counter()
+        space = self._spaces.pop() if self._spaces else self._space()
+        _point(space, memory, slots, inputs, values, finite)
+        lost: int = self._native.tidegate_step(space.where, rows)
+        self._spaces.append(space)
+        seconds = time.perf_counter() - started
+        self._pace.measured(rows, seconds)
+        return lost, seconds
+
+    def run(self, inputs: NDArray[np.float64], memory: Memory, slot: int) -> tuple[NDArray[np.float64], int]:
+        inputs, where = np.ascontiguousarray(inputs), np.array([slot])
+        values, finite = np.empty(self._outputs), np.ones(1, np.bool_)
+        space = self._spaces.pop() if self._spaces else self._space()
+        _point(space, memory, address(where), address(inputs), address(values), address(finite))
+        taken: int = self._native.tidegate_history(space.where, len(inputs))
+        self._spaces.append(space)
+        return values, taken
+
+    def launch(self, batch: StepBatch, memory: Memory) -> Ticket:
+        if not self.by_address or (self._threads > 1 and len(batch) > PIECE_ROWS):
+            return super().launch(batch, memory)
+        started = time.perf_counter()
+        work = _Rows(batch, self._outputs)
+        self._run(work, 0, work.rows, memory)
+        return Done(work, started, self._pace)
+
     def _begin(self, batch: StepBatch) -> Begun:
         if self._inputs.linear is not None:
             return _Rows(batch, self._outputs)
         work = super()._begin(batch)
         assert isinstance(work, Work)
         return _Derived(work)
+
+    def _run(self, work: Begun, start: int, stop: int, memory: Memory) -> None:
+        if not isinstance(work, _Rows) or self._cell.head is None:
+            super()._run(work, start, stop, memory)
+            return
+        for low in range(start, stop, PIECE_ROWS):  # torch has no part in it
+            self._piece(work, slice(low, min(low + PIECE_ROWS, stop)), memory)
 
     def _piece(self, work: Begun, rows: slice, memory: Memory) -> None:
         assert isinstance(work, _Rows | _Derived)
@@ -63,19 +117,20 @@ class NativeStepper(TorchStepper):
         try:
             if isinstance(work, _Rows):
                 now.raw = work.raw + 8 * self._cell.width * start
-                self._straight(count, rows.stop - start, space)
+                work.lost += self._straight(count, rows.stop - start, space)
             else:
                 self._derived(work.work, rows, count, memory, space)
         finally:
             self._spaces.append(space)
 
-    def _straight(self, count: int, padded: int, space: Workspace) -> None:
-        """Inputs and outputs in C too."""
+    def _straight(self, count: int, padded: int, space: Workspace) -> int:
+        """Inputs and outputs in C too. Returns how many rows are not finite."""
         if self._cell.head is not None:
-            self._native.tidegate_step(space.where, count)
-            return
-        outputs = self._cell(space, count, padded)
-        self._native.tidegate_finish(space.where, count, outputs.data_ptr(), outputs.shape[1])
+            lost: int = self._native.tidegate_step(space.where, count)
+        else:
+            outputs = self._cell(space, count, padded)
+            lost = self._native.tidegate_finish(space.where, count, outputs.data_ptr(), outputs.shape[1])
+        return lost
 
     def _derived(self, work: Work, rows: slice, count: int, memory: Memory, space: Workspace) -> None:
         """Inputs and outputs by torch."""
@@ -108,17 +163,25 @@ class _Rows:
     """A batch as the addresses of its columns, and room for its results."""
 
     def __init__(self, batch: StepBatch, outputs: int) -> None:
-        self.rows = len(batch)
-        self.padded = -(-self.rows // TILE_ROWS) * TILE_ROWS
-        self._batch = batch
-        self._values = np.empty((self.rows, outputs))
-        self._finite = np.ones(self.rows, np.bool_)
+        rows = self.rows = len(batch)
+        self.padded = -(-rows // TILE_ROWS) * TILE_ROWS
+        self.lost = 0
+        room = np.empty(rows * (outputs + 1))
+        self._values = room[: rows * outputs].reshape(rows, outputs)
+        self._finite = room[rows * outputs :].view(np.bool_)[:rows]
+        self._finite.fill(True)
+        self.values = address(room)
+        self.finite = self.values + 8 * rows * outputs
+        self._batch = batch  # whose columns must outlive this
+        if batch.lies is not None:
+            self.slots, self.raw = batch.lies
+            self.fresh = None
+            return
         self.slots, self.raw = address(batch.slots), address(batch.inputs)
-        self.fresh = None if batch.under_way or not batch.fresh.any() else address(batch.fresh)
-        self.values, self.finite = address(self._values), address(self._finite)
+        self.fresh = address(batch.fresh) if batch.fresh.any() else None
 
-    def results(self) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        return self._values, self._finite
+    def result(self, seconds: float) -> StepResult:
+        return StepResult(self._values, self._finite, seconds, self.values, whole=not self.lost)
 
 
 class _Derived:
@@ -130,5 +193,12 @@ class _Derived:
         self.fresh = None if work.fresh is None else work.fresh.data_ptr()
         self.values, self.finite = work.values.data_ptr(), work.finite.data_ptr()
 
-    def results(self) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        return self.work.results()
+    def result(self, seconds: float) -> StepResult:
+        return self.work.result(seconds)
+
+
+def _point(space: Workspace, memory: Memory, slots: int, raw: int, values: int, finite: int) -> None:
+    """Has a pass begin at these addresses, with no row fresh."""
+    now = space.described
+    now.state, now.slots, now.fresh = memory["state"].data_ptr(), slots, None
+    now.raw, now.values, now.finite = raw, values, finite

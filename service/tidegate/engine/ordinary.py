@@ -26,13 +26,15 @@ from tidegate.engine.stepper import StepBatch, StepResult
 from tidegate.native import address, library
 
 log = logging.getLogger(__name__)
+_ROWS = 4096  # more are rare
+_UNDER_WAY, _NOBODY = np.zeros(_ROWS, np.bool_), np.zeros(_ROWS, np.int32)  # nobody writes to them
 
 _COLUMNS = (
     *("freed", "taken", "leaving", "unsaved", "diverged", "version", "next_turn", "step", "steps_seen", "event_time"),
     *("digest", "active_at", "last_input", "reply", "missing_run", "reply_gap", "reply_flags", "reply_imputed"),
 )
 _GIVEN = ("refs", "step", "time", "values", "deadline", "reset")
-_FOUND = ("slots", "step_after", "seen", "seen_after", "time_after", "valid_time", "digest")
+FOUND = ("slots", "step_after", "seen", "seen_after", "time_after", "valid_time", "digest")
 
 
 class _Columns(Structure):
@@ -45,10 +47,10 @@ class _Columns(Structure):
     )
 
 
-class _Rows(Structure):
+class Rows(Structure):
     """See columns.c."""
 
-    _fields_ = (("rows", c_int64), *((name, c_void_p) for name in (*_GIVEN, *_FOUND)))
+    _fields_ = (("rows", c_int64), *((name, c_void_p) for name in (*_GIVEN, *FOUND)))
 
 
 def looker_of(lane: Lane) -> Looker | None:
@@ -81,32 +83,33 @@ class Looker:
 
     def look(self, block: Block, refs: Refs, now: float) -> Ordinary | None:
         """The flight of a block whose values are the package's, with references to its rows' sessions (0: unknown)."""
-        lane, rows = self._lane, len(refs)
-        found = np.empty((len(_FOUND), rows), np.int64)
+        lane, rows, at = self._lane, len(refs), block.at
+        found = np.empty((len(FOUND), rows), np.int64)
         start, stride = address(found), 8 * rows
-        described = _Rows(
-            rows,
-            address(refs),
-            address(block.step),
-            address(block.time),
-            address(block.values),
-            address(block.deadline),
-            address(block.reset),
-            *range(start, start + len(_FOUND) * stride, stride),
+        described = Rows(
+            *(rows, address(refs), at.step, at.time, at.values, at.deadline, at.reset),
+            *range(start, start + len(FOUND) * stride, stride),
         )
         slab = lane.slab
-        where = addressof(described)
-        if not self._native.tidegate_look(self._where, where, slab.slots.grown, lane.queue.turn, now):
+        if not self.looks(addressof(described), slab.slots.grown, lane.queue.turn, now):
             return None
         lane.queue.pass_by()
         slots, _, seen, _, time_after, _, _ = found
-        identity = slab.host["identity"][slots] if "identity" in slab.host else np.zeros(rows, np.int32)
-        batch = StepBatch(slots, block.values, np.zeros(rows, np.bool_), seen, time_after, identity, under_way=True)
-        return Ordinary(lane, block, refs, batch, self, found, described)
+        identity = slab.host["identity"][slots] if "identity" in slab.host else _NOBODY[:rows]
+        fresh = _UNDER_WAY[:rows] if rows <= _ROWS else np.zeros(rows, np.bool_)
+        if len(identity) < rows:
+            identity = np.zeros(rows, np.int32)
+        batch = StepBatch(slots, block.values, fresh, seen, time_after, identity, lies=(start, at.values))
+        return Ordinary(lane, block, refs, batch, self, found, start, described)
 
-    def commit(self, described: Structure, values: NDArray[np.float64], now: float) -> None:
-        """Writes what the sessions remember; `values` float64 [rows, outputs] are the replies."""
-        self._native.tidegate_commit(self._where, addressof(described), address(values), now)
+    def looks(self, rows: int, grown: int, turn: int, now: float) -> bool:
+        """Whether the `Rows` at that address are ordinary; see columns.c."""
+        return bool(self._native.tidegate_look(self._where, rows, grown, turn, now))
+
+    def commits(self, rows: int, values: int, now: float) -> None:
+        """Writes what the sessions of the `Rows` at that address remember; at `values` float64 [rows, outputs] are the
+        replies."""
+        self._native.tidegate_commit(self._where, rows, values, now)
 
 
 @dataclass
@@ -120,6 +123,7 @@ class Ordinary:
     batch: StepBatch
     looker: Looker
     found: NDArray[np.int64]
+    found_at: int
     described: Structure
     result: StepResult | None = None
 
@@ -138,29 +142,41 @@ class Ordinary:
     def conclude(self, now: float) -> Replies:
         """Writes what the sessions remember; returns the answers."""
         result = self.result
-        if result is None or not result.finite.all():
+        if result is None or not (result.whole or result.finite.all()):
             return conclude(self._general(), now)
-        self.looker.commit(self.described, result.values, now)
+        values_at = result.lies or address(result.values)
+        self.looker.commits(addressof(self.described), values_at, now)
         rows = len(self.batch)
-        blank = np.zeros(rows, np.int64)
-        flags = np.zeros(rows, np.uint8)
+        blank = np.zeros(rows, np.int64)  # nobody writes to it
         _, step_after, _, seen_after, _, valid_time, _ = self.found
         return Replies(
             request=self.rows.request,
             row=self.rows.row,
-            outcome=flags,
+            outcome=np.zeros(rows, np.uint8),
             values=result.values,
             step=step_after,
             expected=blank,
             steps_seen=seen_after,
-            flags=flags,
+            flags=blank.view(np.uint8)[:rows],
             imputed=np.zeros((rows, self.lane.slab.host["reply_imputed"].shape[1]), np.uint8),
-            gap=blank.astype(np.uint16),
+            gap=blank.view(np.uint16)[:rows],
             valid_time=valid_time,
             head=self.lane.package.manifest.head,
             plainly=True,
             messages=self.rows.messages,
-            singles=None if self.rows.sequence is None else Singles(self.rows.ids, self.rows.sequence),
+            singles=None if self.rows.sequence is None else self._singles(values_at),
+        )
+
+    def _singles(self, values_at: int) -> Singles:
+        at, stride = self.found_at, 8 * len(self.batch)
+        return Singles(
+            ids=self.rows.ids,
+            id_bytes=self.rows.at.id_bytes,
+            sequence=self.rows.at.sequence,
+            step=at + stride,
+            steps_seen=at + 3 * stride,
+            valid_time=at + 5 * stride,
+            values=values_at,
         )
 
     def _general(self) -> Flight:

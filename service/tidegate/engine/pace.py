@@ -17,8 +17,11 @@ class Pace:
 
     def expected(self, rows: int) -> float:
         """Seconds; from the nearest size that was seen, at that size's cost a row."""
+        size = rows.bit_length()
+        seen = self._row_seconds.get(size)
+        if seen is not None:
+            return seen * rows
         if not self._row_seconds:
             return 0.0
-        size = rows.bit_length()
         nearest = min(self._row_seconds, key=lambda seen: (abs(seen - size), -seen))
         return self._row_seconds[nearest] * rows

@@ -33,10 +33,16 @@ class RowFlag(IntFlag):
 
 
 class Singles(NamedTuple):
-    """Of rows that are a message each: the sessions' ids, and the messages' numbers int64 [n]."""
+    """Of rows that are a message each: the sessions' ids, and where columns [n] lie, for the C parts: the ids' lengths
+    and the messages' numbers int64, and step, steps_seen, valid_time and values as in Replies."""
 
     ids: Sequence[bytes]
-    sequence: NDArray[np.int64]
+    id_bytes: int
+    sequence: int
+    step: int
+    steps_seen: int
+    valid_time: int
+    values: int
 
 
 @dataclass
@@ -64,6 +70,11 @@ class Replies:
     plainly: bool = False  # all rows were stepped, and there is nothing more to say of any: outcome and flags are 0
     singles: Singles | None = None  # who asked, where every row is a message of its own
     messages: tuple[int, ...] = ()  # rows of each batch that it answers whole, one after the other
+
+    @property
+    def outputs(self) -> int:
+        """Values of a row."""
+        return int(self.values.shape[1])
 
     @cached_property
     def points(self) -> NDArray[np.float64]:

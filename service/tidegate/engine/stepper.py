@@ -53,15 +53,15 @@ class StepBatch:
     seen: NDArray[np.int64]
     time: NDArray[np.int64]
     identity: NDArray[np.int32]
-    under_way: bool = False  # no row is fresh; it need not be looked at
+    lies: tuple[int, int] | None = None  # where slots and inputs lie, if that is known, and that no row is fresh
 
     def __len__(self) -> int:
         return len(self.slots)
 
     def take(self, rows: NDArray[np.int64] | slice) -> StepBatch:
         """Some of its rows."""
-        columns = {field.name: getattr(self, field.name)[rows] for field in fields(self) if field.name != "under_way"}
-        return StepBatch(under_way=self.under_way, **columns)
+        columns = {field.name: getattr(self, field.name)[rows] for field in fields(self) if field.name != "lies"}
+        return StepBatch(**columns)
 
 
 @dataclass
@@ -71,6 +71,8 @@ class StepResult:
     values: NDArray[np.float64]
     finite: NDArray[np.bool_]
     seconds: float
+    lies: int = 0  # where the values lie, if that is known
+    whole: bool = False  # all rows are finite; else who wants to know looks
 
 
 class Ticket(Protocol):
@@ -87,8 +89,8 @@ class Begun(Protocol):
     rows: int
     padded: int
 
-    def results(self) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """On CPU: the rows' values, and which are finite."""
+    def result(self, seconds: float) -> StepResult:
+        """On CPU: what came out, after so many seconds."""
         ...
 
 
@@ -101,6 +103,23 @@ class Stepper(Protocol):
 
     def launch(self, batch: StepBatch, memory: Memory) -> Ticket:
         """Starts a step; `memory` are the device columns, [slots, …] each, changed where rows are finite."""
+        ...
+
+    @property
+    def by_address(self) -> bool:
+        """Whether `step_at` and `run` can be called."""
+        ...
+
+    def run(self, inputs: NDArray[np.float64], memory: Memory, slot: int) -> tuple[NDArray[np.float64], int]:
+        """Steps one session, which is not fresh, by inputs [T, features], bit by bit as T launches. Returns the last
+        values [outputs], and how many steps were taken: those before the first that is not finite."""
+        ...
+
+    def step_at(
+        self, rows: int, slots: int, inputs: int, values: int, finite: int, memory: Memory
+    ) -> tuple[int, float]:
+        """Steps few rows in this thread, none of them fresh, whose columns lie at those addresses (as in StepBatch and
+        StepResult; `finite` all true before). Returns how many are not finite, and seconds."""
         ...
 
     def units(self, memory: Memory, slots: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -124,6 +143,18 @@ class TorchStepper:
         self._pace = Pace()
         self._try_out(package)
 
+    @property
+    def by_address(self) -> bool:
+        return False
+
+    def run(self, inputs: NDArray[np.float64], memory: Memory, slot: int) -> tuple[NDArray[np.float64], int]:
+        raise NotImplementedError
+
+    def step_at(
+        self, rows: int, slots: int, inputs: int, values: int, finite: int, memory: Memory
+    ) -> tuple[int, float]:
+        raise NotImplementedError
+
     def expected_seconds(self, rows: int) -> float:
         return self._pace.expected(rows)
 
@@ -142,7 +173,7 @@ class TorchStepper:
                 wait(parts)  # nobody writes to the slab after a launch, whether it succeeded or not
             for part in parts:
                 part.result()
-        return _Done(work, started, self._pace)
+        return Done(work, started, self._pace)
 
     def units(self, memory: Memory, slots: NDArray[np.int64]) -> NDArray[np.float64]:
         with torch.inference_mode():
@@ -281,9 +312,9 @@ class Work:
         count: int = max(0, min(self.rows, rows.stop) - rows.start)
         return count
 
-    def results(self) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """On CPU: the rows' values, and which are finite."""
-        return self.values.numpy()[: self.rows], self.finite.numpy()[: self.rows]
+    def result(self, seconds: float) -> StepResult:
+        """On CPU: what came out, after so many seconds."""
+        return StepResult(self.values.numpy()[: self.rows], self.finite.numpy()[: self.rows], seconds)
 
     def _put(self, column: NDArray[np.generic], padding: float) -> torch.Tensor:
         if self.padded > self.rows:
@@ -293,13 +324,13 @@ class Work:
         return torch.from_numpy(column).to(self._device, non_blocking=True)
 
 
-class _Done:
+class Done:
     """A step that finished inside `launch`."""
 
     def __init__(self, work: Begun, started: float, pace: Pace) -> None:
         seconds = time.perf_counter() - started
         pace.measured(work.rows, seconds)
-        self._result = StepResult(*work.results(), seconds)
+        self._result = work.result(seconds)
 
     def collect(self) -> StepResult:
         return self._result

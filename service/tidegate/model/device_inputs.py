@@ -182,8 +182,7 @@ class DeviceInputs:
 
     def _differences(self, lagged: Tensor, scale: Tensor, clock: Clock, ring: Tensor, slots: Tensor) -> Tensor:
         """Lag differences float32 [M, lags], 0 where the session is too young."""
-        places = (clock.seen[:, None] - self._ring_steps) % ring.shape[1]
-        past = ring[slots[:, None], places]  # [M, steps, lagged features]
+        past = self._past(lagged, clock, ring, slots)
         young = clock.seen[:, None] < self._ring_steps
         past = torch.where(young[:, :, None], lagged[:, None, :], past)
         differences = (lagged[:, None, :] - past).flatten(1).index_select(1, self._pairs)
@@ -192,6 +191,12 @@ class DeviceInputs:
             session = torch.ones_like(scale).index_copy(1, self._by_session, scale.index_select(1, self._by_session))
             unit = session.index_select(1, self._pair_feature) * unit
         return (differences / unit).float()
+
+    def _past(self, lagged: Tensor, clock: Clock, ring: Tensor, slots: Tensor) -> Tensor:
+        """The values that lie so many steps back: [M, steps back, lagged features]."""
+        del lagged
+        places = (clock.seen[:, None] - self._ring_steps) % ring.shape[1]
+        return ring[slots[:, None], places]
 
     def _scale_by_session(self, level: Tensor, clock: Clock, before: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Center and scale [M, features], and the running mean and variance [M, 2, by session] after this step."""

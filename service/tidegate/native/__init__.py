@@ -23,13 +23,14 @@ _SIGNATURES: dict[str, list[Any]] = {  # as the C files declare them
     "tidegate_gates": [c_void_p, c_int64, c_int64],
     "tidegate_cells": [c_void_p, c_int64],
     "tidegate_step": [c_void_p, c_int64],
+    "tidegate_history": [c_void_p, c_int64],
     "tidegate_finish": [c_void_p, c_int64, c_void_p, c_int64],
     "tidegate_look": [c_void_p, c_void_p, c_int64, c_int64, c_double],
     "tidegate_commit": [c_void_p, c_void_p, c_void_p, c_double],
     "tidegate_observation": [c_void_p, c_int64, c_void_p, c_int64, c_int64, c_double, c_void_p],
     "tidegate_batch": [c_void_p, c_int64, c_void_p, c_void_p],
     "tidegate_columns": [c_void_p, c_void_p, c_void_p],
-    "tidegate_predictions": [c_void_p, c_void_p, c_void_p],
+    "tidegate_predictions": [c_void_p, c_void_p, c_void_p, c_void_p],
     "tidegate_count": [c_void_p, c_int64, c_void_p, c_void_p, c_int64, c_double],
 }
 LAYERS_MAX = 16

@@ -210,3 +210,14 @@ int64_t tidegate_step(const Pass *pass, int64_t rows)
     tidegate_cells(pass, rows);
     return tidegate_finish(pass, rows, pass->put_out, pass->head_panels * PANEL);
 }
+
+/* Steps of one session, one after the other: raw holds a row for each, values those of the last one taken. Returns how
+   many were taken, fewer than asked when the next one is not finite. */
+int64_t tidegate_history(const Pass *pass, int64_t steps)
+{
+    Pass now = *pass;
+    for (int64_t taken = 0; taken < steps; taken++, now.raw += now.width[0])
+        if (tidegate_step(&now, 1))
+            return taken;
+    return steps;
+}

@@ -74,7 +74,7 @@ static int read_time(Reader reader, int64_t *time)
 /* Single observations that wait, as columns with room for more; in Python: engine/inbox.py, `_Singles`. */
 typedef struct {
     int64_t width; /* values a row */
-    int64_t *request, *sequence, *step, *time;
+    int64_t *request, *sequence, *step, *time, *id_bytes;
     double *values, *deadline, *arrived;
     uint8_t *reset;
 } Singles;
@@ -137,6 +137,7 @@ int64_t tidegate_observation(const uint8_t *message, int64_t length, const Singl
         return -1;
     singles->request[row] = request;
     singles->sequence[row] = (int64_t)sequence;
+    singles->id_bytes[row] = name.end - name.at;
     singles->deadline[row] = INFINITY;
     singles->arrived[row] = now;
     id[0] = name.at - message;
@@ -265,18 +266,16 @@ static inline uint8_t *put_start(uint8_t *at, int field, uint64_t length)
     return put_varint(at, length);
 }
 
-/* Answers to single observations, of which there is nothing more to say. [rows] each; ids lie one after the other. */
+/* Answers to single observations, of which there is nothing more to say; [rows] each. */
 typedef struct {
     int64_t rows, targets, values_stride, target_stride; /* values[n * values_stride + j * target_stride] */
-    const uint8_t *ids;
     const int64_t *id_bytes, *sequence, *step, *steps_seen, *valid_time;
     const double *values;
 } Answers;
 
-/* StreamPredictResponses after each other; ends[n] is where the nth ends. At most 96 + id + 4 x targets bytes each. */
-void tidegate_predictions(const Answers *answers, uint8_t *into, int64_t *ends)
+/* StreamPredictResponses after each other, as the sessions' ids lie in `id`; ends[n] is where the nth ends. At most 96 + id + 4 x targets bytes each. */
+void tidegate_predictions(const Answers *answers, const uint8_t *id, uint8_t *into, int64_t *ends)
 {
-    const uint8_t *id = answers->ids;
     uint8_t *at = into;
     uint64_t values_bytes = (uint64_t)answers->targets * sizeof(float);
     for (int64_t n = 0; n < answers->rows; n++) {

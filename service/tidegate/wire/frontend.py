@@ -21,13 +21,14 @@ from tidegate.config import Durability, Limits
 from tidegate.engine.commands import CancelStream
 from tidegate.engine.inbox import AliasTable, Block, Scope, Singles
 from tidegate.engine.loop import EngineHost
+from tidegate.engine.quick import Turn
 from tidegate.engine.replies import STREAM_SHIFT, Replies
 from tidegate.engine.sessions import SESSION_ID_BYTES_MAX
 from tidegate.errors import Reason, TidegateError
 from tidegate.model.frequency import NO_TIME
 from tidegate.model.manifest import FEATURES_MAX
 from tidegate.native import library
-from tidegate.wire import codec
+from tidegate.wire import codec, histories
 from tidegate.wire.plain import BatchLimits, Plain
 from tidegate.wire.stubs import prediction_pb2 as pb
 from tidegate.wire.stubs import types_pb2 as types
@@ -40,12 +41,14 @@ ALIASES_FREE, ALIAS_SPREAD = 4096, 16  # an alias is below ALIASES_FREE + ALIAS_
 
 @dataclass(slots=True)
 class Waiting:
-    """A message that waits: for its rows, then for its turn. `batch` is None for a single observation."""
+    """A message that waits: for its rows, then for its turn. `batch` is None for a single observation, and for a
+    `history`, all rows of which are answered as one."""
 
     sequence: int
     rows: int
     session_id: bytes = b""
     batch: codec.BatchReply | None = None
+    history: bool = False
     answer: bytes | None = None
 
 
@@ -187,12 +190,24 @@ class Call:
         )
         self._front.host.wake()
 
+    def observe_history(self, sequence: int, message: types.History, deadline: float = np.inf) -> None:
+        """Queues a history; raises BAD_HISTORY."""
+        history = histories.history_of(message, self._scope(), self._front.limits.history_steps_max)
+        self._width = 0
+        request = self._expect(Waiting(sequence, len(history), message.session_id.encode(), history=True))
+        key = codec.session_key(message.session_id)
+        self._front.host.engine.histories.add(request, key, history, deadline, time.monotonic())
+        self._front.host.wake()
+
     def answer(self, replies: Replies, start: int, stop: int) -> None:
         """Takes the engine's replies to rows of one message."""
         waiting = self._waiting.get(int(replies.request[start]) & MESSAGE_MASK)
         if waiting is None:
             return  # answered already: some of its rows failed on the way
-        if waiting.batch is None:
+        if waiting.history:
+            answer = histories.answer_of(waiting.sequence, replies, start, waiting.session_id, self._view)
+            waiting.answer = answer.SerializeToString()
+        elif waiting.batch is None:
             answer = codec.single(waiting.sequence, replies, start, waiting.session_id, self._view)
             waiting.answer = answer.SerializeToString()
         elif waiting.batch.add(replies, slice(start, stop)):
@@ -353,8 +368,13 @@ class FrontEnd:
             self._scopes.clear()
         return self._scopes.setdefault(scope, scope)
 
-    def deliver(self, replies: Replies) -> None:
+    def deliver(self, replies: Replies | Turn) -> None:
         """Hands each message's rows to its call."""
+        if isinstance(replies, Turn):
+            if self.plain is not None:
+                self._deliver_singles(replies, self.plain)
+                return
+            replies = replies.replies()
         if replies.plainly and replies.singles is not None and self.plain is not None:
             self._deliver_singles(replies, self.plain)
             return
@@ -368,12 +388,13 @@ class FrontEnd:
             if call is not None:
                 self._answer(call, replies, start, stop)
 
-    def _deliver_singles(self, replies: Replies, plain: Plain) -> None:
+    def _deliver_singles(self, replies: Replies | Turn, plain: Plain) -> None:
         answers = zip(replies.request.tolist(), plain.predictions(replies), strict=True)
         for row, (request, answer) in enumerate(answers):
             call = self._calls.get(request >> STREAM_SHIFT)
             if call is not None and not call.answer_plainly(request & MESSAGE_MASK, answer):
-                self._answer(call, replies, row, row + 1)
+                full = replies.replies() if isinstance(replies, Turn) else replies
+                self._answer(call, full, row, row + 1)
 
     def _deliver_whole(self, replies: Replies) -> None:
         start = 0

@@ -9,12 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tidegate.engine.inbox import Block, Scope, Singles
+from tidegate.engine.inbox import Addresses, Block, Scope, Singles
+from tidegate.engine.quick import Turn
 from tidegate.engine.replies import Replies
 from tidegate.model.manifest import FEATURES_MAX
 from tidegate.native import address
 
-_SINGLES = ("request", "sequence", "step", "time", "values", "deadline", "arrived", "reset")
+_SINGLES = ("request", "sequence", "step", "time", "id_bytes", "values", "deadline", "arrived", "reset")
 _ANSWERS = ("id_bytes", "sequence", "step", "steps_seen", "valid_time", "values")
 _ANSWER_BYTES_MAX = 96  # of an answer, but for the id and the values
 _VALUES = 7  # a field of ObservationBatch
@@ -43,7 +44,6 @@ class _Answers(Structure):
 
     _fields_ = (
         *((name, c_int64) for name in ("rows", "targets", "values_stride", "target_stride")),
-        ("ids", c_void_p),
         *((name, c_void_p) for name in _ANSWERS),
     )
 
@@ -69,6 +69,10 @@ class Plain:
         self._native, self._observation = native, native.tidegate_observation
         self._name = (c_int64 * 2)()
         self._name_at = addressof(self._name)
+        self._answers = _Answers()
+        self._answers_at = addressof(self._answers)
+        self._ends = np.empty(0, np.int64)
+        self._room, self._room_at, self._ends_at = memoryview(b""), 0, 0
 
     def observation(self, message: bytes, singles: Singles, request: int, now: float) -> tuple[int, bytes] | None:
         """Puts a plain observation where the next one goes; returns its sequence and its session's id. None: it is no
@@ -120,34 +124,54 @@ class Plain:
             arrived=arrived,
             aliases=aliases,
             messages=(rows,),
+            lies=Addresses(
+                step=lie,
+                time=lie + bytes_each,
+                values=described.values,
+                deadline=floating,
+                reset=described.reset,
+                arrived=floating + bytes_each,
+            ),
         )
         return PlainBatch(sequence, block)
 
-    def predictions(self, replies: Replies) -> list[bytes]:
+    def predictions(self, replies: Replies | Turn) -> list[bytes]:
         """Each row's whole answer, without intervals. Only of replies that are `plainly` predictions, to singles."""
-        assert replies.singles is not None
-        ids, sequence = replies.singles
-        points, joined = replies.points, b"".join(ids)
-        rows, targets = points.shape
-        lengths = np.fromiter(map(len, ids), np.int64, rows)
-        columns = (lengths, sequence, replies.step, replies.steps_seen, replies.valid_time, points)
-        strides = (stride // 8 for stride in points.strides)
-        room = bytearray(len(joined) + rows * (_ANSWER_BYTES_MAX + 4 * targets))
-        ends = np.empty(rows, np.int64)
-        name = np.frombuffer(joined, np.uint8)
-        described = _Answers(rows, targets, *strides, address(name), *map(address, columns))
-        into = np.frombuffer(room, np.uint8)
-        self._native.tidegate_predictions(addressof(described), address(into), address(ends))
-        start, answers, written = 0, [], bytes(into[: ends[-1]])
-        for end in ends.tolist():
-            answers.append(written[start:end])
+        singles = replies.singles
+        assert singles is not None
+        ids, rows, width = singles.ids, len(replies), replies.head.width
+        outputs = replies.outputs
+        targets = outputs // width
+        point = replies.head.levels.index(0.5) if width > 1 else 0
+        joined = b"".join(ids)
+        self._make_room(rows, len(joined) + rows * (_ANSWER_BYTES_MAX + 4 * targets))
+        asked = self._answers
+        asked.rows, asked.targets, asked.values_stride, asked.target_stride = rows, targets, outputs, width
+        asked.id_bytes, asked.sequence, asked.step = singles.id_bytes, singles.sequence, singles.step
+        asked.steps_seen, asked.valid_time = singles.steps_seen, singles.valid_time
+        asked.values = singles.values + 8 * point
+        self._native.tidegate_predictions(self._answers_at, joined, self._room_at, self._ends_at)
+        start, answers, room = 0, [], self._room
+        for end in self._ends[:rows].tolist():
+            answers.append(bytes(room[start:end]))
             start = end
         return answers
+
+    def _make_room(self, rows: int, size: int) -> None:
+        """For so many answers, and their bytes."""
+        if rows > len(self._ends):
+            self._ends = np.empty(2 * rows, np.int64)
+            self._ends_at = address(self._ends)
+        if size > len(self._room):
+            written = np.empty(2 * size, np.uint8)
+            self._room, self._room_at = written.data, address(written)
 
 
 def _describe(singles: Singles) -> int:
     """The address of what tells where the columns lie now, which stays there as long as they do."""
-    columns = (address(getattr(singles, name)) for name in _SINGLES)
-    singles.description = _Singles(singles.shape[0], *columns)
+    at = singles.at
+    request = 2 * at.sequence - at.step  # the columns of integers are equally far apart
+    integers = request, at.sequence, at.step, at.time, at.id_bytes
+    singles.description = _Singles(singles.shape[0], *integers, at.values, at.deadline, at.arrived, at.reset)
     singles.described = addressof(singles.description)
     return singles.described

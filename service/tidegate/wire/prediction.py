@@ -139,6 +139,8 @@ class PredictionService:
                 call.observe(request.sequence, request.observation)
             elif request.HasField("batch"):
                 call.observe_batch(request.sequence, request.batch)
+            elif request.HasField("history"):
+                call.observe_history(request.sequence, request.history)
         except TidegateError as error:
             call.refuse(request.sequence, error)
 
@@ -162,5 +164,7 @@ class PredictionService:
             if not request.batch.session_ids:
                 raise TidegateError(Reason.BAD_BATCH, "a unary call has no aliases; name session_ids")
             call.observe_batch(0, request.batch, deadline)
+        elif request.HasField("history"):
+            call.observe_history(0, request.history, deadline)
         else:
-            raise TidegateError(Reason.BAD_OBSERVATION, "the request has neither an observation nor a batch")
+            raise TidegateError(Reason.BAD_OBSERVATION, "the request has no observation, no batch and no history")

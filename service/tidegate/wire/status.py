@@ -17,6 +17,7 @@ STEP_REASONS = frozenset(
         Reason.TIME_OFF_GRID,
         Reason.SESSION_DIVERGED,
         Reason.BAD_OBSERVATION,
+        Reason.HISTORY_DIVERGED,
     )
 )
 

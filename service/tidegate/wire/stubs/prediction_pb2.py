@@ -27,29 +27,29 @@ from tidegate.wire.stubs import forecast_pb2 as tidegate_dot_v1_dot_forecast__pb
 from tidegate.wire.stubs import types_pb2 as tidegate_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctidegate/v1/prediction.proto\x12\x0btidegate.v1\x1a\x17google/rpc/status.proto\x1a\x1atidegate/v1/forecast.proto\x1a\x17tidegate/v1/types.proto\"\xdf\x01\n\x0cStreamConfig\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x10\n\x08\x66\x65\x61tures\x18\x03 \x03(\t\x12\r\n\x05units\x18\x04 \x03(\t\x12*\n\non_missing\x18\x05 \x01(\x0e\x32\x16.tidegate.v1.OnMissing\x12\x0e\n\x06levels\x18\x06 \x03(\x01\x12!\n\x05\x64type\x18\x08 \x01(\x0e\x32\x12.tidegate.v1.DType\x12\x13\n\x0b\x63heckpoints\x18\t \x01(\x08\x12\x14\n\x0cstrict_steps\x18\n \x01(\x08J\x04\x08\x07\x10\x08\"\xa7\x01\n\x0ePredictRequest\x12)\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x19.tidegate.v1.StreamConfig\x12/\n\x0bobservation\x18\x02 \x01(\x0b\x32\x18.tidegate.v1.ObservationH\x00\x12.\n\x05\x62\x61tch\x18\x03 \x01(\x0b\x32\x1d.tidegate.v1.ObservationBatchH\x00\x42\t\n\x07payload\"z\n\x0fPredictResponse\x12-\n\nprediction\x18\x01 \x01(\x0b\x32\x17.tidegate.v1.PredictionH\x00\x12-\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\x1c.tidegate.v1.PredictionBatchH\x00\x42\t\n\x07payload\"\xc5\x01\n\x14StreamPredictRequest\x12)\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x19.tidegate.v1.StreamConfig\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12/\n\x0bobservation\x18\x03 \x01(\x0b\x32\x18.tidegate.v1.ObservationH\x00\x12.\n\x05\x62\x61tch\x18\x04 \x01(\x0b\x32\x1d.tidegate.v1.ObservationBatchH\x00\x42\t\n\x07payloadJ\x04\x08\x05\x10\x06\"\xe6\x01\n\x15StreamPredictResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12-\n\nprediction\x18\x02 \x01(\x0b\x32\x17.tidegate.v1.PredictionH\x00\x12-\n\x05\x62\x61tch\x18\x03 \x01(\x0b\x32\x1c.tidegate.v1.PredictionBatchH\x00\x12#\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12-\n\ncheckpoint\x18\x05 \x01(\x0b\x32\x17.tidegate.v1.CheckpointH\x00\x42\t\n\x07payload\"P\n\nCheckpoint\x12\x18\n\x10\x64urable_sequence\x18\x01 \x01(\x04\x12(\n\x07lagging\x18\x02 \x03(\x0b\x32\x17.tidegate.v1.SessionLag\" \n\nSessionLag\x12\x12\n\nsession_id\x18\x01 \x01(\t*Q\n\tOnMissing\x12\x1a\n\x16ON_MISSING_UNSPECIFIED\x10\x00\x12\x13\n\x0fON_MISSING_OPEN\x10\x01\x12\x13\n\x0fON_MISSING_FAIL\x10\x02\x32\xfe\x01\n\x11PredictionService\x12\x44\n\x07Predict\x12\x1b.tidegate.v1.PredictRequest\x1a\x1c.tidegate.v1.PredictResponse\x12Z\n\rStreamPredict\x12!.tidegate.v1.StreamPredictRequest\x1a\".tidegate.v1.StreamPredictResponse(\x01\x30\x01\x12G\n\x08\x46orecast\x12\x1c.tidegate.v1.ForecastRequest\x1a\x1d.tidegate.v1.ForecastResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctidegate/v1/prediction.proto\x12\x0btidegate.v1\x1a\x17google/rpc/status.proto\x1a\x1atidegate/v1/forecast.proto\x1a\x17tidegate/v1/types.proto\"\xdf\x01\n\x0cStreamConfig\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x10\n\x08\x66\x65\x61tures\x18\x03 \x03(\t\x12\r\n\x05units\x18\x04 \x03(\t\x12*\n\non_missing\x18\x05 \x01(\x0e\x32\x16.tidegate.v1.OnMissing\x12\x0e\n\x06levels\x18\x06 \x03(\x01\x12!\n\x05\x64type\x18\x08 \x01(\x0e\x32\x12.tidegate.v1.DType\x12\x13\n\x0b\x63heckpoints\x18\t \x01(\x08\x12\x14\n\x0cstrict_steps\x18\n \x01(\x08J\x04\x08\x07\x10\x08\"\xd0\x01\n\x0ePredictRequest\x12)\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x19.tidegate.v1.StreamConfig\x12/\n\x0bobservation\x18\x02 \x01(\x0b\x32\x18.tidegate.v1.ObservationH\x00\x12.\n\x05\x62\x61tch\x18\x03 \x01(\x0b\x32\x1d.tidegate.v1.ObservationBatchH\x00\x12\'\n\x07history\x18\x04 \x01(\x0b\x32\x14.tidegate.v1.HistoryH\x00\x42\t\n\x07payload\"z\n\x0fPredictResponse\x12-\n\nprediction\x18\x01 \x01(\x0b\x32\x17.tidegate.v1.PredictionH\x00\x12-\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\x1c.tidegate.v1.PredictionBatchH\x00\x42\t\n\x07payload\"\xe8\x01\n\x14StreamPredictRequest\x12)\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x19.tidegate.v1.StreamConfig\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12/\n\x0bobservation\x18\x03 \x01(\x0b\x32\x18.tidegate.v1.ObservationH\x00\x12.\n\x05\x62\x61tch\x18\x04 \x01(\x0b\x32\x1d.tidegate.v1.ObservationBatchH\x00\x12\'\n\x07history\x18\x05 \x01(\x0b\x32\x14.tidegate.v1.HistoryH\x00\x42\t\n\x07payload\"\xe6\x01\n\x15StreamPredictResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12-\n\nprediction\x18\x02 \x01(\x0b\x32\x17.tidegate.v1.PredictionH\x00\x12-\n\x05\x62\x61tch\x18\x03 \x01(\x0b\x32\x1c.tidegate.v1.PredictionBatchH\x00\x12#\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12-\n\ncheckpoint\x18\x05 \x01(\x0b\x32\x17.tidegate.v1.CheckpointH\x00\x42\t\n\x07payload\"P\n\nCheckpoint\x12\x18\n\x10\x64urable_sequence\x18\x01 \x01(\x04\x12(\n\x07lagging\x18\x02 \x03(\x0b\x32\x17.tidegate.v1.SessionLag\" \n\nSessionLag\x12\x12\n\nsession_id\x18\x01 \x01(\t*Q\n\tOnMissing\x12\x1a\n\x16ON_MISSING_UNSPECIFIED\x10\x00\x12\x13\n\x0fON_MISSING_OPEN\x10\x01\x12\x13\n\x0fON_MISSING_FAIL\x10\x02\x32\xfe\x01\n\x11PredictionService\x12\x44\n\x07Predict\x12\x1b.tidegate.v1.PredictRequest\x1a\x1c.tidegate.v1.PredictResponse\x12Z\n\rStreamPredict\x12!.tidegate.v1.StreamPredictRequest\x1a\".tidegate.v1.StreamPredictResponse(\x01\x30\x01\x12G\n\x08\x46orecast\x12\x1c.tidegate.v1.ForecastRequest\x1a\x1d.tidegate.v1.ForecastResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tidegate.v1.prediction_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ONMISSING']._serialized_start=1192
-  _globals['_ONMISSING']._serialized_end=1273
+  _globals['_ONMISSING']._serialized_start=1268
+  _globals['_ONMISSING']._serialized_end=1349
   _globals['_STREAMCONFIG']._serialized_start=124
   _globals['_STREAMCONFIG']._serialized_end=347
   _globals['_PREDICTREQUEST']._serialized_start=350
-  _globals['_PREDICTREQUEST']._serialized_end=517
-  _globals['_PREDICTRESPONSE']._serialized_start=519
-  _globals['_PREDICTRESPONSE']._serialized_end=641
-  _globals['_STREAMPREDICTREQUEST']._serialized_start=644
-  _globals['_STREAMPREDICTREQUEST']._serialized_end=841
-  _globals['_STREAMPREDICTRESPONSE']._serialized_start=844
-  _globals['_STREAMPREDICTRESPONSE']._serialized_end=1074
-  _globals['_CHECKPOINT']._serialized_start=1076
-  _globals['_CHECKPOINT']._serialized_end=1156
-  _globals['_SESSIONLAG']._serialized_start=1158
-  _globals['_SESSIONLAG']._serialized_end=1190
-  _globals['_PREDICTIONSERVICE']._serialized_start=1276
-  _globals['_PREDICTIONSERVICE']._serialized_end=1530
+  _globals['_PREDICTREQUEST']._serialized_end=558
+  _globals['_PREDICTRESPONSE']._serialized_start=560
+  _globals['_PREDICTRESPONSE']._serialized_end=682
+  _globals['_STREAMPREDICTREQUEST']._serialized_start=685
+  _globals['_STREAMPREDICTREQUEST']._serialized_end=917
+  _globals['_STREAMPREDICTRESPONSE']._serialized_start=920
+  _globals['_STREAMPREDICTRESPONSE']._serialized_end=1150
+  _globals['_CHECKPOINT']._serialized_start=1152
+  _globals['_CHECKPOINT']._serialized_end=1232
+  _globals['_SESSIONLAG']._serialized_start=1234
+  _globals['_SESSIONLAG']._serialized_end=1266
+  _globals['_PREDICTIONSERVICE']._serialized_start=1352
+  _globals['_PREDICTIONSERVICE']._serialized_end=1606
 # @@protoc_insertion_point(module_scope)

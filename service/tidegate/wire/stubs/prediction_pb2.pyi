@@ -42,14 +42,16 @@ class StreamConfig(_message.Message):
     def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., features: _Optional[_Iterable[str]] = ..., units: _Optional[_Iterable[str]] = ..., on_missing: _Optional[_Union[OnMissing, str]] = ..., levels: _Optional[_Iterable[float]] = ..., dtype: _Optional[_Union[_types_pb2.DType, str]] = ..., checkpoints: bool = ..., strict_steps: bool = ...) -> None: ...
 
 class PredictRequest(_message.Message):
-    __slots__ = ("config", "observation", "batch")
+    __slots__ = ("config", "observation", "batch", "history")
     CONFIG_FIELD_NUMBER: _ClassVar[int]
     OBSERVATION_FIELD_NUMBER: _ClassVar[int]
     BATCH_FIELD_NUMBER: _ClassVar[int]
+    HISTORY_FIELD_NUMBER: _ClassVar[int]
     config: StreamConfig
     observation: _types_pb2.Observation
     batch: _types_pb2.ObservationBatch
-    def __init__(self, config: _Optional[_Union[StreamConfig, _Mapping]] = ..., observation: _Optional[_Union[_types_pb2.Observation, _Mapping]] = ..., batch: _Optional[_Union[_types_pb2.ObservationBatch, _Mapping]] = ...) -> None: ...
+    history: _types_pb2.History
+    def __init__(self, config: _Optional[_Union[StreamConfig, _Mapping]] = ..., observation: _Optional[_Union[_types_pb2.Observation, _Mapping]] = ..., batch: _Optional[_Union[_types_pb2.ObservationBatch, _Mapping]] = ..., history: _Optional[_Union[_types_pb2.History, _Mapping]] = ...) -> None: ...
 
 class PredictResponse(_message.Message):
     __slots__ = ("prediction", "batch")
@@ -60,16 +62,18 @@ class PredictResponse(_message.Message):
     def __init__(self, prediction: _Optional[_Union[_types_pb2.Prediction, _Mapping]] = ..., batch: _Optional[_Union[_types_pb2.PredictionBatch, _Mapping]] = ...) -> None: ...
 
 class StreamPredictRequest(_message.Message):
-    __slots__ = ("config", "sequence", "observation", "batch")
+    __slots__ = ("config", "sequence", "observation", "batch", "history")
     CONFIG_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     OBSERVATION_FIELD_NUMBER: _ClassVar[int]
     BATCH_FIELD_NUMBER: _ClassVar[int]
+    HISTORY_FIELD_NUMBER: _ClassVar[int]
     config: StreamConfig
     sequence: int
     observation: _types_pb2.Observation
     batch: _types_pb2.ObservationBatch
-    def __init__(self, config: _Optional[_Union[StreamConfig, _Mapping]] = ..., sequence: _Optional[int] = ..., observation: _Optional[_Union[_types_pb2.Observation, _Mapping]] = ..., batch: _Optional[_Union[_types_pb2.ObservationBatch, _Mapping]] = ...) -> None: ...
+    history: _types_pb2.History
+    def __init__(self, config: _Optional[_Union[StreamConfig, _Mapping]] = ..., sequence: _Optional[int] = ..., observation: _Optional[_Union[_types_pb2.Observation, _Mapping]] = ..., batch: _Optional[_Union[_types_pb2.ObservationBatch, _Mapping]] = ..., history: _Optional[_Union[_types_pb2.History, _Mapping]] = ...) -> None: ...
 
 class StreamPredictResponse(_message.Message):
     __slots__ = ("sequence", "prediction", "batch", "error", "checkpoint")

@@ -30,10 +30,11 @@ class PredictionServiceStub(object):
     """Steps sessions and answers with predictions; looks further ahead without stepping them.
 
     Code                 meaning, and what the client does
-    INVALID_ARGUMENT     the message or the config is wrong: mend it (BAD_CONFIG, BAD_OBSERVATION, BAD_FORECAST, ...)
+    INVALID_ARGUMENT     the message or the config is wrong: mend it (BAD_CONFIG, BAD_OBSERVATION, BAD_HISTORY, ...)
     NOT_FOUND            MODEL_NOT_FOUND; SESSION_NOT_FOUND: start again at step 1, or send a reset
     ABORTED              the step does not follow on the last one: read expected_step, re-send from there
-    FAILED_PRECONDITION  SESSION_DIVERGED: reset the session; NO_DISTRIBUTION: ask for point forecasts alone
+    FAILED_PRECONDITION  SESSION_DIVERGED: reset the session; HISTORY_DIVERGED: mend its rows; NO_DISTRIBUTION: ask for
+    point forecasts alone
     RESOURCE_EXHAUSTED   a limit of the server: wait and try again, or spread the load (SESSION_LIMIT, INBOX_FULL,
     FORECAST_LIMIT, ...)
     UNAVAILABLE          DRAINING: connect again (to another replica) and go on; STORE_UNAVAILABLE: try again
@@ -68,10 +69,11 @@ class PredictionServiceServicer(object):
     """Steps sessions and answers with predictions; looks further ahead without stepping them.
 
     Code                 meaning, and what the client does
-    INVALID_ARGUMENT     the message or the config is wrong: mend it (BAD_CONFIG, BAD_OBSERVATION, BAD_FORECAST, ...)
+    INVALID_ARGUMENT     the message or the config is wrong: mend it (BAD_CONFIG, BAD_OBSERVATION, BAD_HISTORY, ...)
     NOT_FOUND            MODEL_NOT_FOUND; SESSION_NOT_FOUND: start again at step 1, or send a reset
     ABORTED              the step does not follow on the last one: read expected_step, re-send from there
-    FAILED_PRECONDITION  SESSION_DIVERGED: reset the session; NO_DISTRIBUTION: ask for point forecasts alone
+    FAILED_PRECONDITION  SESSION_DIVERGED: reset the session; HISTORY_DIVERGED: mend its rows; NO_DISTRIBUTION: ask for
+    point forecasts alone
     RESOURCE_EXHAUSTED   a limit of the server: wait and try again, or spread the load (SESSION_LIMIT, INBOX_FULL,
     FORECAST_LIMIT, ...)
     UNAVAILABLE          DRAINING: connect again (to another replica) and go on; STORE_UNAVAILABLE: try again
@@ -134,10 +136,11 @@ class PredictionService(object):
     """Steps sessions and answers with predictions; looks further ahead without stepping them.
 
     Code                 meaning, and what the client does
-    INVALID_ARGUMENT     the message or the config is wrong: mend it (BAD_CONFIG, BAD_OBSERVATION, BAD_FORECAST, ...)
+    INVALID_ARGUMENT     the message or the config is wrong: mend it (BAD_CONFIG, BAD_OBSERVATION, BAD_HISTORY, ...)
     NOT_FOUND            MODEL_NOT_FOUND; SESSION_NOT_FOUND: start again at step 1, or send a reset
     ABORTED              the step does not follow on the last one: read expected_step, re-send from there
-    FAILED_PRECONDITION  SESSION_DIVERGED: reset the session; NO_DISTRIBUTION: ask for point forecasts alone
+    FAILED_PRECONDITION  SESSION_DIVERGED: reset the session; HISTORY_DIVERGED: mend its rows; NO_DISTRIBUTION: ask for
+    point forecasts alone
     RESOURCE_EXHAUSTED   a limit of the server: wait and try again, or spread the load (SESSION_LIMIT, INBOX_FULL,
     FORECAST_LIMIT, ...)
     UNAVAILABLE          DRAINING: connect again (to another replica) and go on; STORE_UNAVAILABLE: try again

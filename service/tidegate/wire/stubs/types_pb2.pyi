@@ -57,6 +57,28 @@ class ObservationBatch(_message.Message):
     reset: bytes
     def __init__(self, rows: _Optional[int] = ..., session_ids: _Optional[_Iterable[str]] = ..., aliases: _Optional[_Iterable[int]] = ..., steps: _Optional[_Iterable[int]] = ..., event_times_unix_ns: _Optional[_Iterable[int]] = ..., dtype: _Optional[_Union[DType, str]] = ..., values: _Optional[bytes] = ..., future_covariates: _Optional[bytes] = ..., reset: _Optional[bytes] = ...) -> None: ...
 
+class History(_message.Message):
+    __slots__ = ("session_id", "first_step", "steps", "event_times_unix_ns", "dtype", "values", "future_covariates", "reset", "exact")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    FIRST_STEP_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    EVENT_TIMES_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    FUTURE_COVARIATES_FIELD_NUMBER: _ClassVar[int]
+    RESET_FIELD_NUMBER: _ClassVar[int]
+    EXACT_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    first_step: int
+    steps: int
+    event_times_unix_ns: _containers.RepeatedScalarFieldContainer[int]
+    dtype: DType
+    values: bytes
+    future_covariates: bytes
+    reset: bool
+    exact: bool
+    def __init__(self, session_id: _Optional[str] = ..., first_step: _Optional[int] = ..., steps: _Optional[int] = ..., event_times_unix_ns: _Optional[_Iterable[int]] = ..., dtype: _Optional[_Union[DType, str]] = ..., values: _Optional[bytes] = ..., future_covariates: _Optional[bytes] = ..., reset: bool = ..., exact: bool = ...) -> None: ...
+
 class Prediction(_message.Message):
     __slots__ = ("session_id", "step", "values", "valid_time", "steps_seen", "created", "duplicate", "imputed_features", "imputed_steps", "stale", "lower", "upper", "revised")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]

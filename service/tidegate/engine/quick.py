@@ -1,0 +1,130 @@
+"""Quick turns: few single observations, all ordinary, of a small model. They are stepped and answered where they lie.
+
+When few rows come at a time, the objects of a flight cost more than its step: then one row took half a millisecond of
+Python. A turn uses columns that are made once a lane. What it finds is read before the next turn begins, so that
+nothing is kept: answers that must wait (durability `step`) go by flights.
+"""
+
+from __future__ import annotations
+
+import logging
+from ctypes import addressof
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tidegate.config import Durability
+from tidegate.engine import inbox
+from tidegate.engine.lane import Lane
+from tidegate.engine.ordinary import FOUND, Looker, Ordinary, Rows
+from tidegate.engine.replies import Replies, Singles
+from tidegate.engine.stepper import StepBatch, StepResult
+from tidegate.model.manifest import Head
+from tidegate.native import address, library
+
+log = logging.getLogger(__name__)
+
+ROWS_MAX = 256  # of a turn; more go by a flight, whose cost is then small beside the step's
+
+
+@dataclass
+class Turn:
+    """A turn that was taken: who asked, and where the answers lie until the next one. `replies` copies them."""
+
+    request: NDArray[np.int64]
+    singles: Singles
+    head: Head
+    outputs: int
+    lane: Lane
+    seconds: float
+    taken: QuickLane
+
+    def __len__(self) -> int:
+        return len(self.request)
+
+    def replies(self) -> Replies:
+        """The same as columns."""
+        rows = len(self)
+        nothing, flags = np.zeros(rows, np.int64), np.zeros(rows, np.uint8)
+        found = self.taken.found[:, :rows].copy()
+        return Replies(
+            request=self.request.copy(),
+            row=np.zeros(rows, np.int32),
+            outcome=np.zeros(rows, np.uint8),
+            values=self.taken.values[:rows].copy(),
+            step=found[FOUND.index("step_after")],
+            expected=nothing,
+            steps_seen=found[FOUND.index("seen_after")],
+            flags=flags,
+            imputed=np.zeros((rows, self.lane.slab.host["reply_imputed"].shape[1]), np.uint8),
+            gap=np.zeros(rows, np.uint16),
+            valid_time=found[FOUND.index("valid_time")],
+            head=self.head,
+        )
+
+
+def quick_of(lane: Lane, looker: Looker | None) -> QuickLane | None:
+    """None where turns cannot be taken: for want of C parts, because of the model, or because answers must wait."""
+    native = library()
+    if looker is None or native is None or not lane.stepper.by_address or lane.durability is Durability.STEP:
+        return None
+    return QuickLane(lane, looker)
+
+
+class QuickLane:
+    """The columns of a lane's turns, and where they lie."""
+
+    def __init__(self, lane: Lane, looker: Looker) -> None:
+        manifest = lane.package.manifest
+        self._lane, self._looker = lane, looker
+        self._outputs, self._head = manifest.outputs, manifest.head
+        self._refs = np.empty(ROWS_MAX, np.int64)
+        self.found = np.empty((len(FOUND), ROWS_MAX), np.int64)
+        self.values = np.empty((ROWS_MAX, self._outputs))
+        self._finite = np.ones(ROWS_MAX, np.bool_)
+        found, stride = address(self.found), 8 * ROWS_MAX
+        lies = dict(zip(FOUND, range(found, found + len(FOUND) * stride, stride), strict=True))
+        self._described = Rows(refs=address(self._refs), **lies)
+        self._where = addressof(self._described)
+        self._slots, self._answers = found, (lies["step_after"], lies["seen_after"], lies["valid_time"])
+        self._values_at, self._finite_at = address(self.values), address(self._finite)
+        self._seen = 0  # the `step` column that the description is about
+
+    def turn(self, waiting: inbox.Singles, refs: list[int], now: float) -> Turn | Ordinary | None:
+        """Steps and commits the rows, if all are ordinary; a flight that is stepped already where one is not finite.
+        None: nothing has happened."""
+        rows, lane, described, at = waiting.rows, self._lane, self._described, waiting.at
+        if self._seen != at.step:
+            described.step, described.time, described.values = at.step, at.time, at.values
+            described.deadline, described.reset = at.deadline, at.reset
+            self._seen = at.step
+        self._refs[:rows] = refs
+        described.rows = rows
+        slab = lane.slab
+        if not self._looker.looks(self._where, slab.slots.grown, lane.queue.turn, now):
+            return None
+        lane.queue.pass_by()
+        values, finite = self._values_at, self._finite_at
+        try:
+            lost, seconds = lane.stepper.step_at(rows, self._slots, at.values, values, finite, slab.device)
+        except Exception:  # these rows fail, the server goes on
+            log.exception("the step of %d rows of %s failed", rows, lane.model)
+            return self._flight(waiting, None)
+        if lost:
+            return self._flight(waiting, seconds)
+        self._looker.commits(self._where, self._values_at, now)
+        singles = Singles(waiting.ids, at.id_bytes, at.sequence, *self._answers, values)
+        return Turn(waiting.request[:rows], singles, self._head, self._outputs, lane, seconds, self)
+
+    def _flight(self, waiting: inbox.Singles, seconds: float | None) -> Ordinary:
+        """The turn as a flight that was stepped, in so many seconds, or failed; with copies of what it found."""
+        rows, block = waiting.rows, waiting.block()
+        found, finite = self.found[:, :rows].copy(), self._finite[:rows].copy()
+        self._finite.fill(True)
+        slots, _, seen, _, time_after, _, _ = found
+        no, nobody = np.zeros(rows, np.bool_), np.zeros(rows, np.int32)
+        batch = StepBatch(slots, block.values, no, seen, time_after, nobody)
+        result = None if seconds is None else StepResult(self.values[:rows].copy(), finite, seconds)
+        refs = self._refs[:rows].copy()
+        return Ordinary(self._lane, block, refs, batch, self._looker, found, address(found), self._described, result)

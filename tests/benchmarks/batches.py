@@ -1,0 +1,104 @@
+"""Observation batches through gRPC: against nn.LSTM with slots in process, against Triton; how much of it is steps."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from tests.benchmarks import gload, messages
+from tests.benchmarks.against import with_triton
+from tests.benchmarks.gload import Load, Target
+from tests.benchmarks.ours import MIDDLE, MODEL, SMALL, Ours, Size
+from tests.benchmarks.paired import CONNECTIONS
+from tests.benchmarks.programs import Worker
+from tests.benchmarks.report import Budget, Finding, ratio
+from tests.benchmarks.scenario import Settings
+
+STREAMS, ROWS = 2, 256
+SWEPT_ROWS = (16, 256, 4096)
+TRITON_STREAMS = 256  # it is faster than with fewer, and has as many sessions as a batch of ours
+STEP_SHARE_MIN = 0.6
+
+
+def batches(settings: Settings) -> list[Finding]:
+    """Of 256 rows."""
+    against, share = against_slots(settings, "batches", SMALL, ROWS)
+    against.budget, share.budget = Budget(1.0), Budget(STEP_SHARE_MIN)
+    return [against, share]
+
+
+def sweep(settings: Settings) -> list[Finding]:
+    """Predictions a second by the size of the batch and of the model."""
+    found = []
+    for size in (SMALL, MIDDLE):
+        for rows in SWEPT_ROWS:
+            found += against_slots(settings, f"sweep-batches-{size}-{rows}", size, rows)
+    return found
+
+
+def against_slots(settings: Settings, name: str, size: Size, rows: int) -> list[Finding]:
+    """Against the peers' nn.LSTM with slots, and the share of the server's time that is spent in the step."""
+    path = settings.folder / f"batch-{rows}"
+    messages.write_batches(path, MODEL, STREAMS, rows)
+    core, loads, shares, theirs = settings.cores.server, [], [], []
+    with Ours(settings.folder, (core,), size) as ours, Worker(core, "slots", size) as peer:
+        for _ in range(settings.runs):
+            load, share = ours.step_share(partial(one_load, ours.target(path), settings))
+            loads.append(load)
+            shares.append(share)
+            theirs.append(peer.measure(rows, settings.seconds)["predictions_per_second"])
+        ours.check()
+    what = (
+        f"predictions a second in batches of {rows}, hidden {size}, through gRPC, against nn.LSTM with slots in process"
+    )
+    against = ratio(name, what, predictions(loads, rows), theirs, raw=seen(loads, rows))
+    against.raw["nn.LSTM with slots, predictions a second"] = theirs
+    in_steps = Finding(
+        f"{name}-step-share",
+        f"seconds in the step over the server's CPU seconds, batches of {rows}, hidden {size}",
+        shares,
+        unit="of its time",
+    )
+    return [against, in_steps]
+
+
+def against_triton(settings: Settings) -> list[Finding]:
+    """Our batches of 256 against Triton with one observation a request."""
+    return with_triton(settings, (settings.cores.server,), SMALL, partial(beside_triton, settings))
+
+
+def beside_triton(settings: Settings, triton: Target) -> list[Finding]:
+    """Both in turn; Triton is up and warm."""
+    path = settings.folder / f"batch-{ROWS}"
+    messages.write_batches(path, MODEL, STREAMS, ROWS)
+    mine, theirs = [], []
+    with Ours(settings.folder, (settings.cores.server,)) as ours:
+        for _ in range(settings.runs):
+            mine.append(one_load(ours.target(path), settings))
+            theirs.append(gload.run(triton, TRITON_STREAMS, CONNECTIONS, settings.seconds).messages_per_second)
+        ours.check()
+    what = (
+        f"predictions a second in batches of {ROWS} against Triton, {TRITON_STREAMS} streams, an observation a request"
+    )
+    raw = seen(mine, ROWS) | {"Triton, predictions a second": theirs}
+    return [ratio("batches-against-triton", what, predictions(mine, ROWS), theirs, Budget(40), raw)]
+
+
+def one_load(target: Target, settings: Settings) -> Load:
+    """Our streams of batches."""
+    return gload.run(target, STREAMS, STREAMS, settings.seconds)
+
+
+def predictions(loads: list[Load], rows: int) -> list[float]:
+    """A second, run by run."""
+    return [load.messages_per_second * rows for load in loads]
+
+
+def seen(loads: list[Load], rows: int) -> dict[str, list[float]]:
+    """What the load generator saw."""
+    return {
+        "predictions a second": predictions(loads, rows),
+        "server's CPU, us a prediction": [load.cpu_microseconds / rows for load in loads],
+        "server's cores": [load.cpu for load in loads],
+        "load's cores": [load.client_cpu for load in loads],
+        "p50, ms": [load.p50 for load in loads],
+    }
