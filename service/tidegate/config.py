@@ -126,6 +126,10 @@ class Settings(BaseSettings):
     port: int = Field(default=8001, ge=0, le=65_535, description="gRPC port; 0 picks a free one")
     http_port: int = Field(default=8002, ge=0, le=65_535, description="port of /metrics /livez /readyz; 0 picks one")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where states live and steps run")
+    kernel: Literal["auto", "torch", "triton"] = Field(
+        default="auto", description="what steps LSTMs on CUDA: triton, torch, or triton where it is installed and right"
+    )
+    tf32: bool = Field(default=False, description="round products on CUDA to TF32: faster, and exact to 1e-3 only")
     threads: int = Field(default=0, ge=0, le=256, description="threads of one step on CPU; 0: the number of cores")
     store: str = Field(
         default="memory", description="where checkpoints are kept: memory (none), sqlite:PATH or redis://HOST:PORT/DB"

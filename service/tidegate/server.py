@@ -22,7 +22,14 @@ from tidegate import logs, observability
 from tidegate.config import Settings
 from tidegate.durability import Durability
 from tidegate.engine.catalog import Catalog, Changes
-from tidegate.engine.device import choose_device, cores, memory_bytes, use_one_thread
+from tidegate.engine.device import (
+    allow_tf32,
+    check_kernel,
+    choose_device,
+    cores,
+    memory_bytes,
+    use_one_thread,
+)
 from tidegate.engine.engine import Engine
 from tidegate.engine.inbox import Inbox
 from tidegate.engine.loop import EngineHost
@@ -50,11 +57,15 @@ class Server:
         self.settings = settings
         limits = settings.limits
         use_one_thread()
+        allow_tf32(settings.tf32)
         device = choose_device(settings.device)
+        check_kernel(settings.kernel, device)
         state_bytes_max = limits.state_bytes_max or memory_bytes(device) // 2
         self.metrics = Metrics()
         threads = settings.threads or cores()
-        self.catalog = Catalog(limits, state_bytes_max, device, threads, settings.durability_of)
+        self.catalog = Catalog(
+            limits, state_bytes_max, device, threads, settings.durability_of, settings.kernel, settings.tf32
+        )
         self.sessions = Sessions(self.catalog, limits)
         inbox = Inbox(limits.inbox_rows_max)
         engine = Engine(self.catalog, self.sessions, inbox, self.metrics, clock=time.monotonic)

@@ -36,12 +36,18 @@ SMALL, MIDDLE, LARGE = Size("small", 64, 1), Size("middle", 128, 2), Size("large
 class Ours(RunningServer):
     """`tidegate serve` with one LSTM, a thread of the step on each of its cores."""
 
-    def __init__(self, folder: Path, cores: Sequence[int], size: Size = SMALL) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        cores: Sequence[int],
+        size: Size = SMALL,
+        flags: Sequence[str] = ("--device", "cpu"),
+    ) -> None:
         models = Path(tempfile.mkdtemp(dir=folder)) / "models"
         package = random_package(models, MODEL, hidden=size.hidden, layers=size.layers, features=5, targets=5)
         self.state_bytes = 4 * package.state_width
         with on_cores(cores):
-            super().__init__(models, "--device", "cpu", "--threads", str(len(cores)))
+            super().__init__(models, "--threads", str(len(cores)), *flags)
 
     def __enter__(self) -> Self:
         return self

@@ -39,6 +39,8 @@ FLAGS: dict[str, tuple[list[str], str]] = {
     "a port out of range": (["--port", "70000"], "port: "),
     "a port that is none": (["--http-port", "many"], "--http-port"),
     "a device that is none": (["--device", "abacus"], "--device"),
+    "a kernel that is none": (["--kernel", "abacus"], "--kernel"),
+    "a kernel of other devices": (["--device", "cpu", "--kernel", "triton"], "kernel: "),
     "a limit of nothing": (["--limits-streams-max", "0"], "limits.streams_max: "),
     "a wait of nothing": (["--limits-keepalive-seconds", "0"], "limits.keepalive_seconds: "),
     "a host beyond loopback": (["--host", "0.0.0.0"], "--insecure"),

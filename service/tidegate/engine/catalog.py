@@ -21,6 +21,7 @@ from tidegate.engine.stepper import Stepper
 from tidegate.errors import PackageError, Reason, TidegateError
 from tidegate.model.package import Package
 from tidegate.model.repository import Snapshot
+from tidegate.model.slot_kernel import KernelChoice
 
 Steppers = dict[str, Stepper | str]  # by the package's fingerprint; a string says why there is none
 
@@ -56,6 +57,8 @@ class Catalog:
         device: str,
         threads: int = 1,
         durability_of: Callable[[str], Durability] = lambda _: Durability.NONE,
+        kernel: KernelChoice = "auto",
+        tf32: bool = False,
     ) -> None:
         self.models: dict[str, Entry] = {}
         self.slabs: list[Slab] = []
@@ -64,6 +67,8 @@ class Catalog:
         self.state_bytes_max = state_bytes_max
         self._device = device
         self._threads = threads
+        self._kernel: KernelChoice = kernel
+        self._tf32 = tf32
         self._durability_of = durability_of  # by model
         self._slab_of: dict[Schema, Slab] = {}
         self._numbers = 0
@@ -118,7 +123,9 @@ class Catalog:
         for _, package in _packages(snapshot):
             if package.fingerprint not in known:
                 try:
-                    steppers[package.fingerprint] = build_stepper(package, self._device, self._threads)
+                    steppers[package.fingerprint] = build_stepper(
+                        package, self._device, self._threads, self._kernel, self._tf32
+                    )
                 except PackageError as error:
                     steppers[package.fingerprint] = str(error)
                 except Exception as error:  # a device without room, say: this version is refused, the rest is served

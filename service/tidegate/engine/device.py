@@ -8,6 +8,8 @@ import torch
 
 from tidegate.engine.memory import machine_bytes
 from tidegate.errors import ConfigError
+from tidegate.model.slot_kernel import KernelChoice
+from tidegate.model.triton_lstm import installed
 
 
 def choose_device(wanted: str) -> str:
@@ -19,10 +21,22 @@ def choose_device(wanted: str) -> str:
 
 
 def use_one_thread() -> None:
-    """Keeps torch from splitting an operation between threads (the stepper splits work itself, at whole tiles), and
-    from rounding products to TF32 on CUDA."""
+    """Keeps torch from splitting an operation between threads: the stepper splits work itself, at whole tiles."""
     torch.set_num_threads(1)
-    torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Whether products on CUDA may be rounded to TF32 (10 bits of mantissa for 23, and several times the speed)."""
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
+
+
+def check_kernel(kernel: KernelChoice, device: str) -> None:
+    """Raises ConfigError for a kernel that cannot run on the device."""
+    if kernel == "triton" and device != "cuda":
+        raise ConfigError("kernel: triton is asked for, which runs on CUDA devices alone; take auto, or --device cuda")
+    if kernel == "triton" and not installed():
+        raise ConfigError("kernel: triton is asked for and is not installed: pip install triton, or take auto")
 
 
 def cores() -> int:

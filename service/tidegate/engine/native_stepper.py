@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tidegate.engine.cuda_choice import build_cuda_stepper
 from tidegate.engine.slots import SPARE_SLOT
 from tidegate.engine.stepper import (
     PIECE_ROWS,
@@ -30,12 +31,18 @@ from tidegate.engine.stepper import (
 )
 from tidegate.model.native_lstm import CELLS, NativeLstm, Workspace
 from tidegate.model.package import Package
+from tidegate.model.slot_kernel import KernelChoice
 from tidegate.native import address, library
 
 
-def build_stepper(package: Package, device: str, threads: int = 1) -> Stepper:
-    """The fastest stepper for the package there is. Raises PackageError where a foreign graph cannot be run."""
-    native = library() if device == "cpu" else None
+def build_stepper(
+    package: Package, device: str, threads: int = 1, kernel: KernelChoice = "auto", tf32: bool = False
+) -> Stepper:
+    """The fastest stepper for the package there is; `kernel` and `tf32` are for CUDA. Raises PackageError where a
+    foreign graph cannot be run."""
+    if device != "cpu":
+        return build_cuda_stepper(package, device, kernel, tf32)
+    native = library()
     if native is None or package.manifest.graph is not None or package.manifest.cell not in CELLS:
         return TorchStepper(package, device, threads)
     return NativeStepper(package, native, threads)

@@ -3,7 +3,7 @@
 Bit identity (a row's result depends on nothing but the row) is made here: rows are padded to whole tiles of 32, work is
 split between threads only at whole tiles, and torch itself runs each tile on one thread, because its own splits cut
 vectors at ragged places. Padding rows use the spare slot. A row whose state or output is not finite is written to the
-spare slot instead of its own, so commit needs no second pass and no synchronisation on CUDA.
+spare slot instead of its own. CUDA devices have a stepper of their own, `engine/cuda.py`.
 Everything between the host's raw observations and raw predictions happens on the device.
 """
 
@@ -129,7 +129,7 @@ class Stepper(Protocol):
 
 
 class TorchStepper:
-    """Cell and head on CPU or CUDA. On CPU a step is done when `launch` returns."""
+    """Cell and head on CPU. A step is done when `launch` returns."""
 
     def __init__(self, package: Package, device: str, threads: int = 1) -> None:
         self._device = torch.device(device)
@@ -176,9 +176,6 @@ class TorchStepper:
                 wait(parts)  # nobody writes to the slab after a launch, whether it succeeded or not
             for part in parts:
                 part.result()
-        if self._device.type == "cuda":
-            assert isinstance(work, Work)
-            return _OnDevice(work, started, self._pace)
         return Done(work, started, self._pace)
 
     def units(self, memory: Memory, slots: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -234,8 +231,8 @@ class TorchStepper:
                 column[SPARE_SLOT] = 0  # padding rows read it, and had better be finite
 
     def _all_finite(self, *tensors: torch.Tensor) -> bool:
-        """Whether there is no need to look at each row. On CUDA the answer would cost a synchronisation: not asked."""
-        return self._device.type == "cpu" and math.isfinite(sum(float(tensor.sum()) for tensor in tensors))
+        """Whether there is no need to look at each row."""
+        return math.isfinite(sum(float(tensor.sum()) for tensor in tensors))
 
     def _try_out(self, package: Package) -> None:
         """Steps rows of no session: measures a step, and makes sure that a row's bits do not depend on its batch.
@@ -245,19 +242,11 @@ class TorchStepper:
         random = np.random.default_rng(0)
         normal = torch.from_numpy(random.standard_normal((PIECE_ROWS, len(package.manifest.features))))
         inputs = self._inputs.typical(normal).cpu().numpy()
-        memory = self._memory_of_nobody(package, random)
+        memory = memory_of_nobody(package, PIECE_ROWS, random, self._device)
         results = []
         sizes = range(TILE_ROWS, PIECE_ROWS + 1, TILE_ROWS)
         for order in (random.permutation(PIECE_ROWS), *(np.arange(size) for size in sizes)):
-            rows = len(order)
-            batch = StepBatch(
-                slots=order + 1,
-                inputs=inputs[order],
-                fresh=np.zeros(rows, bool),
-                seen=np.full(rows, 2 * package.manifest.lag_steps_max),
-                time=np.full(rows, NO_TIME),
-                identity=np.zeros(rows, np.int32),
-            )
+            batch = batch_of_nobody(package, order, inputs)
             values, after = np.empty((PIECE_ROWS, self._outputs)), {name: part.clone() for name, part in memory.items()}
             values[order] = self.launch(batch, after).collect().values
             moved = (part[1 : TILE_ROWS + 1].cpu().numpy().tobytes() for part in after.values())
@@ -268,14 +257,30 @@ class TorchStepper:
             log.warning("%s: matrix products round by batch size here; stepping tile by tile", package.manifest.name)
             self._piece_rows = TILE_ROWS
 
-    def _memory_of_nobody(self, package: Package, random: np.random.Generator) -> dict[str, torch.Tensor]:
-        """Device columns as sessions might have them, [PIECE_ROWS + 1, …] each."""
-        columns = [column for column in session_schema(package).device if not column.past_of]
-        values = (random.uniform(-1, 1, (PIECE_ROWS + 1, *column.shape)).astype(column.dtype) for column in columns)
-        memory = {column.name: torch.from_numpy(value) for column, value in zip(columns, values, strict=True)}
-        if "scale" in memory:
-            memory["scale"][:, 1].abs_()  # a variance
-        return {name: value.to(self._device) for name, value in memory.items()}
+
+def batch_of_nobody(package: Package, order: NDArray[np.int64], inputs: NDArray[np.float64]) -> StepBatch:
+    """A batch of the rows `order` of inputs and of `memory_of_nobody`: to try out a step."""
+    rows = len(order)
+    return StepBatch(
+        slots=order + 1,
+        inputs=inputs[order],
+        fresh=np.zeros(rows, bool),
+        seen=np.full(rows, 2 * package.manifest.lag_steps_max),
+        time=np.full(rows, NO_TIME),
+        identity=np.zeros(rows, np.int32),
+    )
+
+
+def memory_of_nobody(
+    package: Package, rows: int, random: np.random.Generator, device: torch.device
+) -> dict[str, torch.Tensor]:
+    """Device columns as sessions might have them, [rows + 1, …] each."""
+    columns = [column for column in session_schema(package).device if not column.past_of]
+    values = (random.uniform(-1, 1, (rows + 1, *column.shape)).astype(column.dtype) for column in columns)
+    memory = {column.name: torch.from_numpy(value) for column, value in zip(columns, values, strict=True)}
+    if "scale" in memory:
+        memory["scale"][:, 1].abs_()  # a variance
+    return {name: value.to(device) for name, value in memory.items()}
 
 
 class Work:
@@ -332,22 +337,3 @@ class Done:
 
     def collect(self) -> StepResult:
         return self._result
-
-
-class _OnDevice:
-    """A CUDA step whose results are on their way to the host."""
-
-    def __init__(self, work: Work, started: float, pace: Pace) -> None:
-        self._pace = pace
-        self._values = work.values.to("cpu", non_blocking=True)
-        self._finite = work.finite.to("cpu", non_blocking=True)
-        self._work, self._started = work, started
-        self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        self._event.record()
-
-    def collect(self) -> StepResult:
-        self._event.synchronize()
-        seconds = time.perf_counter() - self._started
-        self._pace.measured(self._work.rows, seconds)
-        rows = self._work.rows
-        return StepResult(self._values.numpy()[:rows], self._finite.numpy()[:rows], seconds)

@@ -94,6 +94,13 @@ class DeviceInputs:
             self._fixed = self._center.index_select(0, self._targets)[None], self._unit(self._scale)
 
     @cached_property
+    def remembered(self) -> list[str]:
+        """The columns beside `state` that `remember` writes."""
+        manifest = self._manifest
+        written = {"ring": manifest.lags, "scale": len(self._by_session), "feedback": manifest.feedback}
+        return [name for name, there in written.items() if there]
+
+    @cached_property
     def linear(self) -> Linear | None:
         """The derivation, where it is a linear one that looks at nothing but the observation."""
         manifest = self._manifest
