@@ -18,6 +18,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from tidegate.checkpoints import Key
 from tidegate.engine.commands import Command, Sweep
+from tidegate.engine.device import use_one_thread
 from tidegate.engine.engine import Engine
 from tidegate.engine.flight import Flight
 from tidegate.engine.forecaster import Stretch
@@ -57,7 +58,8 @@ class EngineHost:
         self._numbers = 0  # of forecasts
         self._scheduled = False
         self._flying = False
-        self._thread = ThreadPoolExecutor(1, "tidegate-engine")
+        # Libraries below torch have a setting for each thread; a new one begins with all cores.
+        self._thread = ThreadPoolExecutor(1, "tidegate-engine", initializer=use_one_thread)
         self._sweeper: asyncio.Task[None] | None = None
 
     def start(self) -> None:
