@@ -115,7 +115,8 @@ async def test_a_crash_loses_nothing(tmp_path: Path, by_history: bool) -> None:
     values = feed()
     async with running(tmp_path, environment=SELDOM) as place, AsyncClient(place.address) as client:
         names = [f"s{number}" for number in range(5)]
-        killed, calm = [], []
+        killed: list[bytes] = []
+        calm: list[bytes] = []
         for name, seen in [(name, killed) for name in names] + [(f"calm-{name}", calm) for name in names]:
             session = client.session(MODEL, name)
             if by_history:
