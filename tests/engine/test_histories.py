@@ -51,6 +51,10 @@ KINDS: dict[str, dict[str, Any]] = {
         "head": {"kind": "categorical"},
     },
     "static": {"features": [*FEATURES, {"name": "d", "role": "static"}, {"name": "e", "role": "future"}]},
+    "scaled output": {
+        "features": [*FEATURES, {"name": "d", "role": "output", "scaling": {"by": "instance"}}],
+        "targets": ["b", "d", "a"],
+    },
     "output": {"features": [*FEATURES, {"name": "d", "role": "output"}], "targets": ["b", "d", "a"]},
 }
 
@@ -352,6 +356,18 @@ def test_a_row_that_overflows(tmp_path: Path, place: int, exact: bool) -> None:
     assert (answer.reason, answer.expected) == (Reason.HISTORY_DIVERGED, 6)
     alike(one, other)
     assert one.ask("s", values[5].tolist(), 6, HOUR * 6).bits == other.ask("s", values[5].tolist(), 6, HOUR * 6).bits
+
+
+def test_a_session_that_fails_to_begin(tmp_path: Path) -> None:
+    """A history that fails and would have opened its session leaves it open and empty."""
+    package(tmp_path, "lstm")
+    one, other = InProcess(tmp_path), InProcess(tmp_path)
+    bad = observations()
+    bad[30] = 1e300
+    assert warm(one, bad).reason is Reason.HISTORY_DIVERGED
+    info = one.execute(commands.GetSession("", "random", b"s"))
+    assert (info.step, info.steps_seen) == (0, 0)  # type: ignore[attr-defined]
+    assert warm(one, observations(), exact=True).bits == stepped(other, observations())[-1].bits
 
 
 def test_quarantine(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tidegate.engine.lane import Queued, RowQueue
+from tidegate.errors import Reason
 
 SESSIONS = 12
 
@@ -116,3 +117,56 @@ def test_expired_rows_keep_their_place() -> None:
     assert batch.ref.tolist() == [1, 2, 3, 4]
     assert (batch.deadline == -np.inf).tolist() == [True, False, True, False]
     assert queue.take(10).deadline.tolist() == [-np.inf]
+
+
+@given(
+    sessions=st.lists(st.integers(0, 3), min_size=1, max_size=30),
+    taken=st.integers(0, 6),
+    more=st.lists(st.integers(0, 3), max_size=10),
+)
+def test_a_session_that_is_held(sessions: list[int], taken: int, more: list[int]) -> None:
+    """Rows of a session that is held do not come out until it is released, whether their turn has come by then or not;
+    then they come in their order, behind what was to come first; other sessions' rows come as before."""
+    queue, next_turn = RowQueue(), next_turns()
+    queue.append(queued(sessions), next_turn)
+    queue.hold(2)
+    out: list[tuple[int, int]] = []
+
+    def take() -> None:
+        rows = queue.take(2)
+        out.extend(zip(rows.ref.tolist(), rows.request.tolist(), strict=True))
+
+    for _ in range(taken):
+        if len(queue):
+            take()
+    if more:
+        queue.append(queued(more, first=len(sessions)), next_turn)
+    assert not any(session == 2 for session, _ in out)
+    assert queue.held(np.arange(4)).tolist() == [False, False, True, False]
+    queue.release(np.array([2]), next_turn, queued([2], first=1000))
+    assert not queue.holding
+    while len(queue):
+        take()
+    everything = sessions + more
+    for session in range(4):
+        mine = [number for owner, number in out if owner == session]
+        wanted = [number for number, owner in enumerate(everything) if owner == session]
+        assert mine == ([1000, *wanted] if session == 2 else wanted)
+
+
+def test_what_is_held_is_marked_too() -> None:
+    """Rows that are held back are dropped with their stream, and refused with their session, whose reason is told."""
+    queue, next_turn = RowQueue(), next_turns()
+    queue.append(queued([5, 6, 5], first=10), next_turn)
+    queue.hold(5)
+    queue.hold(6)
+    while len(queue):
+        assert not len(queue.take(10))
+    queue.expire(5, 1)  # requests 10 and 11
+    queue.refuse(np.array([6]), Reason.SESSION_MOVED)
+    assert (queue.lost(6), queue.lost(5)) == (Reason.SESSION_MOVED, Reason.OK)
+    rows = queue.withdraw(np.array([5, 6]))
+    assert rows is not None
+    assert rows.request.tolist() == [10, 12, 11]
+    assert np.isinf(rows.deadline).tolist() == [True, False, True]
+    assert not queue.holding

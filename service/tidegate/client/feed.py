@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 from weakref import WeakValueDictionary
 from zlib import crc32
 
 import numpy as np
 
+from tidegate.client.asked import Message
 from tidegate.client.catalog import Catalog
 from tidegate.client.columns import OBJECT_BYTES, Columns
 from tidegate.client.connection import Connection
@@ -86,6 +87,15 @@ class Single:
         )
 
 
+class OfOneSession(Message, Protocol):
+    """A message about one session, answered by one prediction."""
+
+    @property
+    def keeps(self) -> bool:
+        """Whether it is kept until the server has made it durable."""
+        ...
+
+
 class Feed:
     """What the sessions of one model share in one client: the streams, and one cursor for each session in use."""
 
@@ -105,9 +115,8 @@ class Feed:
         """The stream of a session: always the same."""
         return self.streams[crc32(id.encode()) % STREAMS_MAX]
 
-    async def ask(self, message: Single, patience: Patience) -> types_pb2.Prediction:
-        """Has one observation taken; tries again where that helps."""
-        name = message.cursor.id
+    async def ask(self, name: str, message: OfOneSession, patience: Patience) -> types_pb2.Prediction:
+        """Has what a message holds of a session taken; tries again where that helps."""
         stream = self.stream(name)
         if message.keeps:
             await self.connection.allowance.room(patience)

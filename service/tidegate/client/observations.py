@@ -14,6 +14,7 @@ from tidegate.errors import Reason, TidegateError
 
 Values = Mapping[str, float | None] | Sequence[float | None] | NDArray[Any]
 Time = datetime | np.datetime64
+Times = Iterable[Time | None] | NDArray[Any]
 NO_TIME = np.iinfo(np.int64).min  # how a batch says "no time" in a row; NumPy's NaT has the same bits
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -59,6 +60,20 @@ def to_matrix(matrix: ArrayLike, rows: int, columns: int) -> NDArray[Any]:
     if values.shape != (rows, columns):
         problem = f"the matrix is {list(values.shape)}, not [{rows} ids, {columns} features]"
         raise TidegateError(Reason.BAD_BATCH, problem)
+    return values
+
+
+def to_steps(name: str, matrix: ArrayLike, rows: int | None, columns: int) -> NDArray[Any]:
+    """A copy of a history's numbers, as little-endian float32 (if they were) or float64 [rows (None: at least one),
+    columns]; raises BAD_HISTORY."""
+    try:
+        values = np.asarray(matrix)
+        values = np.array(values, "<f4" if values.dtype == np.float32 else "<f8", order="C")
+    except (TypeError, ValueError) as error:
+        raise TidegateError(Reason.BAD_HISTORY, f"{name} does not hold numbers: {error}") from None
+    if values.ndim != 2 or values.shape[1] != columns or not len(values) or len(values) != (rows or len(values)):
+        problem = f"{name} is {list(values.shape)}, not [{rows or 'steps'}, {columns} features]"
+        raise TidegateError(Reason.BAD_HISTORY, problem)
     return values
 
 

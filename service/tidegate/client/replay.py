@@ -1,18 +1,25 @@
-"""Giving back to a server what it lost: the rounds of a `Recovery`, as messages."""
+"""Giving back to a server what it lost: the rounds of a `Recovery`, as messages.
+
+A long stretch of a session goes out as an exact history, which leaves the session to the bit as its rows did, and holds
+up nobody else's steps meanwhile. Short ones of many sessions are cheaper as rows of a batch.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from tidegate.client.columns import Columns, gather, split, to_message
 from tidegate.client.conversation import Request, Response
 from tidegate.client.failures import RowError, every_row, from_status, read_row_error
+from tidegate.client.histories import Past, runs
 from tidegate.client.kept import Kept
 from tidegate.client.recovery import Recovery
 
+HISTORY_ROWS_MIN = 16  # of a session; fewer go out as rows of a batch
+
 # Sends messages and waits for their answers; returns the sequence of the last one too.
-Exchange = Callable[[Sequence["Replayed"]], Awaitable[tuple[list[Response], int]]]
+Exchange = Callable[[Sequence["Replayed | Past"]], Awaitable[tuple[list[Response], int]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +43,7 @@ async def give_back(kept: Kept, exchange: Exchange) -> None:
     recovery = Recovery(kept.rows_of(names))
     last = 0
     while places := recovery.round():
-        messages = [Replayed(rows.take(part)) for rows in gather(places) for part in split(rows)]
+        messages = [message for rows in gather(places) for message in _messages(rows)]
         answers, last = await exchange(messages)
         recovery.learn(failures(messages, answers))
     for name in recovery.lost:
@@ -44,7 +51,18 @@ async def give_back(kept: Kept, exchange: Exchange) -> None:
     kept.settle(names - recovery.waiting, last)
 
 
-def failures(messages: Sequence[Replayed], answers: Sequence[Response]) -> list[RowError]:
+def _messages(rows: Columns) -> Iterator[Replayed | Past]:
+    """The rows in their order, as few messages."""
+    start = 0
+    for run in [run for run in runs(rows) if run.stop - run.start >= HISTORY_ROWS_MIN] + [slice(len(rows), len(rows))]:
+        before = rows.take(slice(start, run.start))
+        yield from (Replayed(before.take(part)) for part in split(before))
+        long = rows.take(run)
+        yield from (Past(long.take(part), exact=True) for part in split(long))
+        start = run.stop
+
+
+def failures(messages: Sequence[Replayed | Past], answers: Sequence[Response]) -> list[RowError]:
     """What failed of a round, by its place in the round."""
     found: list[RowError] = []
     at = 0

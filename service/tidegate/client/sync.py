@@ -12,7 +12,7 @@ from tidegate.client.aio import AsyncClient
 from tidegate.client.background import BackgroundLoop
 from tidegate.client.batches import AsyncBatches
 from tidegate.client.forecasts import Forecast, Generation, Scenario
-from tidegate.client.observations import Time, Values
+from tidegate.client.observations import Time, Times, Values
 from tidegate.client.predictions import Prediction, Predictions
 from tidegate.client.records import Description, Done, Migrated, Model, Opened, Reloaded, SessionInfo
 from tidegate.client.session import AsyncSession
@@ -40,6 +40,21 @@ class Session:
     ) -> Prediction:
         """Takes one observation and predicts the next; see AsyncSession.step."""
         return self._loop.run(self._session.step(values, time=time, reset=reset, future=future))
+
+    def warm_up(
+        self,
+        values: ArrayLike,
+        *,
+        times: Times | None = None,
+        first_step: int = 0,
+        reset: bool = False,
+        exact: bool = False,
+        future: ArrayLike | None = None,
+    ) -> Prediction:
+        """Takes past steps in one message and predicts what comes after the last; see AsyncSession.warm_up."""
+        return self._loop.run(
+            self._session.warm_up(values, times=times, first_step=first_step, reset=reset, exact=exact, future=future)
+        )
 
     def forecast(
         self,

@@ -152,17 +152,25 @@ class _Group:
                 if job.going:
                     job.outcome = Reason.INTERNAL
 
-    def commit(self, jobs: Collection[_Job], now: float) -> None:
-        """The sessions of these are what their copies are."""
+    def commit(self, jobs: list[_Job], now: float) -> list[_Job]:
+        """The sessions of these are what their copies are. Returns those for which that went well."""
         mine = [place for place, job in enumerate(self._working) if job in jobs]
         if not mine or self._warming is None:
-            return
+            return jobs
         slab = self.lane.slab
         slots = np.array([self._working[place].slot for place in mine])
         names = [column.name for column in slab.schema.columns if not column.local]
-        slab.copy(slots, self._warming.slab, self._warming.places[mine], names)
-        slab.host["active_at"][slots] = now
         slab.unsaved[slots] = True
+        slab.host["active_at"][slots] = now
+        try:
+            slab.copy(slots, self._warming.slab, self._warming.places[mine], names)
+        except Exception:  # some columns may be of the copies and others not: none of them can be trusted
+            log.exception("histories of %s could not be committed", self.lane.model)
+            slab.host["diverged"][slots] = True
+            for job in jobs:
+                job.outcome = Reason.INTERNAL
+            return []
+        return jobs
 
 
 class HistoryStretch:
@@ -276,8 +284,7 @@ class Histories:
         self._waiting += [job for job in ended if job not in done]
         if not done:
             return None
-        good = [job for job in done if job.outcome is Reason.OK and not job.duplicate]
-        group.commit(good, now)
+        good = group.commit([job for job in done if job.outcome is Reason.OK and not job.duplicate], now)
         self.steps += sum(len(job.warmed.past) for job in good if job.warmed is not None)
         answers = _answers(group.lane, done)
         refs = np.array([job.ref for job in done])

@@ -29,7 +29,7 @@ from tidegate.engine.slots import Slots, slots_of
 from tidegate.errors import Reason
 from tidegate.model.frequency import Times
 
-SEQUENCE_SECONDS = 5e-3  # of one call: live rows wait no longer for it
+SEQUENCE_SECONDS = 1e-2  # of one call: live rows wait no longer for it; of a large model, weights are packed in each
 SEQUENCE_STEPS_MIN, SEQUENCE_STEPS_MAX = 8, 1024  # of one call
 
 log = logging.getLogger(__name__)

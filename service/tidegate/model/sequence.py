@@ -29,8 +29,10 @@ CELLS = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "rnn_tanh": torch.nn.RNN}
 
 
 def takes(manifest: Manifest) -> bool:
-    """Whether steps of the model can be taken together."""
-    return manifest.graph is None and not manifest.feedback
+    """Whether steps of the model can be taken together. An output's value is the session's own prediction: where the
+    session scales by it, too, each step hangs on the one before."""
+    outputs = [feature.scaling.by for feature in manifest.features if feature.role == "output"]
+    return manifest.graph is None and not manifest.feedback and set(outputs) <= {"package"}
 
 
 class Sequence:

@@ -1,0 +1,103 @@
+"""Past steps of one session as messages: each is taken as a whole or not at all. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tidegate.client.columns import Columns
+from tidegate.client.conversation import Request, Response
+from tidegate.client.observations import Times, to_steps, to_time_column
+from tidegate.client.records import Description
+from tidegate.wire.stubs import types_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """Rows of one session, one after another; kept where the server makes them durable only after a while.
+
+    `cursor` is not looked at, but must not be forgotten while the server may lose the rows; see `feed.Single`.
+    """
+
+    rows: Columns
+    exact: bool
+    keeps: bool = False
+    cursor: object = None
+
+    def request(self, epoch: int) -> Request:
+        """The same on every call of the stream."""
+        del epoch
+        return Request(history=to_history(self.rows, self.exact))
+
+    def answered(self, response: Response) -> Past | None:
+        """Itself, if it was taken."""
+        return self if self.keeps and response.HasField("prediction") else None
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """Its session, once a row."""
+        return self.rows.ids
+
+    @property
+    def bytes(self) -> int:
+        """About what it takes in memory."""
+        return self.rows.bytes
+
+    def columns(self) -> Columns:
+        """The rows themselves."""
+        return self.rows
+
+
+def to_history(rows: Columns, exact: bool) -> types_pb2.History:
+    """One message; of the rows only the first may reset the session."""
+    return types_pb2.History(
+        session_id=rows.ids[0],
+        first_step=int(rows.steps[0]),
+        steps=len(rows),
+        event_times_unix_ns=() if rows.times is None else rows.times.tolist(),
+        dtype=types_pb2.DTYPE_FLOAT32 if rows.values.itemsize == 4 else types_pb2.DTYPE_FLOAT64,
+        values=rows.values.tobytes(),
+        future_covariates=b"" if rows.future is None else rows.future.tobytes(),
+        reset=rows.reset is not None and bool(rows.reset[0]),
+        exact=exact,
+    )
+
+
+def past_rows(
+    name: str,
+    about: Description,
+    first_step: int,
+    values: ArrayLike,
+    times: Times | None,
+    reset: bool,
+    future: ArrayLike | None,
+) -> Columns:
+    """What a caller holds as columns; raises BAD_HISTORY."""
+    matrix = to_steps("values", values, None, len(about.names))
+    steps = len(matrix)
+    known = None if future is None else to_steps("future", future, steps, len(about.future_names))
+    if known is not None and known.dtype != matrix.dtype:  # a message has one type
+        known, matrix = known.astype("<f8"), matrix.astype("<f8")
+    return Columns(
+        ids=[name] * steps,
+        steps=first_step + np.arange(steps, dtype=np.uint64),
+        values=matrix,
+        times=to_time_column(times, steps),
+        reset=(np.arange(steps) == 0).astype(np.uint8) if reset else None,
+        future=known,
+    )
+
+
+def runs(rows: Columns) -> Iterator[slice]:
+    """Where rows follow each other as those of a history do: of one session, one step apart, a reset only first."""
+    ids = np.array(rows.ids, object)
+    breaks: NDArray[np.bool_] = (ids[1:] != ids[:-1]) | (rows.steps[1:] != rows.steps[:-1] + np.uint64(1))
+    if rows.reset is not None:
+        breaks |= rows.reset[1:] != 0
+    edges = [0, *(np.flatnonzero(breaks) + 1).tolist(), len(rows)]
+    for start, stop in pairwise(edges):
+        yield slice(start, stop)
