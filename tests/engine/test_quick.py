@@ -9,6 +9,7 @@ import pytest
 
 from tests.engine.harness import InProcess
 from tests.packages import random_package
+from tidegate.engine.inbox import Scope
 from tidegate.engine.rules import digest
 from tidegate.engine.slots import slots_of
 from tidegate.model.frequency import NO_TIME
@@ -46,3 +47,15 @@ def test_turns_are_taken(engine: InProcess, monkeypatch: pytest.MonkeyPatch) -> 
     engine.ask("a", [0.1] * 4, step=1)
     monkeypatch.setattr(engine.engine, "prepare", lambda: pytest.fail("a flight was made up"))
     assert engine.ask("a", [0.2] * 4, step=2).step == 2
+
+
+def test_several_scopes(engine: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streams with other configs take turns too: what one of them has waiting is all that waits."""
+    scopes = [Scope("", "random"), Scope("", "random", strict_steps=True)]
+    for step in (1, 2):
+        for name, scope in zip("ab", scopes, strict=True):
+            engine.ask(name, [0.1] * 4, step=step, scope=scope)
+    monkeypatch.setattr(engine.engine, "prepare", lambda: pytest.fail("a flight was made up"))
+    for step in (3, 4):
+        for name, scope in zip("ab", scopes, strict=True):
+            assert engine.ask(name, [0.2] * 4, step=step, scope=scope).step == step

@@ -79,6 +79,11 @@ class Admission:
         lane = self._catalog.lanes.get(int(slabs[slab].host["version"][slot])) if slab < len(slabs) else None
         if lane is None or not lane.takes_as_it_is(blocks[0]):
             return None
+        if (
+            len(self._catalog.lanes) > 1
+            and lane.stepper.expected_seconds(len(refs)) > self._catalog.limits.batch_seconds_max
+        ):
+            return None  # too long a turn where others may wait for theirs
         looker = self._looker(lane)
         return None if looker is None else looker.look(joined(blocks), refs, now)
 

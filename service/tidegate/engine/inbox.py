@@ -278,7 +278,6 @@ class Inbox:
         singles = self._singles.get(scope)
         if singles is not None and singles.shape != shape:
             self._seal()
-            singles.sealed = True  # also one that nothing was put into
             singles = None
         if singles is None:
             singles = self._singles[scope] = Singles(scope, shape, self._expected)
@@ -292,10 +291,15 @@ class Inbox:
 
     def only_singles(self, rows_max: int) -> Singles | None:
         """What waits, if it is nothing but a few plain single observations of one scope."""
-        if self._blocks or len(self._singles) != 1:
+        if self._blocks:
             return None
-        (singles,) = self._singles.values()
-        return singles if 0 < singles.rows <= rows_max and not singles.shape[1] else None
+        found: Singles | None = None
+        for singles in self._singles.values():
+            if singles.rows:
+                if found is not None:
+                    return None
+                found = singles
+        return found if found is not None and found.rows <= rows_max and not found.shape[1] else None
 
     def take_singles(self) -> None:
         """Takes all single observations, which somebody has already. Their rows stay counted until `done`."""
@@ -341,9 +345,9 @@ class Inbox:
         self.rows -= rows
 
     def _seal(self) -> None:
-        for scope, singles in [*self._singles.items()]:
+        for singles in self._singles.values():
+            singles.sealed = True
             if singles.rows:
                 self._blocks.append(singles.block())
                 self._expected = max(SINGLES_MIN, singles.rows + singles.rows // 4)
-                singles.sealed = True
-                del self._singles[scope]
+        self._singles.clear()
