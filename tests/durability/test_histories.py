@@ -15,6 +15,7 @@ from tidegate.config import Durability as Level
 from tidegate.engine import histories
 from tidegate.engine.history import History
 from tidegate.engine.inbox import Scope
+from tidegate.engine.native_stepper import NativeStepper
 from tidegate.errors import Reason
 from tidegate.model.frequency import NO_TIME
 
@@ -29,6 +30,7 @@ def site(tmp_path: Path) -> Site:
 @pytest.fixture(autouse=True)
 def one_launch_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """And never on the engine's thread: a test makes passes of its own between those of the host."""
+    monkeypatch.setattr(NativeStepper, "by_address", False)  # a launch a step
     monkeypatch.setattr(histories, "STRETCH_SECONDS", 0.0)
     monkeypatch.setattr(histories.HistoryStretch, "expected_seconds", 0.0)
 

@@ -14,6 +14,7 @@ from tests.packages import random_package
 from tidegate.engine import commands, histories, warming
 from tidegate.engine.history import History
 from tidegate.engine.inbox import Scope
+from tidegate.engine.native_stepper import NativeStepper
 from tidegate.engine.replies import RowFlag
 from tidegate.errors import Reason
 from tidegate.model.frequency import NO_TIME
@@ -217,9 +218,15 @@ def close(found: Answer, wanted: Answer) -> None:
     assert np.abs(found.values - wanted.values).max() < 1e-5 * max(1.0, np.abs(wanted.values).max())
 
 
+def by_launches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exact histories take a launch a step, as of models that the C parts do not step alone."""
+    monkeypatch.setattr(NativeStepper, "by_address", False)
+
+
 def test_is_taken_as_a_sequence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All rows are but the first and the last (and those before which the session can be taken back), of a model
     without feedback; of one with it, and of an exact history, none."""
+    by_launches(monkeypatch)
     lengths: list[int] = []
     run = Sequence.run
 
@@ -406,6 +413,7 @@ def test_order_on_a_stream(tmp_path: Path) -> None:
 
 def test_live_rows_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While rows wait a history does; once it has waited for long it gets a stretch."""
+    by_launches(monkeypatch)
     monkeypatch.setattr(histories, "STRETCH_SECONDS", 0.0)  # one launch at a time
     package(tmp_path, "lstm")
     engine = InProcess(tmp_path)
@@ -486,6 +494,7 @@ def test_one_stream_goes_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_sessions_that_change_meanwhile(tmp_path: Path, change: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A session that is closed while its history is taken stays closed, and the history says so, also where another
     session has its name by then; one that is reset is as if the history had come after the reset."""
+    by_launches(monkeypatch)
     monkeypatch.setattr(histories, "STRETCH_SECONDS", 0.0)
     package(tmp_path, "lstm")
     engine, other = InProcess(tmp_path), InProcess(tmp_path)
@@ -532,6 +541,7 @@ def test_a_session_that_is_reset_for_ever(tmp_path: Path, monkeypatch: pytest.Mo
 def test_migration_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A session that moves to another version while its history is taken, or before, takes it there; with what was
     sent after it."""
+    by_launches(monkeypatch)
     monkeypatch.setattr(histories, "STRETCH_SECONDS", 0.0)
     for version, seed in (("1", 0), ("2", 1)):
         package(tmp_path, "lstm", version=version, seed=seed)

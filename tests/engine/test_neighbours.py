@@ -13,7 +13,6 @@ from tests.engine.harness import DEVICES, Answer, InProcess
 from tests.packages import random_package
 from tidegate.engine import commands
 from tidegate.engine.inbox import AliasTable, Scope
-from tidegate.engine.stepper import TorchStepper
 from tidegate.errors import Reason
 
 SESSIONS, FEATURES, ROUNDS = 1000, 4, 6
@@ -177,15 +176,14 @@ def test_a_step_that_fails(models: Path, monkeypatch: pytest.MonkeyPatch, caplog
     engine, calm = InProcess(models), InProcess(models)
     for server in (engine, calm):
         server.ask("a", [1.0] * FEATURES, step=1, scope=version(1))
-    launch, broken = TorchStepper.launch, engine.catalog.resolve("random", "1").stepper
+    broken = engine.catalog.resolve("random", "1").stepper
 
-    def fail(self: TorchStepper, *arguments: Any) -> Any:
-        if self is broken:
-            raise RuntimeError("out of memory")
-        return launch(self, *arguments)
+    def fail(*_: object) -> Any:
+        raise RuntimeError("out of memory")
 
     with monkeypatch.context() as patch:
-        patch.setattr(TorchStepper, "launch", fail)
+        patch.setattr(broken, "launch", fail)
+        patch.setattr(broken, "step_at", fail)
         failed, fine = engine.send("a", [2.0] * FEATURES, 2), engine.send("b", [2.0] * FEATURES, 1, scope="other")
         answers = engine.run()
     assert answers[failed][0].reason is Reason.INTERNAL

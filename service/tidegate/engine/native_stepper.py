@@ -117,7 +117,8 @@ class NativeStepper(TorchStepper):
         try:
             if isinstance(work, _Rows):
                 now.raw = work.raw + 8 * self._cell.width * start
-                work.lost += self._straight(count, rows.stop - start, space)
+                if self._straight(count, rows.stop - start, space):
+                    work.whole = False  # set, and not counted: other threads step other rows of it
             else:
                 self._derived(work.work, rows, count, memory, space)
         finally:
@@ -165,7 +166,7 @@ class _Rows:
     def __init__(self, batch: StepBatch, outputs: int) -> None:
         rows = self.rows = len(batch)
         self.padded = -(-rows // TILE_ROWS) * TILE_ROWS
-        self.lost = 0
+        self.whole = True
         room = np.empty(rows * (outputs + 1))
         self._values = room[: rows * outputs].reshape(rows, outputs)
         self._finite = room[rows * outputs :].view(np.bool_)[:rows]
@@ -181,7 +182,7 @@ class _Rows:
         self.fresh = address(batch.fresh) if batch.fresh.any() else None
 
     def result(self, seconds: float) -> StepResult:
-        return StepResult(self._values, self._finite, seconds, self.values, whole=not self.lost)
+        return StepResult(self._values, self._finite, seconds, self.values, whole=self.whole)
 
 
 class _Derived:
