@@ -97,6 +97,10 @@ class Gate:
         self.rows.append(len(batch))
         return self._stepper.launch(batch, memory)
 
+    def post(self, *_: object) -> Ticket | None:
+        """Nor this: a step waits in the engine's thread."""
+        return None
+
     def units(self, memory: Memory, slots: NDArray[np.int64]) -> NDArray[np.float64]:
         return self._stepper.units(memory, slots)
 

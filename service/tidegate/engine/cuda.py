@@ -80,6 +80,9 @@ class CudaStepper:
     def expected_seconds(self, rows: int) -> float:
         return self.pace.expected(rows)
 
+    def post(self, batch: StepBatch, memory: Memory, bell: int) -> Ticket | None:
+        return None
+
     def launch(self, batch: StepBatch, memory: Memory) -> Ticket:
         started = time.perf_counter()
         cut = pieces(len(batch), self.buckets)

@@ -1,7 +1,8 @@
 """The engine's host: runs iterations on the event loop, as soon as there is work and the engine is free.
 
 There is no timer: rows that arrive while a step runs, or in the same pass of the event loop, are the next batch.
-A step that will take longer than two milliseconds runs on the engine's own thread, so that the loop goes on reading.
+A step that will take longer than two milliseconds runs on the stepper's own threads, which ring a bell at its end, or
+on the engine's, so that the loop goes on reading.
 Commands are carried out between iterations. The only module of the engine that knows asyncio.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -60,6 +62,8 @@ class EngineHost:
         self._numbers = 0  # of forecasts
         self._scheduled = False
         self._flying = False
+        self._bell: int | None = None  # an eventfd, which steppers' threads write to
+        self._posted: Ordinary | None = None  # what they step
         # Libraries below torch have a setting for each thread; a new one begins with all cores.
         self._thread = ThreadPoolExecutor(1, "tidegate-engine", initializer=use_one_thread)
         self._sweeper: asyncio.Task[None] | None = None
@@ -76,6 +80,10 @@ class EngineHost:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._sweeper
         self._thread.shutdown()
+        if self._bell is not None:
+            asyncio.get_running_loop().remove_reader(self._bell)
+            os.close(self._bell)
+            self._bell = None
 
     def wake(self) -> None:
         """Says that there is work; the iteration follows the reads of this pass of the event loop."""
@@ -136,8 +144,30 @@ class EngineHost:
             self._finish(flight)
         else:
             self._flying = True
+            if isinstance(flight, Ordinary) and self._post(flight):
+                return
             landing = asyncio.get_running_loop().run_in_executor(self._thread, flight.run)
             landing.add_done_callback(lambda _: self._land(flight))
+
+    def _post(self, flight: Ordinary) -> bool:
+        """Has the stepper's own threads take the step, if it has any."""
+        if self._bell is None:
+            if not hasattr(os, "eventfd"):  # Linux has it
+                return False
+            self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            asyncio.get_running_loop().add_reader(self._bell, self._rung)
+        if not flight.post(self._bell):
+            return False
+        self._posted = flight
+        return True
+
+    def _rung(self) -> None:
+        flight, self._posted = self._posted, None
+        assert flight is not None
+        assert self._bell is not None
+        os.eventfd_read(self._bell)
+        flight.collect()
+        self._land(flight)
 
     async def forecast(self, request: ForecastRequest) -> list[Forecast]:
         """One answer a scenario, in order. Raises TidegateError for a request that is wrong as a whole."""

@@ -1,7 +1,7 @@
 """The stepper on CPU where the C parts are: `TorchStepper` with other pieces. See `model/native_lstm.py`.
 
-Where inputs and outputs are scaled by package and nothing else is derived, a piece is C but for its products. Else what
-the cell sees is derived by torch, as in `TorchStepper`, and cell and commit are C.
+Where inputs and outputs are scaled by package and nothing else is derived, a piece is C from end to end. Else what the
+cell sees is derived by torch, as in `TorchStepper`, and cell and commit are C.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tidegate.engine.crew import NO_BELL, Crew, crew_of
 from tidegate.engine.cuda_choice import build_cuda_stepper
+from tidegate.engine.pace import Pace
 from tidegate.engine.slots import SPARE_SLOT
 from tidegate.engine.stepper import (
     PIECE_ROWS,
@@ -58,8 +60,17 @@ class NativeStepper(TorchStepper):
         super().__init__(package, "cpu", threads)
 
     @cached_property
-    def by_address(self) -> bool:
+    def _straight(self) -> bool:
+        """Whether all of a step is C."""
         return self._inputs.linear is not None and self._cell.head is not None
+
+    @cached_property
+    def by_address(self) -> bool:
+        return self._straight and self._cell.small  # a large one steps too long for the caller's thread
+
+    @cached_property
+    def _crew(self) -> Crew | None:
+        return crew_of(self._native, [self._space() for _ in range(self._threads)])
 
     def step_at(
         self, rows: int, slots: int, inputs: int, values: int, finite: int, memory: Memory
@@ -83,12 +94,25 @@ class NativeStepper(TorchStepper):
         return values, taken
 
     def launch(self, batch: StepBatch, memory: Memory) -> Ticket:
-        if not self.by_address or (self._threads > 1 and len(batch) > PIECE_ROWS):
+        if not self._straight:
             return super().launch(batch, memory)
         started = time.perf_counter()
         work = _Rows(batch, self._outputs)
+        if self._parts(work.rows) > 1 and self._crew is not None:
+            return self._post(work, self._crew, memory, NO_BELL)
         self._run(work, 0, work.rows, memory)
         return Done(work, started, self._pace)
+
+    def post(self, batch: StepBatch, memory: Memory, bell: int) -> Ticket | None:
+        if not self._straight or self._crew is None:
+            return None
+        return self._post(_Rows(batch, self._outputs), self._crew, memory, bell)
+
+    def _post(self, work: _Rows, crew: Crew, memory: Memory, bell: int) -> Ticket:
+        for space in crew.spaces:
+            _point(space, memory, work.slots, work.raw, work.values, work.finite, work.fresh)
+        crew.post(work.rows, min(-(-work.rows // self._parts(work.rows)), PIECE_ROWS), bell)
+        return _Posted(work, crew, self._pace)
 
     def _begin(self, batch: StepBatch) -> Begun:
         if self._inputs.linear is not None:
@@ -117,14 +141,14 @@ class NativeStepper(TorchStepper):
         try:
             if isinstance(work, _Rows):
                 now.raw = work.raw + 8 * self._cell.width * start
-                if self._straight(count, rows.stop - start, space):
+                if self._scaled(count, rows.stop - start, space):
                     work.whole = False  # set, and not counted: other threads step other rows of it
             else:
                 self._derived(work.work, rows, count, memory, space)
         finally:
             self._spaces.append(space)
 
-    def _straight(self, count: int, padded: int, space: Workspace) -> int:
+    def _scaled(self, count: int, padded: int, space: Workspace) -> int:
         """Inputs and outputs in C too. Returns how many rows are not finite."""
         if self._cell.head is not None:
             lost: int = self._native.tidegate_step(space.where, count)
@@ -198,8 +222,23 @@ class _Derived:
         return self.work.result(seconds)
 
 
-def _point(space: Workspace, memory: Memory, slots: int, raw: int, values: int, finite: int) -> None:
-    """Has a pass begin at these addresses, with no row fresh."""
+class _Posted:
+    """A step that a crew takes."""
+
+    def __init__(self, work: _Rows, crew: Crew, pace: Pace) -> None:
+        self._work, self._crew, self._pace = work, crew, pace
+
+    def collect(self) -> StepResult:
+        lost, seconds = self._crew.wait()
+        self._pace.measured(self._work.rows, seconds)
+        self._work.whole = not lost
+        return self._work.result(seconds)
+
+
+def _point(
+    space: Workspace, memory: Memory, slots: int, raw: int, values: int, finite: int, fresh: int | None = None
+) -> None:
+    """Has a pass begin at these addresses."""
     now = space.described
-    now.state, now.slots, now.fresh = memory["state"].data_ptr(), slots, None
+    now.state, now.slots, now.fresh = memory["state"].data_ptr(), slots, fresh
     now.raw, now.values, now.finite = raw, values, finite

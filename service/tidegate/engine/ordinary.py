@@ -22,7 +22,7 @@ from tidegate.engine.lane import Lane, Queued
 from tidegate.engine.replies import Replies, Singles
 from tidegate.engine.rules import Verdicts
 from tidegate.engine.slots import Refs
-from tidegate.engine.stepper import StepBatch, StepResult
+from tidegate.engine.stepper import StepBatch, StepResult, Ticket
 from tidegate.native import address, library
 
 log = logging.getLogger(__name__)
@@ -126,6 +126,7 @@ class Ordinary:
     found_at: int
     described: Structure
     result: StepResult | None = None
+    _posted: Ticket | None = None
 
     @property
     def expected_seconds(self) -> float:
@@ -138,6 +139,20 @@ class Ordinary:
             self.result = self.lane.stepper.launch(self.batch, self.lane.slab.device).collect()
         except Exception:  # an allocation that fails, a device that is lost: these rows fail, the server goes on
             log.exception("the step of %d rows of %s failed", len(self.batch), self.lane.model)
+
+    def post(self, bell: int) -> bool:
+        """Has the stepper's own threads take the step, if it has any; `collect` when the eventfd `bell` has been
+        written to."""
+        try:
+            self._posted = self.lane.stepper.post(self.batch, self.lane.slab.device, bell)
+        except Exception:
+            log.exception("the step of %d rows of %s could not be posted", len(self.batch), self.lane.model)
+        return self._posted is not None
+
+    def collect(self) -> None:
+        """The step was posted, and is done."""
+        assert self._posted is not None
+        self.result = self._posted.collect()
 
     def conclude(self, now: float) -> Replies:
         """Writes what the sessions remember; returns the answers."""

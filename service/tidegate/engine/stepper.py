@@ -106,6 +106,11 @@ class Stepper(Protocol):
         """Starts a step; `memory` are the device columns, [slots, …] each, changed where rows are finite."""
         ...
 
+    def post(self, batch: StepBatch, memory: Memory, bell: int) -> Ticket | None:
+        """Has threads of its own take a step, none other being under way: they write to the eventfd `bell` when it is
+        done. None where it has no such threads, and nothing has happened."""
+        ...
+
     @property
     def by_address(self) -> bool:
         """Whether `step_at` and `run` can be called."""
@@ -178,6 +183,9 @@ class TorchStepper:
                 part.result()
         return Done(work, started, self._pace)
 
+    def post(self, batch: StepBatch, memory: Memory, bell: int) -> Ticket | None:
+        return None
+
     def units(self, memory: Memory, slots: NDArray[np.int64]) -> NDArray[np.float64]:
         with torch.inference_mode():
             units: NDArray[np.float64] = (
@@ -190,12 +198,13 @@ class TorchStepper:
 
     def _split(self, padded: int) -> list[int]:
         """Row bounds of each thread's part: whole tiles."""
-        if self._threads == 1:
-            return [0, padded]
-        wanted = int(self.expected_seconds(padded) / THREAD_SECONDS_MIN) + 1
-        parts = min(self._threads, wanted, padded // TILE_ROWS)
         tiles = padded // TILE_ROWS
+        parts = min(self._parts(padded), tiles)
         return [tiles * part // parts * TILE_ROWS for part in range(parts + 1)]
+
+    def _parts(self, rows: int) -> int:
+        """Threads that are worth it."""
+        return min(self._threads, int(self.expected_seconds(rows) / THREAD_SECONDS_MIN) + 1)
 
     def _run(self, work: Begun, start: int, stop: int, memory: Memory) -> None:
         """Steps rows [start, stop), piece by piece."""

@@ -1,8 +1,9 @@
-"""The LSTM cell on CPU, fast: in C, but for the matrix products of large models, which are torch's.
+"""The LSTM cell on CPU, fast: in C, weights packed once.
 
 The same equations as `cells.py`, in other roundings. A layer takes one product, of [x | h] and [W; U], because the C
-parts lay the two beside each other while they gather h; c is read from the slab and never gathered. A small model's
-weights stay in the cache, so that its rows go through all of it a few at a time: torch is not called at all.
+parts lay the two beside each other while they gather h; c is read from the slab and never gathered. Rows go through
+all layers some at a time, so that they stay in the cache. A large model's products are torch's where the processor
+takes sixteen numbers at a time: torch's library does so, product.h takes eight.
 Bit identity: products as in `cells.py` (whole tiles, columns in multiples of 16) or as in native/product.h; the other C
 parts work row by row.
 """
@@ -17,10 +18,14 @@ from torch import Tensor
 
 from tidegate.model.cells import WIDTH, Head
 from tidegate.model.package import Package
-from tidegate.native import Pass
+from tidegate.native import Pass, processor
 
 CELLS = ("lstm", "lstm_peephole")
 SMALL_BYTES_MAX = 512 * 1024  # of weights: about what a core's own cache holds
+ROWS_SMALL, ROWS_LARGE = (
+    24,
+    96,
+)  # at a time: more stay in the nearest cache the smaller the model; fewer weights are read
 
 
 @dataclass
@@ -72,6 +77,7 @@ class Workspace:
             after=self.after.data_ptr(),
             zeros=self.zeros.data_ptr(),
             outputs=cell.channels * cell.outputs,
+            chunk=ROWS_SMALL if cell.small else ROWS_LARGE,
         )
         for number, (layer, x) in enumerate(zip(cell.layers, self.x, strict=True)):
             described.x[number], described.width[number] = x.data_ptr(), layer.width
@@ -98,7 +104,8 @@ class NativeLstm:
         self._native = native
         self._head = Head(package, torch.device("cpu"))
         self.small = sum(layer.weight.nbytes for layer in self.layers) <= SMALL_BYTES_MAX
-        self.head = self._head.linear if self.small else None  # what the C parts do themselves
+        self._whole = self.small or "avx512f" not in processor()  # products are C too
+        self.head = self._head.linear if self._whole else None  # what the C parts do themselves
         self.head_panels = torch.empty(0) if self.head is None else _panels(self.head[0])
 
     @property
@@ -110,7 +117,7 @@ class NativeLstm:
         """Steps the rows that `space.described` names, `padded` of them in products (whole tiles; what the others hold
         does not matter). Returns outputs [padded, outputs or more] in training units, columns contiguous; new states
         are in `space.after`, and nowhere else."""
-        if self.small:
+        if self._whole:
             self._native.tidegate_cells(space.where, rows)
             return space.put_out[:padded] if self.head is not None else self._head(space.views(padded)[2])
         begin, gates, where = self._native.tidegate_begin, self._native.tidegate_gates, space.where

@@ -24,6 +24,10 @@ _SIGNATURES: dict[str, list[Any]] = {  # as the C files declare them
     "tidegate_cells": [c_void_p, c_int64],
     "tidegate_step": [c_void_p, c_int64],
     "tidegate_history": [c_void_p, c_int64],
+    "tidegate_crew": [c_int64],
+    "tidegate_crew_post": [c_void_p, c_void_p, c_int64, c_int64, c_int64],
+    "tidegate_crew_wait": [c_void_p, c_void_p],
+    "tidegate_crew_end": [c_void_p],
     "tidegate_finish": [c_void_p, c_int64, c_void_p, c_int64],
     "tidegate_look": [c_void_p, c_void_p, c_int64, c_int64, c_double],
     "tidegate_commit": [c_void_p, c_void_p, c_void_p, c_double],
@@ -37,7 +41,7 @@ LAYERS_MAX = 16
 
 
 class Pass(ctypes.Structure):
-    """One pass over some rows; see lstm.c. Addresses and counts."""
+    """One pass over some rows; see lstm.h. Addresses and counts."""
 
     _fields_ = (
         *((name, c_int64) for name in ("hidden", "layers", "channels", "part_width", "row_width", "identity")),
@@ -49,6 +53,7 @@ class Pass(ctypes.Structure):
         ("peephole", c_void_p * LAYERS_MAX),
         *((name, c_void_p) for name in ("center", "scale", "unit", "base")),
         ("outputs", c_int64),
+        ("chunk", c_int64),
         ("weight", c_void_p * LAYERS_MAX),
         *((name, c_void_p) for name in ("head_weight", "head_bias")),
         ("head_panels", c_int64),
@@ -83,11 +88,17 @@ def address(array: NDArray[np.generic]) -> int:
     return start
 
 
-def _fits() -> bool:
-    """Whether the processor has what build.py asks for. Elsewhere than on Linux with x86-64 nothing is asked for."""
+@cache
+def processor() -> frozenset[str]:
+    """What the processor can do, as Linux names it on x86-64; elsewhere nothing is known."""
     try:
         flags = Path("/proc/cpuinfo").read_text()
     except OSError:
-        return True
+        return frozenset()
     start = flags.find("\nflags")
-    return start < 0 or {"avx2", "fma", "bmi2"} <= set(flags[start : flags.find("\n", start + 1)].split())
+    return frozenset() if start < 0 else frozenset(flags[start : flags.find("\n", start + 1)].split())
+
+
+def _fits() -> bool:
+    """Whether the processor has what build.py asks for, which it does for x86-64 alone."""
+    return not processor() or {"avx2", "fma", "bmi2"} <= processor()

@@ -16,7 +16,8 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 LIBRARY = FOLDER / "tidegate.so"
 # No contraction: what is to be fused is written so, and the same everywhere. No fast-math, for the same reason.
-FLAGS = ["-O3", "-std=c11", "-fPIC", "-shared", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
+FLAGS = ["-O3", "-std=c11", "-fPIC", "-shared", "-pthread"]
+FLAGS += ["-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 # Fused multiply-add and eight floats at a time: what is slow without them is not worth having.
 BASELINES = {"x86_64": ["-march=x86-64-v3"], "AMD64": ["-march=x86-64-v3"]}
 

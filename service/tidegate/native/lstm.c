@@ -1,12 +1,13 @@
-/* The pointwise half of an LSTM step: what is not a matrix product, in one pass over memory each.
+/* The LSTM step, with as few passes over memory as there can be.
 
-   The product of a layer is torch's. Before it, `pack` lays the inputs beside the sessions' h. After it, `gates` turns
-   the product into new c and h. At the end, `commit` writes the new states of finite rows to their slots.
+   `begin` lays the inputs beside the sessions' h. A layer is one product (product.h, or torch's), which `gates` turns
+   into new c and h. At the end, `finish` writes the new states of finite rows to their slots.
 
    A row's result depends on that row alone. Every operation here is rounded once (fused ones are asked for by name, and
    the build forbids others), so that the compiler may take eight values at a time, or one at the end of a row, and the
    bits are the same; so are they on every processor. */
 
+#include "lstm.h"
 #include "product.h"
 
 /* e^x for a gate, relative error below 2e-7: Cody and Waite's reduction, then a polynomial of degree 7 (Cephes' expf).
@@ -30,38 +31,6 @@ ALIKE float gate_exp(float x)
     power.i = (int32_t)((uint32_t)(bits.i + 127) << 23);
     return p * power.f;
 }
-
-#define LAYERS_MAX 16
-
-/* One pass over some rows. What is above the line stays for the life of a workspace, the rest is set for each pass.
-   A session's row in `state` holds `row_width` floats: `channels` parts of `part_width`, each h | c of layer 0, then of
-   layer 1, and so on. Row m of the pass is channel m % channels of session m / channels. A fresh session's states read
-   as zero. All arrays are row-major; in Python: model/native_lstm.py, `Pass`. */
-typedef struct {
-    int64_t hidden, layers, channels, part_width, row_width, identity; /* identity: h' = o c' */
-    int64_t columns;                   /* of the product: the gates i | f | g | o, then padding */
-    float *product, *after;            /* [rows, columns]; [rows, part_width]: the new states */
-    const float *zeros;                /* [hidden] */
-    float *x[LAYERS_MAX];              /* [rows, width + hidden]: what the layer sees beside its h */
-    int64_t width[LAYERS_MAX];
-    const float *bias[LAYERS_MAX];     /* [columns] */
-    const float *peephole[LAYERS_MAX]; /* [3 x hidden], i | f | o; or NULL */
-    const double *center, *scale;      /* [width]: x = (raw - center) / scale; NULL: x is there already */
-    const double *unit, *base;         /* [outputs]: value = output * unit + base; NULL: values are there already */
-    int64_t outputs;                   /* values of a session */
-    /* For small models, whose products are made here too: weights in panels (product.h), a layer after each other, and
-       the head's; put_out [rows, PANEL x head_panels] is the head's product. */
-    const float *weight[LAYERS_MAX], *head_weight, *head_bias;
-    int64_t head_panels;
-    float *put_out;
-    /* -- */
-    float *state;
-    const int64_t *slots;
-    const uint8_t *fresh;              /* or NULL: none is */
-    const double *raw;                 /* [sessions, width] */
-    double *values;                    /* [sessions, outputs] */
-    uint8_t *finite;                   /* [sessions] */
-} Pass;
 
 ALIKE const float *state_of(const Pass *pass, int64_t m)
 {
@@ -143,14 +112,15 @@ void tidegate_begin(const Pass *pass, int64_t rows) { begin(pass, 0, rows); }
 /* What comes after the product of a layer that torch made. */
 void tidegate_gates(const Pass *pass, int64_t rows, int64_t layer) { gates(pass, layer, 0, rows, pass->product); }
 
-/* All of it for a small model: CHUNK rows at a time, so that what lies between the passes stays in the nearest cache.
-   Leaves the new states in `after` and, if there is a head here, its outputs in `put_out`. */
-#define CHUNK 24
+/* All of it, some rows at a time, so that what lies between the passes stays in a near cache. Leaves the new states in
+   `after` and, if there is a head here, its outputs in `put_out`. */
 void tidegate_cells(const Pass *pass, int64_t rows)
 {
     int64_t hidden = pass->hidden, stride = pass->head_panels * PANEL;
-    for (int64_t low = 0; low < rows; low += CHUNK) {
-        int64_t high = low + CHUNK < rows ? low + CHUNK : rows;
+    int64_t chunks = (rows + pass->chunk - 1) / pass->chunk, even = chunks ? (rows + chunks - 1) / chunks : 0;
+    int64_t chunk = (even + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE * ROWS_AT_ONCE; /* as alike as whole tiles can be */
+    for (int64_t low = 0; low < rows; low += chunk) {
+        int64_t high = low + chunk < rows ? low + chunk : rows;
         begin(pass, low, high);
         for (int64_t layer = 0; layer < pass->layers; layer++) {
             int64_t depth = pass->width[layer] + hidden;
@@ -204,7 +174,7 @@ int64_t tidegate_finish(const Pass *pass, int64_t sessions, const float *outputs
     return lost;
 }
 
-/* The whole step of a small model with a head here, scaled here: rows are sessions. */
+/* The whole step of a model with products and head here, scaled here: rows are sessions. */
 int64_t tidegate_step(const Pass *pass, int64_t rows)
 {
     tidegate_cells(pass, rows);

@@ -1,8 +1,9 @@
 /* A matrix product whose rows do not depend on each other: out[m, j] = sum over k, in order, of x[m, k] w[k, j], each
    term added by one fused multiply-add. So a row's bits are the same whatever rows are beside it, and in any number.
 
-   w is packed in panels of PANEL columns, [panel][k][PANEL], padded with zeros. Six rows by sixteen columns of sums stay
-   in registers (the shape of BLIS' kernel for Haswell: Van Zee and van de Geijn 2015, doi:10.1145/2764454). */
+   w is packed in panels of PANEL columns, [panel][k][PANEL], padded with zeros: once, when the model is loaded, where a
+   library packs it in every call. Six rows by sixteen columns of sums stay in registers (the shape of BLIS' kernel for
+   Haswell: Van Zee and van de Geijn 2015, doi:10.1145/2764454), and DEPTH terms of a panel in the nearest cache. */
 
 #include "native.h"
 
@@ -33,15 +34,17 @@ typedef float Lanes;
 
 #define PANEL 16
 #define ROWS_AT_ONCE 6
+#define DEPTH 256
 
-/* `rows` (at most ROWS_AT_ONCE, known to the compiler) by one panel. */
-ALIKE void tile(int rows, const float *x, int64_t x_stride, const float *w, int64_t depth, float *out,
+/* `rows` (at most ROWS_AT_ONCE, known to the compiler) by one panel: adds `depth` terms to zero if they are the `first`
+   ones, else to what is there. */
+ALIKE void tile(int rows, const float *x, int64_t x_stride, const float *w, int64_t depth, int first, float *out,
                 int64_t out_stride)
 {
     Lanes sums[ROWS_AT_ONCE][PANEL / LANES];
     for (int r = 0; r < rows; r++)
         for (int l = 0; l < PANEL / LANES; l++)
-            sums[r][l] = SPREAD(0.0f);
+            sums[r][l] = first ? SPREAD(0.0f) : LOAD(out + r * out_stride + l * LANES);
     for (int64_t k = 0; k < depth; k++, w += PANEL)
         for (int r = 0; r < rows; r++) {
             Lanes value = SPREAD(x[r * x_stride + k]);
@@ -53,25 +56,36 @@ ALIKE void tile(int rows, const float *x, int64_t x_stride, const float *w, int6
             STORE(out + r * out_stride + l * LANES, sums[r][l]);
 }
 
+/* All rows by one panel. Meanwhile what comes after the panel is fetched, a share beside each tile. */
+static void column(int64_t rows, const float *x, int64_t x_stride, const float *w, int64_t depth, int first, float *out,
+                   int64_t out_stride)
+{
+    const float *next = w + depth * PANEL;
+    int64_t tiles = rows / ROWS_AT_ONCE, share = tiles ? (depth + tiles - 1) / tiles : 0;
+    for (; rows >= ROWS_AT_ONCE; rows -= ROWS_AT_ONCE) {
+        for (int64_t line = 0; line < share; line++, next += PANEL)
+            __builtin_prefetch(next);
+        tile(ROWS_AT_ONCE, x, x_stride, w, depth, first, out, out_stride);
+        x += ROWS_AT_ONCE * x_stride;
+        out += ROWS_AT_ONCE * out_stride;
+    }
+    switch (rows) {
+    case 5: tile(5, x, x_stride, w, depth, first, out, out_stride); break;
+    case 4: tile(4, x, x_stride, w, depth, first, out, out_stride); break;
+    case 3: tile(3, x, x_stride, w, depth, first, out, out_stride); break;
+    case 2: tile(2, x, x_stride, w, depth, first, out, out_stride); break;
+    case 1: tile(1, x, x_stride, w, depth, first, out, out_stride); break;
+    }
+}
+
 /* out [rows, panels x PANEL] = x [rows, depth] w. */
 static void product(int64_t rows, const float *x, int64_t x_stride, const float *w, int64_t depth, int64_t panels,
                     float *out, int64_t out_stride)
 {
-    for (int64_t panel = 0; panel < panels; panel++, w += depth * PANEL, out += PANEL) {
-        const float *from = x;
-        float *into = out;
-        int64_t left = rows;
-        for (; left >= ROWS_AT_ONCE; left -= ROWS_AT_ONCE) {
-            tile(ROWS_AT_ONCE, from, x_stride, w, depth, into, out_stride);
-            from += ROWS_AT_ONCE * x_stride;
-            into += ROWS_AT_ONCE * out_stride;
+    for (int64_t panel = 0; panel < panels; panel++, out += PANEL)
+        for (int64_t k = 0; k < depth; k += DEPTH) {
+            int64_t terms = depth - k < DEPTH ? depth - k : DEPTH;
+            column(rows, x + k, x_stride, w, terms, k == 0, out, out_stride);
+            w += terms * PANEL;
         }
-        switch (left) {
-        case 5: tile(5, from, x_stride, w, depth, into, out_stride); break;
-        case 4: tile(4, from, x_stride, w, depth, into, out_stride); break;
-        case 3: tile(3, from, x_stride, w, depth, into, out_stride); break;
-        case 2: tile(2, from, x_stride, w, depth, into, out_stride); break;
-        case 1: tile(1, from, x_stride, w, depth, into, out_stride); break;
-        }
-    }
 }

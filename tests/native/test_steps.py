@@ -1,0 +1,153 @@
+"""Steps that are C from end to end: by the equations, and the same bits alone, among others and in any threads."""
+
+from __future__ import annotations
+
+import os
+import select
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from tests.packages import random_package
+from tidegate.engine import native_stepper, stepper
+from tidegate.engine.native_stepper import NativeStepper
+from tidegate.engine.stepper import StepBatch, StepResult
+from tidegate.model import native_lstm, reference
+from tidegate.model.frequency import NO_TIME
+from tidegate.model.package import Package
+from tidegate.native import library
+
+SESSIONS, STEPS = 150, 12
+SIZES = {"small": (33, 1), "large": (300, 2)}  # by native_lstm.SMALL_BYTES_MAX; neither is whole panels
+Memory = dict[str, torch.Tensor]
+
+
+def package_of(folder: Path, size: str, cell: str = "lstm") -> Package:
+    hidden, layers = SIZES[size]
+    return random_package(folder, size, hidden=hidden, layers=layers, cell=cell, features=5, targets=3)
+
+
+def stepper_of(package: Package, threads: int = 1) -> NativeStepper:
+    native = library()
+    assert native is not None
+    return NativeStepper(package, native, threads)
+
+
+def memory_of(package: Package) -> Memory:
+    return {"state": torch.zeros(SESSIONS + 1, package.state_width)}
+
+
+def batch_of(rows: NDArray[np.int64], inputs: NDArray[np.float64], fresh: bool = False) -> StepBatch:
+    """Observations of the sessions `rows`, from 0 on."""
+    count = len(rows)
+    return StepBatch(
+        slots=rows + 1,
+        inputs=np.ascontiguousarray(inputs[rows]),
+        fresh=np.full(count, fresh),
+        seen=np.ones(count, np.int64),
+        time=np.full(count, NO_TIME),
+        identity=np.zeros(count, np.int32),
+    )
+
+
+def observations(seed: int = 1) -> NDArray[np.float64]:
+    """[steps, sessions, features]."""
+    return np.random.default_rng(seed).standard_normal((STEPS, SESSIONS, 5))
+
+
+def alone(package: Package, inputs: NDArray[np.float64]) -> tuple[NDArray[np.float64], Memory]:
+    """Every session for itself, in one thread: values [steps, sessions, targets], and the states."""
+    one, memory = stepper_of(package), memory_of(package)
+    values = [
+        [
+            one.launch(batch_of(np.array([row]), step, number == 0), memory).collect().values[0]
+            for row in range(SESSIONS)
+        ]
+        for number, step in enumerate(inputs)
+    ]
+    return np.array(values), memory
+
+
+@pytest.mark.parametrize("products", ["C", "torch"])
+@pytest.mark.parametrize("cell", ["lstm", "lstm_peephole"])
+@pytest.mark.parametrize("size", SIZES)
+def test_the_equations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: str, cell: str, products: str) -> None:
+    """Within 1e-6 of the reference in float64, small or large, whoever makes a large model's products."""
+    flags = frozenset({"avx512f"}) if products == "torch" else frozenset()
+    monkeypatch.setattr(native_lstm, "processor", lambda: flags)
+    package, inputs = package_of(tmp_path, size, cell), observations()
+    ours, memory = stepper_of(package), memory_of(package)
+    assert ours.by_address == (size == "small")
+    everyone = np.arange(SESSIONS)
+    values = [
+        ours.launch(batch_of(everyone, step, number == 0), memory).collect().values
+        for number, step in enumerate(inputs)
+    ]
+    for session in (0, 77, SESSIONS - 1):
+        expected = reference.predict_scaled(package, inputs[:, session])
+        assert np.abs(expected).max() > 0.01  # the comparison is of something
+        np.testing.assert_allclose(np.array(values)[:, session], expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("pieces", [32, 96, stepper.PIECE_ROWS])
+@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+@pytest.mark.parametrize("size", SIZES)
+def test_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: str, threads: int, pieces: int) -> None:
+    """A batch that a crew takes, posted or waited for, in shares of any size: the bits of sessions that are stepped
+    alone, in values and states."""
+    monkeypatch.setattr(native_stepper, "PIECE_ROWS", pieces)
+    monkeypatch.setattr(stepper, "THREAD_SECONDS_MIN", 1e-9)
+    package, inputs = package_of(tmp_path, size), observations()
+    wanted, states = alone(package, inputs)
+    crew, memory, random = stepper_of(package, threads), memory_of(package), np.random.default_rng(threads)
+    bell = os.eventfd(0)
+    try:
+        for number, step in enumerate(inputs):
+            rows = random.permutation(SESSIONS)
+            cut = int(random.integers(1, SESSIONS))
+            for part in (rows[:cut], rows[cut:]):
+                batch = batch_of(part, step, number == 0)
+                result = posted(crew, batch, memory, bell) if number % 2 else crew.launch(batch, memory).collect()
+                assert result.whole
+                assert (result.values == wanted[number][part]).all()
+        assert not select.select([bell], [], [], 0)[0]  # nobody rings for a step that is waited for
+    finally:
+        os.close(bell)
+    assert torch.equal(memory["state"], states["state"])
+
+
+def posted(crew: NativeStepper, batch: StepBatch, memory: Memory, bell: int) -> StepResult:
+    """The step, once the bell has rung."""
+    ticket = crew.post(batch, memory, bell)
+    assert ticket is not None
+    assert os.eventfd_read(bell) == 1  # waits
+    return ticket.collect()
+
+
+def test_what_is_not_finite(tmp_path: Path) -> None:
+    """In a posted batch too: such rows are named, keep their state, and their neighbours step."""
+    package, inputs = package_of(tmp_path, "large"), observations()
+    crew, memory, bell = stepper_of(package, 2), memory_of(package), os.eventfd(0)
+    everyone, bad = np.arange(SESSIONS), [0, 70, SESSIONS - 1]
+    try:
+        posted(crew, batch_of(everyone, inputs[0], fresh=True), memory, bell)
+        before = memory["state"].clone()
+        inputs[1][bad] = 1e300
+        result = posted(crew, batch_of(everyone, inputs[1]), memory, bell)
+    finally:
+        os.close(bell)
+    assert not result.whole
+    assert np.flatnonzero(~result.finite).tolist() == bad
+    moved = (memory["state"] != before).any(1).numpy()
+    assert np.flatnonzero(~moved).tolist() == [0, *(row + 1 for row in bad)]
+
+
+def test_no_threads_of_its_own(tmp_path: Path) -> None:
+    """A model of which a part is torch's is not posted: nothing happens."""
+    package = random_package(tmp_path, hidden=16, features=5, targets=3, head={"hidden": [8]})
+    memory = memory_of(package)
+    assert stepper_of(package, 2).post(batch_of(np.arange(9), observations()[0]), memory, -1) is None
+    assert not memory["state"].any()
