@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from ctypes import CDLL
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tidegate.engine.quick import Turn
 from tidegate.engine.replies import Replies, Singles
 from tidegate.model.frequency import NO_TIME
 from tidegate.model.manifest import Head
@@ -131,6 +133,7 @@ def test_batches(sequence: int, rows: int, targets: int, dtype: types.DType, see
     assert pb.StreamPredictResponse.FromString(reply.answer(sequence)) == wanted
     whole = codec.BatchReply(rows, view).whole(sequence, replies, slice(0, rows))
     assert pb.StreamPredictResponse.FromString(whole) == wanted
+    assert pb.StreamPredictResponse.FromString(turned(replies, sequence, dtype)) == wanted
     for name in ("row", "values", "step"):
         setattr(replies, name, getattr(replies, name)[order])
     apart, half = codec.BatchReply(rows, view), rows // 2
@@ -139,3 +142,12 @@ def test_batches(sequence: int, rows: int, targets: int, dtype: types.DType, see
         assert not apart.add(replies, slice(0, half))
     assert apart.add(replies, slice(half, rows))
     assert pb.StreamPredictResponse.FromString(apart.answer(sequence)) == wanted
+
+
+def turned(replies: Replies, sequence: int, dtype: types.DType) -> bytes:
+    """The answer to a batch of which a quick turn was made."""
+    native = library()
+    assert native is not None
+    lies = Singles((), 0, 0, address(replies.step), 0, 0, address(replies.values))
+    turn = Turn(replies.request, lies, True, replies.head, replies.outputs, cast(Any, None), 0.0, cast(Any, None))
+    return Plain(native).batch_answer(sequence, turn, dtype)

@@ -87,23 +87,30 @@ class Admission:
         looker = self._looker(lane)
         return None if looker is None else looker.look(joined(blocks), refs, now)
 
-    def quick(self, singles: Singles, now: float) -> Turn | Ordinary | None:
-        """Steps and commits these, if they can be by a quick turn: see `quick.py`. Only while nothing else waits."""
-        scope, slabs = singles.scope, self._catalog.slabs
-        get = self._sessions.names(scope.tenant, scope.model).get
-        refs = [get(session_id, 0) for session_id in singles.ids]
-        ref = refs[0]
+    def quick(self, waiting: Singles | Block, now: float) -> Turn | Ordinary | None:
+        """Steps and commits these, if they can be by a quick turn: see `quick.py`. Only while nothing waits in a
+        queue."""
+        scope, slabs = waiting.scope, self._catalog.slabs
+        refs: Refs | list[int] | None
+        if isinstance(waiting, Block):
+            refs, width = self._known(waiting), waiting.values.shape[1]
+        else:
+            get = self._sessions.names(scope.tenant, scope.model).get
+            refs, width = [get(session_id, 0) for session_id in waiting.ids], waiting.shape[0]
+        if refs is None:
+            return None
+        ref = int(refs[0])
         slab = slabs[ref >> SLOT_BITS & SLABS_MAX - 1]
         lane = self._catalog.lanes.get(int(slab.host["version"][ref & SLOTS_MAX - 1]))
-        if lane is None or lane.retired or not lane.takes_plainly(scope, singles.shape[0]):
+        if lane is None or lane.retired or not lane.takes_plainly(scope, width):
             return None
         if lane.number not in self._quick:
             self._quick = {n: kept for n, kept in self._quick.items() if n in self._catalog.lanes}
             self._quick[lane.number] = quick_of(lane, self._looker(lane))
         quick = self._quick[lane.number]
-        if quick is None or lane.stepper.expected_seconds(singles.rows) > QUICK_SECONDS_MAX:
+        if quick is None or lane.stepper.expected_seconds(len(waiting)) > QUICK_SECONDS_MAX:
             return None
-        return quick.turn(singles, refs, now)
+        return quick.turn(waiting, refs, now)
 
     def _known(self, block: Block) -> Refs | None:
         """References to the block's sessions if nothing needs to be looked up or bound; 0 where there is none."""

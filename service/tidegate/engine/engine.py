@@ -23,7 +23,7 @@ from tidegate.engine.departures import Departures
 from tidegate.engine.flight import Flight
 from tidegate.engine.forecaster import Forecaster, Stretch
 from tidegate.engine.histories import Histories, HistoryStretch
-from tidegate.engine.inbox import Block, Inbox
+from tidegate.engine.inbox import Block, Inbox, Singles
 from tidegate.engine.lane import Lane, Queued
 from tidegate.engine.listing import page
 from tidegate.engine.migration import Migration
@@ -138,30 +138,34 @@ class Engine:
         return None
 
     def quick(self) -> Turn | None:
-        """Steps, commits and answers what waits, if it is a few ordinary observations: see `quick.py`. Else None, and
-        `prepare` has the rest."""
-        singles = self.inbox.only_singles(QUICK_ROWS_MAX)
-        if singles is None or len(self.forecaster) or not self._quiet:
+        """Steps, commits and answers what waits, if it is a few ordinary observations, or the batch that is next: see
+        `quick.py`. Else None, and `prepare` has the rest."""
+        waiting = self.inbox.only_singles(QUICK_ROWS_MAX) or self.inbox.only_batch(QUICK_ROWS_MAX)
+        if waiting is None or len(self.forecaster) or not self._quiet:
             return None
         now = self._clock()
         try:
-            turn = self.admission.quick(singles, now)
+            turn = self.admission.quick(waiting, now)
         except Exception:  # nothing has happened yet: the general way answers each row
-            log.exception("%d rows of %s could not be looked at", singles.rows, singles.scope.model)
+            log.exception("%d rows of %s could not be looked at", len(waiting), waiting.scope.model)
             return None
         if turn is None:
             return None
-        metrics, rows, arrived, at = self._metrics, singles.rows, singles.arrived[: singles.rows], singles.at.arrived
+        metrics, rows, at = self._metrics, len(waiting), waiting.at.arrived
+        arrived = waiting.arrived[:rows]
         metrics.queue_wait.observe_since(arrived, now, at)
         if isinstance(turn, Ordinary):
-            self.inbox.take_singles()
+            self.inbox.took(waiting)
             self.finish(turn)
             return None
         metrics.batch_rows.observe_one(float(rows))
         metrics.step_seconds.observe_one(turn.seconds)
         metrics.end_to_end.observe_since(arrived, self._clock(), at)
         metrics.steps[turn.lane.model, "OK"] += rows
-        singles.clear()
+        if isinstance(waiting, Singles):
+            waiting.clear()
+        else:
+            self.inbox.took(waiting)
         self.inbox.done(rows)
         return turn
 

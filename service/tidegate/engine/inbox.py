@@ -165,6 +165,9 @@ class Singles:
         self.described = 0  # its address
         self._grow(capacity)
 
+    def __len__(self) -> int:
+        return self.rows
+
     def room(self) -> int:
         """Makes sure that there is place for one more row; returns it."""
         if self.rows == self.capacity:
@@ -301,10 +304,18 @@ class Inbox:
                 found = singles
         return found if found is not None and found.rows <= rows_max and not found.shape[1] else None
 
-    def take_singles(self) -> None:
-        """Takes all single observations, which somebody has already. Their rows stay counted until `done`."""
-        self._seal()
-        self._blocks.clear()
+    def only_batch(self, rows_max: int) -> Block | None:
+        """The oldest of what waits, if it is a whole batch by alias, of few rows, with past values alone."""
+        block = self._blocks[0] if self._blocks else None
+        if block is None or not block.messages or len(block.ids) or block.future is not None:
+            return None
+        return block if len(block) <= rows_max else None
+
+    def took(self, waiting: Singles | Block) -> None:
+        """Somebody has these already, of `only_singles` or `only_batch`. Their rows stay counted until `done`."""
+        if isinstance(waiting, Singles):
+            self._seal()
+        self._blocks.popleft()
 
     def oldest(self, rows_max: int) -> list[Block]:
         """The oldest block, and those behind it that may be joined with it, up to so many rows: batches by alias of

@@ -1,4 +1,4 @@
-"""Quick turns: few single observations, all ordinary, of a small model. They are stepped and answered where they lie.
+"""Quick turns: few single observations or a batch, all ordinary, of a small model: stepped and answered where they lie.
 
 When few rows come at a time, the objects of a flight cost more than its step: then one row took half a millisecond of
 Python. A turn uses columns that are made once a lane. What it finds is read before the next turn begins, so that
@@ -19,21 +19,24 @@ from tidegate.engine import inbox
 from tidegate.engine.lane import Lane
 from tidegate.engine.ordinary import FOUND, Looker, Ordinary, Rows
 from tidegate.engine.replies import Replies, Singles
+from tidegate.engine.slots import Refs
 from tidegate.engine.stepper import StepBatch, StepResult
 from tidegate.model.manifest import Head
 from tidegate.native import address, library
 
 log = logging.getLogger(__name__)
 
-ROWS_MAX = 256  # of a turn; more go by a flight, whose cost is then small beside the step's
+ROWS_MAX = 512  # of a turn; more go by a flight, whose cost is then small beside the step's
 
 
 @dataclass
 class Turn:
-    """A turn that was taken: who asked, and where the answers lie until the next one. `replies` copies them."""
+    """A turn that was taken: who asked, and where the answers lie until the next one. `batch`: they are to the rows of
+    one message, and have no ids. `replies` copies them."""
 
     request: NDArray[np.int64]
     singles: Singles
+    batch: bool
     head: Head
     outputs: int
     lane: Lane
@@ -50,7 +53,7 @@ class Turn:
         found = self.taken.found[:, :rows].copy()
         return Replies(
             request=self.request.copy(),
-            row=np.zeros(rows, np.int32),
+            row=np.arange(rows, dtype=np.int32) if self.batch else np.zeros(rows, np.int32),
             outcome=np.zeros(rows, np.uint8),
             values=self.taken.values[:rows].copy(),
             step=found[FOUND.index("step_after")],
@@ -91,10 +94,10 @@ class QuickLane:
         self._values_at, self._finite_at = address(self.values), address(self._finite)
         self._seen: inbox.Addresses | None = None  # what the description is about
 
-    def turn(self, waiting: inbox.Singles, refs: list[int], now: float) -> Turn | Ordinary | None:
+    def turn(self, waiting: inbox.Singles | inbox.Block, refs: Refs | list[int], now: float) -> Turn | Ordinary | None:
         """Steps and commits the rows, if all are ordinary; a flight that is stepped already where one is not finite.
         None: nothing has happened."""
-        rows, lane, described, at = waiting.rows, self._lane, self._described, waiting.at
+        rows, lane, described, at = len(waiting), self._lane, self._described, waiting.at
         if self._seen is not at:  # not by what it says: freed columns' addresses are given away again
             described.step, described.time, described.values = at.step, at.time, at.values
             described.deadline, described.reset = at.deadline, at.reset
@@ -115,11 +118,12 @@ class QuickLane:
             return self._flight(waiting, seconds)
         self._looker.commits(self._where, self._values_at, now)
         singles = Singles(waiting.ids, at.id_bytes, at.sequence, *self._answers, values)
-        return Turn(waiting.request[:rows], singles, self._head, self._outputs, lane, seconds, self)
+        batch = isinstance(waiting, inbox.Block)
+        return Turn(waiting.request[:rows], singles, batch, self._head, self._outputs, lane, seconds, self)
 
-    def _flight(self, waiting: inbox.Singles, seconds: float | None) -> Ordinary:
+    def _flight(self, waiting: inbox.Singles | inbox.Block, seconds: float | None) -> Ordinary:
         """The turn as a flight that was stepped, in so many seconds, or failed; with copies of what it found."""
-        rows, block = waiting.rows, waiting.block()
+        rows, block = len(waiting), waiting if isinstance(waiting, inbox.Block) else waiting.block()
         found, finite = self.found[:, :rows].copy(), self._finite[:rows].copy()
         self._finite.fill(True)
         slots, _, seen, _, time_after, _, _ = found

@@ -34,7 +34,7 @@ class RowFlag(IntFlag):
 
 class Singles(NamedTuple):
     """Of rows that are a message each: the sessions' ids, and where columns [n] lie, for the C parts: the ids' lengths
-    and the messages' numbers int64, and step, steps_seen, valid_time and values as in Replies."""
+    and the messages' numbers int64 (0: there are none), and step, steps_seen, valid_time and values as in Replies."""
 
     ids: Sequence[bytes]
     id_bytes: int

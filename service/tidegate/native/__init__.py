@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
-from ctypes import c_double, c_int64, c_void_p
+from ctypes import c_char, c_double, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ _SIGNATURES: dict[str, list[Any]] = {  # as the C files declare them
     "tidegate_batch": [c_void_p, c_int64, c_void_p, c_void_p],
     "tidegate_columns": [c_void_p, c_void_p, c_void_p],
     "tidegate_predictions": [c_void_p, c_void_p, c_void_p, c_void_p],
+    "tidegate_prediction_batch": [c_void_p, c_int64, c_int64, c_void_p],
     "tidegate_count": [c_void_p, c_int64, c_void_p, c_void_p, c_int64, c_double],
 }
 LAYERS_MAX = 16
@@ -84,8 +85,11 @@ def library() -> ctypes.CDLL | None:
 
 def address(array: NDArray[np.generic]) -> int:
     """Of its first element. The array must be C-contiguous, and outlive the call."""
-    start: int = array.__array_interface__["data"][0]
-    return start
+    try:
+        return ctypes.addressof(c_char.from_buffer(array))  # type: ignore[arg-type]  # a fifth of what NumPy costs
+    except (TypeError, ValueError):  # it is read-only, or empty
+        start: int = array.__array_interface__["data"][0]
+        return start
 
 
 @cache

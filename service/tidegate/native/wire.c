@@ -157,6 +157,8 @@ int64_t tidegate_observation(const uint8_t *message, int64_t length, const Singl
     return (int64_t)sequence;
 }
 
+#define PLACES 20
+
 /* Where the columns of a batch lie in its message: start and end of each field by its number, 0 and 0 where it is not
    there; numbers: sequence, rows, dtype. Returns 1 if the message is a batch by alias alone, without future covariates. */
 int64_t tidegate_batch(const uint8_t *message, int64_t length, int64_t *numbers, int64_t *places)
@@ -164,6 +166,7 @@ int64_t tidegate_batch(const uint8_t *message, int64_t length, int64_t *numbers,
     Reader reader = {message, message + length}, batch = {NULL, NULL}, content;
     uint64_t tag, sequence = 0, rows = 0, dtype = 0;
     uint32_t seen = 0;
+    memset(places, 0, PLACES * sizeof *places);
     while (reader.at < reader.end) {
         if (!read_tag(&reader, &tag) || !once(&seen, tag))
             return 0;
@@ -278,12 +281,41 @@ static inline uint8_t *put_start(uint8_t *at, int field, uint64_t length)
     return put_varint(at, length);
 }
 
-/* Answers to single observations, of which there is nothing more to say; [rows] each. */
+/* Answers to single observations or a batch, of which there is nothing more to say; [rows] each. */
 typedef struct {
     int64_t rows, targets, values_stride, target_stride; /* values[n * values_stride + j * target_stride] */
     const int64_t *id_bytes, *sequence, *step, *steps_seen, *valid_time;
     const double *values;
 } Answers;
+
+/* A StreamPredictResponse with a PredictionBatch in which no row failed, has flags or intervals; dtype is 1 (float32) or
+   2 (float64). Returns its length: at most 96 + rows x (9 + 8 x targets) bytes. */
+int64_t tidegate_prediction_batch(const Answers *answers, int64_t sequence, int64_t dtype, uint8_t *into)
+{
+    uint64_t rows = (uint64_t)answers->rows, item = dtype == 2 ? sizeof(double) : sizeof(float);
+    uint64_t values = rows * (uint64_t)answers->targets * item, steps = rows * sizeof(int64_t);
+    uint64_t length = 1 + (uint64_t)varint_bytes(rows) + 1 + (uint64_t)varint_bytes((uint64_t)dtype) + 1 +
+                      (uint64_t)varint_bytes(values) + values + 1 + (uint64_t)varint_bytes(steps) + steps + 1 +
+                      (uint64_t)varint_bytes(rows) + rows;
+    uint8_t *at = into;
+    if (sequence)
+        at = put_number(at, 1, (uint64_t)sequence);
+    at = put_start(at, 3, length);
+    at = put_number(at, 1, rows);
+    at = put_number(at, 2, (uint64_t)dtype);
+    at = put_start(at, 3, values);
+    for (int64_t n = 0; n < answers->rows; n++)
+        for (int64_t j = 0; j < answers->targets; j++, at += item) {
+            double value = answers->values[n * answers->values_stride + j * answers->target_stride];
+            float rounded = (float)value;
+            memcpy(at, item == sizeof(double) ? (const void *)&value : (const void *)&rounded, item);
+        }
+    at = put_start(at, 6, steps);
+    memcpy(at, answers->step, steps);
+    at = put_start(at + steps, 7, rows);
+    memset(at, 0, rows);
+    return at + rows - into;
+}
 
 /* StreamPredictResponses after each other, as the sessions' ids lie in `id`; ends[n] is where the nth ends. At most 96 + id + 4 x targets bytes each. */
 void tidegate_predictions(const Answers *answers, const uint8_t *id, uint8_t *into, int64_t *ends)

@@ -231,6 +231,17 @@ class Call:
             waiting.answer = waiting.batch.whole(waiting.sequence, replies, slice(start, stop))
             self._release()
 
+    def answer_batch(self, message: int, turn: Turn, plain: Plain) -> None:
+        """The same of a turn."""
+        waiting = self._waiting.get(message)
+        if waiting is None or waiting.batch is None:
+            return
+        if self._view.intervals:
+            waiting.answer = waiting.batch.whole(waiting.sequence, turn.replies(), slice(0, len(turn)))
+        else:
+            waiting.answer = plain.batch_answer(waiting.sequence, turn, self._view.dtype)
+        self._release()
+
     def refuse(self, sequence: int, error: TidegateError) -> None:
         """Answers a message that never reached the engine."""
         self._expect(Waiting(sequence, 0, answer=codec.stream_error(sequence, error).SerializeToString()))
@@ -372,7 +383,8 @@ class FrontEnd:
         """Hands each message's rows to its call."""
         if isinstance(replies, Turn):
             if self.plain is not None:
-                self._deliver_singles(replies, self.plain)
+                deliver = self._deliver_batch if replies.batch else self._deliver_singles
+                deliver(replies, self.plain)
                 return
             replies = replies.replies()
         if replies.plainly and replies.singles is not None and self.plain is not None:
@@ -395,6 +407,12 @@ class FrontEnd:
             if call is not None and not call.answer_plainly(request & MESSAGE_MASK, answer):
                 full = replies.replies() if isinstance(replies, Turn) else replies
                 self._answer(call, full, row, row + 1)
+
+    def _deliver_batch(self, turn: Turn, plain: Plain) -> None:
+        request = int(turn.request[0])
+        call = self._calls.get(request >> STREAM_SHIFT)
+        if call is not None:
+            call.answer_batch(request & MESSAGE_MASK, turn, plain)
 
     def _deliver_whole(self, replies: Replies) -> None:
         start = 0

@@ -69,6 +69,9 @@ class Plain:
         self._native, self._observation = native, native.tidegate_observation
         self._name = (c_int64 * 2)()
         self._name_at = addressof(self._name)
+        self._numbers, self._places, self._batch = (c_int64 * 3)(), (c_int64 * 20)(), _Batch()
+        self._numbers_at, self._places_at = addressof(self._numbers), addressof(self._places)
+        self._batch_at = addressof(self._batch)
         self._answers = _Answers()
         self._answers_at = addressof(self._answers)
         self._ends = np.empty(0, np.int64)
@@ -88,74 +91,80 @@ class Plain:
 
     def batch(self, message: bytes, scope: Scope, limits: BatchLimits, request: int, now: float) -> PlainBatch | None:
         """A batch by alias as a block, without its table; None for another message, or one that is not right."""
-        numbers, places = np.empty(3, np.int64), np.zeros(20, np.int64)
-        at = address(places)
-        if not self._native.tidegate_batch(message, len(message), address(numbers), at):
+        if not self._native.tidegate_batch(message, len(message), self._numbers_at, self._places_at):
             return None
-        sequence, rows, dtype = numbers.tolist()
-        start, end = places[2 * _VALUES : 2 * _VALUES + 2].tolist()
-        width = (end - start) // (rows * _ITEM_BYTES[dtype]) if rows else 0
+        sequence, rows, dtype = self._numbers
+        bytes_of_values = self._places[2 * _VALUES + 1] - self._places[2 * _VALUES]
+        width = bytes_of_values // (rows * _ITEM_BYTES[dtype]) if rows else 0
         if not 0 < rows <= limits.rows or not 0 < width <= FEATURES_MAX:
             return None
-        integers, floats = np.empty((len(_INTEGERS), rows), np.int64), np.empty((len(_FLOATS), rows))
-        values, row, reset = np.empty((rows, width)), np.empty(rows, np.int32), np.empty(rows, np.bool_)
+        # All columns in one piece: integers, floats, values, then the narrow ones, row and reset.
+        narrow = rows * (len(_INTEGERS) + len(_FLOATS) + width)
+        integers = np.empty(narrow + rows, np.int64)
+        floats, rest = integers.view(np.float64), integers[narrow:]
         lie, bytes_each = address(integers), 8 * rows
-        floating = address(floats)
-        described = _Batch(
-            *(rows, width, dtype, limits.aliases, request, now),
-            *range(lie, lie + len(_INTEGERS) * bytes_each, bytes_each),
-            *range(floating, floating + len(_FLOATS) * bytes_each, bytes_each),
-            *(address(values), address(row), address(reset)),
+        step, time, aliases, requests, deadline, arrived, values, row, reset = (
+            *range(lie, lie + 6 * bytes_each, bytes_each),
+            *(lie + 6 * bytes_each, lie + 8 * narrow, lie + 8 * narrow + 4 * rows),
         )
-        if not self._native.tidegate_columns(message, at, addressof(described)):
+        described = self._batch
+        described.rows, described.width, described.dtype = rows, width, dtype
+        described.aliases_max, described.request, described.now = limits.aliases, request, now
+        described.step, described.time, described.aliases, described.requests = step, time, aliases, requests
+        described.deadline, described.arrived = deadline, arrived
+        described.values, described.row, described.reset = values, row, reset
+        if not self._native.tidegate_columns(message, self._places_at, self._batch_at):
             return None
-        step, time, aliases, requests = integers
-        deadline, arrived = floats
         block = Block(
             scope=scope,
-            request=requests,
-            row=row,
+            request=integers[3 * rows : 4 * rows],
+            row=rest.view(np.int32)[:rows],
             ids=(),
-            step=step,
-            time=time,
-            values=values,
-            reset=reset,
-            deadline=deadline,
-            arrived=arrived,
-            aliases=aliases,
+            step=integers[:rows],
+            time=integers[rows : 2 * rows],
+            values=floats[6 * rows : narrow].reshape(rows, width),
+            reset=rest.view(np.bool_)[4 * rows : 5 * rows],
+            deadline=floats[4 * rows : 5 * rows],
+            arrived=floats[5 * rows : 6 * rows],
+            aliases=integers[2 * rows : 3 * rows],
             messages=(rows,),
-            lies=Addresses(
-                step=lie,
-                time=lie + bytes_each,
-                values=described.values,
-                deadline=floating,
-                reset=described.reset,
-                arrived=floating + bytes_each,
-            ),
+            lies=Addresses(step, time, values, deadline, reset, arrived),
         )
         return PlainBatch(sequence, block)
 
     def predictions(self, replies: Replies | Turn) -> list[bytes]:
         """Each row's whole answer, without intervals. Only of replies that are `plainly` predictions, to singles."""
-        singles = replies.singles
+        singles, rows = replies.singles, len(replies)
         assert singles is not None
-        ids, rows, width = singles.ids, len(replies), replies.head.width
-        outputs = replies.outputs
-        targets = outputs // width
-        point = replies.head.levels.index(0.5) if width > 1 else 0
-        joined = b"".join(ids)
-        self._make_room(rows, len(joined) + rows * (_ANSWER_BYTES_MAX + 4 * targets))
-        asked = self._answers
-        asked.rows, asked.targets, asked.values_stride, asked.target_stride = rows, targets, outputs, width
-        asked.id_bytes, asked.sequence, asked.step = singles.id_bytes, singles.sequence, singles.step
-        asked.steps_seen, asked.valid_time = singles.steps_seen, singles.valid_time
-        asked.values = singles.values + 8 * point
+        joined = b"".join(singles.ids)
+        asked = self._asked(replies, rows)
+        self._make_room(rows, len(joined) + rows * (_ANSWER_BYTES_MAX + 4 * asked.targets))
         self._native.tidegate_predictions(self._answers_at, joined, self._room_at, self._ends_at)
         start, answers, room = 0, [], self._room
         for end in self._ends[:rows].tolist():
             answers.append(bytes(room[start:end]))
             start = end
         return answers
+
+    def batch_answer(self, sequence: int, turn: Turn, dtype: int) -> bytes:
+        """The whole answer to a batch, without intervals."""
+        rows = len(turn)
+        asked = self._asked(turn, rows)
+        self._make_room(rows, _ANSWER_BYTES_MAX + rows * (9 + 8 * asked.targets))
+        length = self._native.tidegate_prediction_batch(self._answers_at, sequence, dtype, self._room_at)
+        return bytes(self._room[:length])
+
+    def _asked(self, replies: Replies | Turn, rows: int) -> _Answers:
+        """What the C parts are told of answers: where they lie."""
+        singles, width, asked = replies.singles, replies.head.width, self._answers
+        assert singles is not None
+        point = replies.head.levels.index(0.5) if width > 1 else 0
+        asked.rows, asked.targets = rows, replies.outputs // width
+        asked.values_stride, asked.target_stride = replies.outputs, width
+        asked.id_bytes, asked.sequence, asked.step = singles.id_bytes, singles.sequence, singles.step
+        asked.steps_seen, asked.valid_time = singles.steps_seen, singles.valid_time
+        asked.values = singles.values + 8 * point
+        return asked
 
     def _make_room(self, rows: int, size: int) -> None:
         """For so many answers, and their bytes."""
