@@ -83,9 +83,15 @@ class Engine:
     @property
     def waiting(self) -> bool:
         """Whether there is anything for `prepare` to do."""
-        if self.inbox or len(self.forecaster) or len(self.histories):
-            return True
-        return any(len(lane.queue) for lane in self.catalog.lanes.values())
+        return bool(self.inbox) or len(self.forecaster) > 0 or len(self.histories) > 0 or self._queued
+
+    @property
+    def _queued(self) -> bool:
+        """Whether rows wait in a lane's queue. Asked in every iteration: a generator would cost as much again."""
+        for lane in self.catalog.lanes.values():  # noqa: SIM110
+            if len(lane.queue):
+                return True
+        return False
 
     @property
     def busy(self) -> bool:
@@ -203,10 +209,7 @@ class Engine:
     @property
     def _quiet(self) -> bool:
         """Whether nothing waits but what is in the inbox, and no history is there."""
-        for lane in self.catalog.lanes.values():
-            if len(lane.queue):
-                return False
-        return not self.histories.there
+        return not self._queued and not self.histories.there
 
     def _ordinary(self) -> Ordinary | None:
         """The oldest blocks as they are, if nothing else waits and they are nothing but next steps of healthy sessions;

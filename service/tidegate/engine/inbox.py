@@ -247,7 +247,10 @@ class Inbox:
     def __bool__(self) -> bool:
         if self._blocks:
             return True
-        return any(singles.rows for singles in self._singles.values())
+        for singles in self._singles.values():  # noqa: SIM110 (a generator costs as much again)
+            if singles.rows:
+                return True
+        return False
 
     def add_row(
         self,

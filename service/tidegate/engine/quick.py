@@ -83,10 +83,10 @@ class QuickLane:
         self._lane, self._looker = lane, looker
         self._outputs, self._head = manifest.outputs, manifest.head
         self._refs = np.empty(ROWS_MAX, np.int64)
-        self.found = np.empty((len(FOUND), ROWS_MAX), np.int64)
+        self.found = np.empty((len(FOUND), ROWS_MAX + 8), np.int64)  # columns not a page apart: they share no cache set
         self.values = np.empty((ROWS_MAX, self._outputs))
         self._finite = np.ones(ROWS_MAX, np.bool_)
-        found, stride = address(self.found), 8 * ROWS_MAX
+        found, stride = address(self.found), self.found.strides[0]
         lies = dict(zip(FOUND, range(found, found + len(FOUND) * stride, stride), strict=True))
         self._described = Rows(refs=address(self._refs), **lies)
         self._where = addressof(self._described)
