@@ -144,6 +144,7 @@ class InProcess:
                 arrived=np.full(rows, self.clock.seconds),
                 aliases=None if aliases is None else np.array(aliases, np.int64),
                 table=AliasTable() if table is None else table,  # as every message of a stream has
+                messages=(rows,),
             )
         )
         return request
@@ -186,7 +187,7 @@ class InProcess:
         request = self.send(session, values, step, time, reset, scope, future=future)
         return self.run()[request][0]
 
-    def ask_batch(self, sessions: Sequence[str], values: ArrayLike, **columns: ArrayLike) -> list[Answer]:
+    def ask_batch(self, sessions: Sequence[str], values: ArrayLike, **columns: ArrayLike | AliasTable) -> list[Answer]:
         """One message, stepped at once; answers in the order of its rows."""
         request = self.send_batch(sessions, values, **columns)  # type: ignore[arg-type]
         return in_order(self.run()[request])

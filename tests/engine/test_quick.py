@@ -9,7 +9,8 @@ import pytest
 
 from tests.engine.harness import InProcess
 from tests.packages import random_package
-from tidegate.engine.inbox import Scope
+from tidegate.engine.inbox import AliasTable, Scope
+from tidegate.engine.quick import ROWS_MAX
 from tidegate.engine.rules import digest
 from tidegate.engine.slots import slots_of
 from tidegate.model.frequency import NO_TIME
@@ -59,3 +60,27 @@ def test_several_scopes(engine: InProcess, monkeypatch: pytest.MonkeyPatch) -> N
     for step in (3, 4):
         for name, scope in zip("ab", scopes, strict=True):
             assert engine.ask(name, [0.2] * 4, step=step, scope=scope).step == step
+
+
+@pytest.mark.parametrize("rows", [ROWS_MAX - 1, ROWS_MAX, ROWS_MAX + 1, 3 * ROWS_MAX])
+@pytest.mark.parametrize("way", ["singles", "batch"])
+def test_many_rows(engine: InProcess, monkeypatch: pytest.MonkeyPatch, way: str, rows: int) -> None:
+    """As many rows as a turn takes, and more: each session's answer is its own, as if it were alone."""
+    names, values = [f"s{row}" for row in range(rows)], np.random.default_rng(rows).standard_normal((rows, 4))
+    table, aliases = AliasTable(), list(range(rows))
+    engine.ask_batch(names, values, aliases=aliases, table=table)  # opens the sessions
+    engine.ask_batch([], values, aliases=aliases, table=table)  # finds them by alias
+    if way == "batch":
+        with monkeypatch.context() as patch:
+            if rows <= ROWS_MAX:
+                patch.setattr(engine.engine, "prepare", lambda: pytest.fail("a flight was made up"))
+            together = engine.ask_batch([], values, aliases=aliases, table=table)
+    else:
+        requests = [engine.send(name, list(row)) for name, row in zip(names, values, strict=True)]
+        answers = engine.run()
+        together = [answers[request][0] for request in requests]
+    for row in (0, rows // 2, rows - 1):
+        for _ in range(3):
+            alone = engine.ask(f"alone-{row}", list(values[row]))
+        assert together[row].step == 3
+        assert together[row].bits == alone.bits

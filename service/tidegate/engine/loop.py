@@ -91,6 +91,11 @@ class EngineHost:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._iterate)
 
+    def wake_at_once(self) -> None:
+        """`wake`, where nobody else can have rows for the same iteration: it need not follow."""
+        if not self._scheduled and not self._flying:
+            self._iterate()
+
     async def call(self, command: Command | Callable[[], object]) -> object:
         """Carries out a command (or a function that may change the engine) between iterations.
 

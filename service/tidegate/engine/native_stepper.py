@@ -77,6 +77,7 @@ class NativeStepper(TorchStepper):
     ) -> tuple[int, float]:
         started = time.perf_counter()
         space = self._spaces.pop() if self._spaces else self._space()
+        assert rows <= space.rows
         _point(space, memory, slots, inputs, values, finite)
         lost: int = self._native.tidegate_step(space.where, rows)
         self._spaces.append(space)

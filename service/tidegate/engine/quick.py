@@ -20,13 +20,13 @@ from tidegate.engine.lane import Lane
 from tidegate.engine.ordinary import FOUND, Looker, Ordinary, Rows
 from tidegate.engine.replies import Replies, Singles
 from tidegate.engine.slots import Refs
-from tidegate.engine.stepper import StepBatch, StepResult
+from tidegate.engine.stepper import PIECE_ROWS, StepBatch, StepResult
 from tidegate.model.manifest import Head
 from tidegate.native import address, library
 
 log = logging.getLogger(__name__)
 
-ROWS_MAX = 512  # of a turn; more go by a flight, whose cost is then small beside the step's
+ROWS_MAX = PIECE_ROWS  # of a turn; more go by a flight, whose cost is then small beside the step's
 
 
 @dataclass

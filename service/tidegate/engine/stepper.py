@@ -124,8 +124,8 @@ class Stepper(Protocol):
     def step_at(
         self, rows: int, slots: int, inputs: int, values: int, finite: int, memory: Memory
     ) -> tuple[int, float]:
-        """Steps few rows in this thread, none of them fresh, whose columns lie at those addresses (as in StepBatch and
-        StepResult; `finite` all true before). Returns how many are not finite, and seconds."""
+        """Steps at most PIECE_ROWS rows in this thread, none of them fresh, whose columns lie at those addresses (as in
+        StepBatch and StepResult; `finite` all true before). Returns how many are not finite, and seconds."""
         ...
 
     def units(self, memory: Memory, slots: NDArray[np.int64]) -> NDArray[np.float64]:

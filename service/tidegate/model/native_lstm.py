@@ -45,6 +45,7 @@ class Workspace:
     outputs; and the C parts' description of the pass, `described`, at `where`."""
 
     def __init__(self, cell: NativeLstm, rows: int) -> None:
+        self.rows = rows
         self.x = [torch.zeros(rows, layer.width + cell.hidden) for layer in cell.layers]
         self.product = torch.zeros(rows, cell.layers[0].weight.shape[1])
         self.after = torch.zeros(rows, cell.part_width)

@@ -134,7 +134,7 @@ class Call:
             return False
         front.host.engine.inbox.rows += 1
         self._expect(Waiting(taken[0], 1, taken[1]))
-        front.host.wake()
+        front.wake()
         return True
 
     def _take_plain_batch(self, message: bytes) -> bool:
@@ -150,7 +150,7 @@ class Call:
         batch.block.table = self._aliases
         self._expect(Waiting(batch.sequence, rows, batch=codec.BatchReply(rows, self._view)))
         front.host.engine.inbox.add_block(batch.block)
-        front.host.wake()
+        front.wake()
         return True
 
     @property
@@ -360,6 +360,13 @@ class FrontEnd:
             self._numbers = (self._numbers + 1) & (MESSAGE_MASK >> 1)
         call = self._calls[self._numbers] = Call(self._numbers, self)
         return call
+
+    def wake(self) -> None:
+        """Says that a stream's rows wait: at once, if it is the only one."""
+        if self.streams + self.unary == 1:
+            self.host.wake_at_once()
+        else:
+            self.host.wake()
 
     def close(self, call: Call) -> None:
         """Forgets a call; what it has queued is not stepped, but for what is in flight."""
