@@ -56,12 +56,13 @@ ALIKE void tile(int rows, const float *x, int64_t x_stride, const float *w, int6
             STORE(out + r * out_stride + l * LANES, sums[r][l]);
 }
 
-/* All rows by one panel. Meanwhile what comes after the panel is fetched, a share beside each tile. */
+/* All rows by one panel. Meanwhile what comes after the panel is fetched, a share beside each tile: of a deep one alone,
+   for shallow ones are of small models, whose weights are near. */
 static void column(int64_t rows, const float *x, int64_t x_stride, const float *w, int64_t depth, int first, float *out,
                    int64_t out_stride)
 {
     const float *next = w + depth * PANEL;
-    int64_t tiles = rows / ROWS_AT_ONCE, share = tiles ? (depth + tiles - 1) / tiles : 0;
+    int64_t tiles = rows / ROWS_AT_ONCE, share = tiles && depth >= DEPTH / 2 ? (depth + tiles - 1) / tiles : 0;
     for (; rows >= ROWS_AT_ONCE; rows -= ROWS_AT_ONCE) {
         for (int64_t line = 0; line < share; line++, next += PANEL)
             __builtin_prefetch(next);
