@@ -9,6 +9,7 @@ QUALITY_ARGS ?=
 
 BIN := .venv/bin
 VENV := .venv/.installed
+NATIVE := .venv/.native
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
@@ -17,50 +18,50 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV) ## a server, real weather of 2015, live predictions and their errors
+demo: $(NATIVE) ## a server, real weather of 2015, live predictions and their errors
 	$(BIN)/tidegate demo weather
 
-test: $(VENV) ## all tests but the soak (TEST_ARGS="-k name" picks some)
+test: $(NATIVE) ## all tests but the soak (TEST_ARGS="-k name" picks some)
 	@# The variable reaches the servers that tests start: there too a warning is an error.
 	PYTHONWARNINGS=error $(BIN)/python -m pytest $(TEST_ARGS)
 
 check: format lint types layers protos stubs test ## everything CI asks for, tests included
 
-format: $(VENV) ## layout of the Python code
+format: $(NATIVE) ## layout of the Python code
 	$(BIN)/ruff format --check .
 
-lint: $(VENV) ## ruff's rules
+lint: $(NATIVE) ## ruff's rules
 	$(BIN)/ruff check .
 
-types: $(VENV) ## mypy, strict
+types: $(NATIVE) ## mypy, strict
 	$(BIN)/mypy
 
-layers: $(VENV) ## who may import whom
+layers: $(NATIVE) ## who may import whom
 	$(BIN)/lint-imports
 
 protos: ## buf's rules for protos/ (where there is Node.js)
 	scripts/lint-protos
 
-stubs: $(VENV) ## generated code is what protos/ gives
+stubs: $(NATIVE) ## generated code is what protos/ gives
 	$(BIN)/python scripts/generate_protos.py --check
 
-proto: $(VENV) ## generate the stubs from protos/
+proto: $(NATIVE) ## generate the stubs from protos/
 	$(BIN)/python scripts/generate_protos.py
 
 services: ## install the Debian packages that tests and benchmarks use
 	scripts/services
 
-bench: $(VENV) ## the benchmarks; ten minutes (BENCH_ARGS go to them)
+bench: $(NATIVE) ## the benchmarks; ten minutes (BENCH_ARGS go to them)
 	$(BIN)/python -m tests.benchmarks $(BENCH_ARGS)
 
-quality: $(VENV) ## trained models beside what they must reach; minutes (QUALITY_ARGS="etth1 airports" picks some)
+quality: $(NATIVE) ## trained models beside what they must reach; minutes (QUALITY_ARGS="etth1 airports" picks some)
 	$(BIN)/python -m tests.quality $(QUALITY_ARGS)
 
-soak: $(VENV) ## the tests that run for long
+soak: $(NATIVE) ## the tests that run for long
 	$(BIN)/python -m pytest -m soak --timeout 0
 	$(BIN)/python -m tests.soaks
 
-durable: $(VENV) ## crashes, replicas, outages, a million sessions: half an hour (DURABLE_ARGS="crash replicas" picks some)
+durable: $(NATIVE) ## crashes, replicas, outages, a million sessions: half an hour (DURABLE_ARGS="crash replicas" picks some)
 	$(BIN)/python -m tests.soaks $(DURABLE_ARGS)
 
 clean: ## remove caches and build products; .venv stays
@@ -76,4 +77,9 @@ $(VENV): pyproject.toml constraints.txt
 	  || { rm -rf .venv; echo "No venv could be made; on Debian: apt-get install python3-venv" >&2; exit 1; }
 	$(PIP) install --quiet --constraint constraints.txt $(TORCH_INDEX_ARGS) torch
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+# What pip built, built anew when its sources changed. Where there is no compiler, Tidegate is slower.
+$(NATIVE): $(VENV) $(wildcard service/tidegate/native/*.[ch]) service/tidegate/native/build.py
+	@$(BIN)/python service/tidegate/native/build.py || true
 	@touch $@

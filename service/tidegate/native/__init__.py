@@ -1,6 +1,7 @@
 """The parts of the hot path that are C: called by ctypes, with addresses; each has a slower equal in Python.
 
-`library()` is None where they were not built, the processor lacks what they are built for, or TIDEGATE_NATIVE is 0.
+`library()` is None where they were not built, or not from the sources that are here, the processor lacks what they are
+built for, or TIDEGATE_NATIVE is 0.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tidegate.native.build import stamp
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +79,9 @@ def library() -> ctypes.CDLL | None:
         log.info("the C parts are built for a newer processor than this one; Python does their work")
         return None
     loaded = ctypes.CDLL(str(path))
+    if not _of_these_sources(loaded):
+        log.warning("the C parts are of other sources than those here, so Python does their work: run native/build.py")
+        return None
     for name, arguments in _SIGNATURES.items():
         function = getattr(loaded, name)
         function.argtypes, function.restype = arguments, c_int64
@@ -90,6 +96,15 @@ def address(array: NDArray[np.generic]) -> int:
     except (TypeError, ValueError):  # it is read-only, or empty
         start: int = array.__array_interface__["data"][0]
         return start
+
+
+def _of_these_sources(loaded: ctypes.CDLL) -> bool:
+    """Whether it was built since the sources changed last: an older one would take our structures for others."""
+    made = getattr(loaded, "tidegate_stamp", None)
+    if made is None:
+        return False
+    made.restype = c_int64
+    return bool(made() == stamp())
 
 
 @cache

@@ -6,6 +6,7 @@ because ctypes loads what it makes. Where there is none, Tidegate works all the 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import shlex
@@ -22,11 +23,18 @@ FLAGS += ["-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 BASELINES = {"x86_64": ["-march=x86-64-v3"], "AMD64": ["-march=x86-64-v3"]}
 
 
+def stamp() -> int:
+    """Of the sources as they are, and of how they are built: a library with another one does not fit this Python."""
+    sources = sorted([*FOLDER.glob("*.[ch]"), Path(__file__)])
+    return int.from_bytes(hashlib.sha256(b"".join(source.read_bytes() for source in sources)).digest()[:7], "little")
+
+
 def build() -> str:
     """Makes the library; returns "" or why there is none."""
     if sys.byteorder != "little":
         return "they take numbers from messages as they lie there, least byte first"
     command = [*shlex.split(os.environ.get("CC", "cc")), *FLAGS, *BASELINES.get(platform.machine(), [])]
+    command.append(f"-DTIDEGATE_STAMP={stamp()}")
     made = LIBRARY.with_suffix(f".{os.getpid()}")  # so that nobody loads half of one
     try:
         sources = [str(source) for source in sorted(FOLDER.glob("*.c"))]
