@@ -138,6 +138,7 @@ class PredictionStream:
             return await self._conversation.run(self._hand_out)
         finally:
             self._conversation, self._ready = None, False
+            self._settled.clear()  # before anything else runs: who waits for it must wait, not turn in circles
             tending.cancel()
             await asyncio.wait([tending])
             if not tending.cancelled():
