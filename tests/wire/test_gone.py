@@ -20,6 +20,7 @@ from tests.wire.victims import KINDS
 
 MIB = 1024 * 1024
 STREAMS = 2000
+WAYS = ("cancelled", "half cancelled", "closed", "half read")
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +109,8 @@ async def test_clients_that_die_or_freeze_are_noticed(server: RunningServer, cli
 async def open_and_abandon(address: str, how: str) -> None:
     """Opens streams that each have a session and an answer that is never read, and leaves them.
 
-    cancelled, half cancelled: call by call; closed: all at once with their channel; half read: that too, after answers.
+    cancelled: call by call (half of them, the others with their channel); closed: all at once with their channel; half
+    read: that too, after answers.
     """
     client = Client(address)
     calls = [client.stream() for _ in range(STREAMS)]
@@ -124,18 +126,22 @@ async def open_and_abandon(address: str, how: str) -> None:
 
 
 async def test_abandoned_streams_leave_nothing_in_the_server(server: RunningServer) -> None:
-    """2,000 streams opened and abandoned, five times over: each time all gauges return to 0, the sessions are those
-    that were opened and no more, and after two rounds memory grows by less than 4 KiB a stream.
+    """2,000 streams opened and abandoned in four ways, three times over: each time all gauges return to 0, the sessions
+    are those that were opened and no more, and memory grows by less than 2 KiB a stream after the first four rounds.
+
+    The allocator keeps between 0 and some 40 MB of what a round gave back, by luck of who freed last; a leak stays. So
+    the least of the last four rounds is held against the least of the first four.
     """
     await at_rest(server)
     sizes = []
     sessions = server.metric('tidegate_sessions_resident{model="random",version="1"}')
-    for how in ("cancelled", "closed", "half read", "cancelled", "closed"):
+    for how in WAYS * 3:
         await open_and_abandon(server.grpc, how)
         await at_rest(server)
         sizes.append(rss(server))
         assert server.metric('tidegate_sessions_resident{model="random",version="1"}') <= sessions + STREAMS
-    assert sizes[-1] - sizes[1] < 3 * STREAMS * 4096
+    rounds = len(sizes) - len(WAYS)
+    assert min(sizes[-len(WAYS) :]) - min(sizes[: len(WAYS)]) < rounds * STREAMS * 2048
 
 
 async def test_abandoned_streams_leave_no_task(models: Path) -> None:
