@@ -325,6 +325,27 @@ async def test_times_missing_values_and_what_is_known_ahead(tmp_path: Path) -> N
         assert await run_rich(client, break_things) == expected
 
 
+@pytest.mark.timeout(60)
+async def test_asking_while_a_stream_is_just_ending(tmp_path: Path) -> None:
+    """A call about sessions that is made in the very turn of the loop in which a stream broke waits until the stream
+    is back, and lets the loop go on meanwhile."""
+    async with (
+        running(tmp_path, environment=SELDOM) as place,
+        CuttingProxy(place.address) as proxy,
+        AsyncClient(proxy.address) as client,
+    ):
+        session = client.session(MODEL, "a")
+        stream = session._feed.stream("a")
+        for step in range(1, 4):
+            assert (await session.step(ROW)).step == step
+            assert stream._ready
+            proxy.cut()
+            while stream._ready:  # noqa: ASYNC110 (the very turn is what is asked for)
+                await asyncio.sleep(0)
+            assert stream.kept
+            assert (await session.info()).step == step
+
+
 def checkpoint(sequence: int, *lagging: str) -> Response:
     """As a server says it."""
     sessions = [prediction_pb2.SessionLag(session_id=name) for name in lagging]
