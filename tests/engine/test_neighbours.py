@@ -13,6 +13,7 @@ from tests.engine.harness import DEVICES, Answer, InProcess
 from tests.packages import random_package
 from tidegate.engine import commands
 from tidegate.engine.inbox import AliasTable, Scope
+from tidegate.engine.slots import slots_of
 from tidegate.errors import Reason
 
 SESSIONS, FEATURES, ROUNDS = 1000, 4, 6
@@ -193,3 +194,25 @@ def test_a_step_that_fails(models: Path, monkeypatch: pytest.MonkeyPatch, caplog
     again, wanted = (server.ask("a", [2.0] * FEATURES, step=2, reset=True) for server in (engine, calm))
     assert again.reason is Reason.OK
     assert again.bits == wanted.bits
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_session_that_diverges_on_its_way_over_a_gap(tmp_path: Path, device: str) -> None:
+    """All that miss more steps are not finite any more: they alone are told, and the steps that are left are not
+    taken for nobody."""
+    random_package(tmp_path, hidden=8, gaps={"policy": "impute", "gap_steps_max": 9})
+    engine, calm = (InProcess(tmp_path, device) for _ in range(2))
+    for one in (engine, calm):
+        for name in ("sick", "short", "well"):
+            for _ in range(2):
+                one.ask(name, [0.1] * FEATURES)
+    (slot,) = slots_of(np.array([engine.sessions.names("", "random")[b"sick"]]))
+    engine.catalog.lanes[0].slab.device["state"][slot] = np.nan  # a state that runs away
+    steps = {"sick": 6, "short": 4, "well": 3}
+    requests = {name: engine.send(name, [0.2] * FEATURES, step) for name, step in steps.items()}
+    answers = engine.run()
+    assert answers[requests["sick"]][0].reason is Reason.SESSION_DIVERGED
+    for name in ("short", "well"):
+        answer = answers[requests[name]][0]
+        assert answer.reason is Reason.OK
+        assert answer.bits == calm.ask(name, [0.2] * FEATURES, steps[name]).bits

@@ -35,6 +35,8 @@ def step_over(
     reply, finite, seconds = gap.reply.copy(), np.ones(len(batch), bool), 0.0
     for done in range(int(gap.steps.max(initial=0))):
         rows = np.flatnonzero((gap.steps > done) & finite)
+        if not len(rows):  # those that miss more are not finite any more
+            break
         stand_ins = feedback.stand_ins(reply[rows])
         missing = replace(
             batch.take(rows),

@@ -139,7 +139,7 @@ class EngineHost:
         turn = self.engine.quick() if may_step and not self.engine.outbox else None
         if turn is not None:
             self.deliver(turn)
-            self._go_on()
+            self._after()  # what landed just before may have left answers that are held, or a forecast
             return
         flight = self.engine.prepare() if may_step else None
         if flight is None:
@@ -157,11 +157,8 @@ class EngineHost:
     def _post(self, flight: Ordinary) -> bool:
         """Has the stepper's own threads take the step, if it has any."""
         if self._bell is None:
-            if not hasattr(os, "eventfd"):  # Linux has it
-                return False
-            self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-            asyncio.get_running_loop().add_reader(self._bell, self._rung)
-        if not flight.post(self._bell):
+            self._bell = _hung_bell(self._rung)
+        if self._bell is None or not flight.post(self._bell):
             return False
         self._posted = flight
         return True
@@ -245,6 +242,21 @@ class EngineHost:
         while True:
             await asyncio.sleep(self._sweep_seconds)
             self.post(Sweep())
+
+
+def _hung_bell(rung: Callable[[], None]) -> int | None:
+    """An eventfd that calls `rung` when it has been written to; None where there is none to be had."""
+    if not hasattr(os, "eventfd"):  # Linux has it
+        return None
+    bell = None
+    try:
+        bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        asyncio.get_running_loop().add_reader(bell, rung)
+    except OSError:  # too many files are open, say
+        if bell is not None:
+            os.close(bell)
+        return None
+    return bell
 
 
 def _release(waiters: list[asyncio.Future[None]]) -> None:

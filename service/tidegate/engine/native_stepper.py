@@ -133,6 +133,7 @@ class NativeStepper(TorchStepper):
         assert isinstance(work, _Rows | _Derived)
         space = self._spaces.pop() if self._spaces else self._space()
         start, now = rows.start, space.described
+        assert (rows.stop - start) * self._channels <= space.rows  # C writes as many
         now.state = memory["state"].data_ptr()
         now.slots = work.slots + 8 * start
         now.fresh = None if work.fresh is None else work.fresh + start

@@ -152,7 +152,10 @@ class Ordinary:
     def collect(self) -> None:
         """The step was posted, and is done."""
         assert self._posted is not None
-        self.result = self._posted.collect()
+        try:
+            self.result = self._posted.collect()
+        except Exception:
+            log.exception("what came of the step of %d rows of %s", len(self.batch), self.lane.model)
 
     def conclude(self, now: float) -> Replies:
         """Writes what the sessions remember; returns the answers."""

@@ -387,7 +387,17 @@ class FrontEnd:
         return self._scopes.setdefault(scope, scope)
 
     def deliver(self, replies: Replies | Turn) -> None:
-        """Hands each message's rows to its call."""
+        """Hands each message's rows to its call. Raises nothing: calls whose answers cannot be built are given up."""
+        try:
+            self._deliver(replies)
+        except Exception:
+            log.exception("answers could not be built")
+            for number in set((replies.request >> STREAM_SHIFT).tolist()):
+                call = self._calls.get(number)
+                if call is not None:
+                    call.give_up()
+
+    def _deliver(self, replies: Replies | Turn) -> None:
         if isinstance(replies, Turn):
             if self.plain is not None:
                 deliver = self._deliver_batch if replies.batch else self._deliver_singles
