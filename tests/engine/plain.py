@@ -212,7 +212,9 @@ class PlainModel:
         replaces = (first.number == row.step) if row.step else (first.time == row.time)
         earlier = first.before
         if row.same_input(first.row if replaces else None) or (
-            not replaces and (earlier.step == row.step or earlier.time == row.time) and row.same_input(earlier.last)
+            not replaces
+            and (earlier.step == row.step if row.step else earlier.time == row.time)
+            and row.same_input(earlier.last)
         ):
             assert session.reply is not None
             return replace(self._again(session.reply, row, session), flags=_late_flags(session.reply) | {"DUPLICATE"})
@@ -236,7 +238,6 @@ class PlainModel:
         """All of the sequence, from before `first`; or the reason of what cannot be taken."""
         trial, finite = copy.deepcopy(first.before), [HUGE not in row.values for row, _, _ in sequence]
         trial.taken = session.taken[: session.taken.index(first)]
-        known = len(trial.taken)
         for place, (row, created, zeroed) in enumerate(sequence):
             if zeroed:
                 trial.to_zero()
@@ -246,8 +247,7 @@ class PlainModel:
                 return Expected("TIME_NOT_INCREASING" if by_time else ruling, expected=session.step + 1)
             self._advance(trial, row, created, missing)
         if not all(finite):
-            kept = max(0, self.lateness - finite.index(False))
-            session.diverged, session.taken = True, session.taken[max(0, known - kept) : known]
+            session.diverged, session.taken = True, []  # not what led to where it is
             return Expected("SESSION_DIVERGED", expected=session.step + 1)
         trial.bits += [b""] * (len(trial.history) - 1 - len(trial.bits))
         if session.steps_seen == 0:

@@ -337,12 +337,15 @@ class TestFailures:
         assert isinstance(info, commands.SessionInfo)
         assert (info.diverged, info.step) == (True, 5)
         assert ask(engine, kind, ROWS[5]).reason is Reason.SESSION_DIVERGED
+        assert RowFlag.DUPLICATE in ask(engine, kind, ROWS[4]).flags  # the last one is known; the others are forgotten
+        assert ask(engine, kind, ROWS[2]).reason is Reason.STEP_TOO_OLD
         with pytest.raises(TidegateError, match=r"steps that are: [01] to 2"):
             engine.execute(commands.RewindSession("", kind, b"s", 4))
         engine.execute(commands.ForkSession("", kind, b"s", b"fork", 2))
         for row in ROWS[2:4]:
             assert ask(engine, kind, row, "fork").reason is Reason.OK
         assert ask(engine, kind, replace(ROWS[5], reset=True)).reason is Reason.OK
+        assert ask(engine, kind, replace(ROWS[2], values=(0.0,) * 3)).reason is Reason.STEP_TOO_OLD
         assert (
             ask(engine, kind, ROWS[6]).bits
             == ask(engine_after(kind, [replace(ROWS[5], step=1)]), kind, replace(ROWS[6], step=2)).bits

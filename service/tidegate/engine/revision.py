@@ -105,10 +105,11 @@ class Revision:
         return [column.past_of for column in schema.past if column.past_of in self._lane.slab.host]
 
     def _quarantine(self, failed: Slots, before: dict[str, NDArray[Any]], taken: NDArray[np.int64]) -> None:
-        """They are as they were, but for the state: a reset helps, or going back to before the late observation."""
+        """They are as they were, but for the state: a reset helps, or going back to before the late observation. What
+        they kept is no longer what led to where they are: they forget it, and nothing is late before it."""
         slab, slots = self._lane.slab, self._slots[failed]
         slab.host["retained"][slots] -= taken[failed]
-        forget(slab.host, slots, taken[failed])
+        forget(slab.host, slots, np.full(len(slots), slab.schema.kept_steps))
         for name in self._columns:
             slab.host[name][slots] = before[name][failed]
         slab.host["diverged"][slots] = True
