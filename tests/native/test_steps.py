@@ -12,13 +12,14 @@ import torch
 from numpy.typing import NDArray
 
 from tests.packages import random_package
+from tidegate import native as parts
 from tidegate.engine import native_stepper, stepper
 from tidegate.engine.native_stepper import NativeStepper
 from tidegate.engine.stepper import StepBatch, StepResult
-from tidegate.model import native_lstm, reference
+from tidegate.model import reference
 from tidegate.model.frequency import NO_TIME
 from tidegate.model.package import Package
-from tidegate.native import library
+from tidegate.native import build, library
 
 SESSIONS, STEPS = 150, 12
 SIZES = {"small": (33, 1), "large": (300, 2)}  # by native_lstm.SMALL_BYTES_MAX; neither is whole panels
@@ -71,25 +72,10 @@ def alone(package: Package, inputs: NDArray[np.float64]) -> tuple[NDArray[np.flo
     return np.array(values), memory
 
 
-@pytest.fixture
-def products_in_c(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A large model's products are made by the C parts, on whatever processor this is."""
-    monkeypatch.setattr(native_lstm, "processor", frozenset)
-
-
-@pytest.fixture(params=["C", "torch"])
-def products(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Who makes a large model's products, on whatever processor this is."""
-    flags = frozenset({"avx512f"} if request.param == "torch" else ())
-    monkeypatch.setattr(native_lstm, "processor", lambda: flags)
-    return str(request.param)
-
-
-@pytest.mark.usefixtures("products")
 @pytest.mark.parametrize("cell", ["lstm", "lstm_peephole"])
 @pytest.mark.parametrize("size", SIZES)
 def test_the_equations(tmp_path: Path, size: str, cell: str) -> None:
-    """Within 1e-6 of the reference in float64, small or large, whoever makes a large model's products."""
+    """Within 1e-6 of the reference in float64, small or large."""
     package, inputs = package_of(tmp_path, size, cell), observations()
     ours, memory = stepper_of(package), memory_of(package)
     assert ours.by_address == (size == "small")
@@ -106,17 +92,12 @@ def test_the_equations(tmp_path: Path, size: str, cell: str) -> None:
 
 @pytest.mark.parametrize("pieces", [32, 96, stepper.PIECE_ROWS])
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])
-@pytest.mark.parametrize(
-    ("size", "products"), [("small", "C"), ("large", "C"), ("large", "torch")], indirect=["products"]
-)
-def test_threads(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, products: str, size: str, threads: int, pieces: int
-) -> None:
-    """A batch that threads take, posted (where no part of it is torch's) or waited for, in shares of any size: the bits
-    of sessions that are stepped alone, in values and states."""
+@pytest.mark.parametrize("size", SIZES)
+def test_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: str, threads: int, pieces: int) -> None:
+    """A batch that a crew takes, posted or waited for, in shares of any size: the bits of sessions that are stepped
+    alone, in values and states."""
     for module in (stepper, native_stepper):  # both, or rows would be written beyond their room
         monkeypatch.setattr(module, "PIECE_ROWS", pieces)
-    by_torch = products == "torch"
     monkeypatch.setattr(stepper, "THREAD_SECONDS_MIN", 1e-9)
     package, inputs = package_of(tmp_path, size), observations()
     wanted, states = alone(package, inputs)
@@ -128,8 +109,7 @@ def test_threads(
             cut = int(random.integers(1, SESSIONS))
             for part in (rows[:cut], rows[cut:]):
                 batch = batch_of(part, step, number == 0)
-                post = number % 2 and not by_torch
-                result = posted(crew, batch, memory, bell) if post else crew.launch(batch, memory).collect()
+                result = posted(crew, batch, memory, bell) if number % 2 else crew.launch(batch, memory).collect()
                 assert result.whole
                 assert (result.values == wanted[number][part]).all()
         assert not select.select([bell], [], [], 0)[0]  # nobody rings for a step that is waited for
@@ -146,7 +126,22 @@ def posted(crew: NativeStepper, batch: StepBatch, memory: Memory, bell: int) -> 
     return ticket.collect()
 
 
-@pytest.mark.usefixtures("products_in_c")
+@pytest.mark.skipif(not parts.fits(build.WIDE), reason="this processor has no AVX-512")
+@pytest.mark.parametrize("cell", ["lstm", "lstm_peephole"])
+@pytest.mark.parametrize("size", SIZES)
+def test_both_widths(tmp_path: Path, size: str, cell: str) -> None:
+    """Eight or sixteen floats at a time: the same bits, in values and states."""
+    package, inputs, found = package_of(tmp_path, size, cell), observations(), []
+    for path in (build.LIBRARY, build.WIDE):
+        native = parts.load(path)
+        assert native is not None
+        one, memory = NativeStepper(package, native, 1), memory_of(package)
+        rows = [np.arange(count) for count in (SESSIONS, 1, 2, 3, 4, 5, 6, 11, 100)]
+        values = [one.launch(batch_of(*args), memory).collect().values for args in zip(rows, inputs, strict=False)]
+        found.append((np.concatenate(values).tobytes(), memory["state"].numpy().tobytes()))
+    assert found[0] == found[1]
+
+
 def test_what_is_not_finite(tmp_path: Path) -> None:
     """In a posted batch too: such rows are named, keep their state, and their neighbours step."""
     package, inputs = package_of(tmp_path, "large"), observations()

@@ -2,10 +2,9 @@
 
 The same equations as `cells.py`, in other roundings. A layer takes one product, of [x | h] and [W; U], because the C
 parts lay the two beside each other while they gather h; c is read from the slab and never gathered. Rows go through
-all layers some at a time, so that they stay in the cache. A large model's products are torch's where the processor
-takes sixteen numbers at a time: torch's library does so, product.h takes eight.
-Bit identity: products as in `cells.py` (whole tiles, columns in multiples of 16) or as in native/product.h; the other C
-parts work row by row.
+all layers some at a time, so that they stay in the cache.
+Bit identity: all C parts work row by row, products included (native/product.h); a head that is not linear is torch's,
+as in `cells.py`.
 """
 
 from __future__ import annotations
@@ -18,26 +17,22 @@ from torch import Tensor
 
 from tidegate.model.cells import WIDTH, Head
 from tidegate.model.package import Package
-from tidegate.native import Pass, processor
+from tidegate.native import Pass
 
 CELLS = ("lstm", "lstm_peephole")
 SMALL_BYTES_MAX = 512 * 1024  # of weights: about what a core's own cache holds
-ROWS_SMALL, ROWS_LARGE = (
-    24,
-    96,
-)  # at a time: more stay in the nearest cache the smaller the model; fewer weights are read
+ROWS_SMALL, ROWS_LARGE = 24, 96  # at a time: few stay in the nearest cache; for many, weights are read less often
 
 
 @dataclass
 class _Layer:
-    """weight [width + hidden, columns], bias [columns], peephole [3 x hidden] or None: float32, gates i, f, g, o; and
-    the weight as native/product.h wants it."""
+    """panels [columns / WIDTH, width + hidden, WIDTH], the weight as native/product.h wants it; bias [columns];
+    peephole [3 x hidden] or None: float32, gates i, f, g, o."""
 
-    weight: Tensor
+    panels: Tensor
     bias: Tensor
     peephole: Tensor | None
     width: int
-    panels: Tensor
 
 
 class Workspace:
@@ -47,23 +42,14 @@ class Workspace:
     def __init__(self, cell: NativeLstm, rows: int) -> None:
         self.rows = rows
         self.x = [torch.zeros(rows, layer.width + cell.hidden) for layer in cell.layers]
-        self.product = torch.zeros(rows, cell.layers[0].weight.shape[1])
+        self.product = torch.zeros(cell.chunk, len(cell.layers[0].bias))
         self.after = torch.zeros(rows, cell.part_width)
         self.zeros = torch.zeros(cell.hidden)
         self.put_out = torch.zeros(rows, 0 if cell.head is None else cell.head[0].shape[1])
         self.described = self._describe(cell)
         self.where = addressof(self.described)
         last = cell.part_width - 2 * cell.hidden
-        self._last = slice(last, last + cell.hidden)
-        self._views: dict[int, tuple[list[Tensor], Tensor, Tensor]] = {}
-
-    def views(self, rows: int) -> tuple[list[Tensor], Tensor, Tensor]:
-        """Of the first rows: each layer's [x | h], the product, and the last layer's new h. Made once a size."""
-        views = self._views.get(rows)
-        if views is None:
-            whole = [x[:rows] for x in self.x]
-            views = self._views[rows] = whole, self.product[:rows], self.after[:rows, self._last]
-        return views
+        self.last = self.after[:, last : last + cell.hidden]  # the last layer's new h
 
     def _describe(self, cell: NativeLstm) -> Pass:
         described = Pass(
@@ -78,7 +64,7 @@ class Workspace:
             after=self.after.data_ptr(),
             zeros=self.zeros.data_ptr(),
             outputs=cell.channels * cell.outputs,
-            chunk=ROWS_SMALL if cell.small else ROWS_LARGE,
+            chunk=cell.chunk,
         )
         for number, (layer, x) in enumerate(zip(cell.layers, self.x, strict=True)):
             described.x[number], described.width[number] = x.data_ptr(), layer.width
@@ -104,9 +90,9 @@ class NativeLstm:
         self.identity = int(manifest.hidden_activation != "tanh")
         self._native = native
         self._head = Head(package, torch.device("cpu"))
-        self.small = sum(layer.weight.nbytes for layer in self.layers) <= SMALL_BYTES_MAX
-        self._whole = self.small or "avx512f" not in processor()  # products are C too
-        self.head = self._head.linear if self._whole else None  # what the C parts do themselves
+        self.small = sum(layer.panels.nbytes for layer in self.layers) <= SMALL_BYTES_MAX
+        self.chunk = ROWS_SMALL if self.small else ROWS_LARGE
+        self.head = self._head.linear  # the C parts have it, if it is one
         self.head_panels = torch.empty(0) if self.head is None else _panels(self.head[0])
 
     @property
@@ -115,19 +101,11 @@ class NativeLstm:
         return self.layers[0].width
 
     def __call__(self, space: Workspace, rows: int, padded: int) -> Tensor:
-        """Steps the rows that `space.described` names, `padded` of them in products (whole tiles; what the others hold
-        does not matter). Returns outputs [padded, outputs or more] in training units, columns contiguous; new states
-        are in `space.after`, and nowhere else."""
-        if self._whole:
-            self._native.tidegate_cells(space.where, rows)
-            return space.put_out[:padded] if self.head is not None else self._head(space.views(padded)[2])
-        begin, gates, where = self._native.tidegate_begin, self._native.tidegate_gates, space.where
-        inputs, product, last = space.views(padded)
-        begin(where, rows)
-        for number, layer in enumerate(self.layers):
-            torch.mm(inputs[number], layer.weight, out=product)
-            gates(where, rows, number)
-        return self._head(last)
+        """Steps the rows that `space.described` names; a head that is torch's takes `padded` of them (whole tiles; what
+        the others hold does not matter). Returns outputs [padded, outputs or more] in training units, columns
+        contiguous; new states are in `space.after`, and nowhere else."""
+        self._native.tidegate_cells(space.where, rows)
+        return space.put_out[:padded] if self.head is not None else self._head(space.last[:padded])
 
 
 def _layer(package: Package, number: int) -> _Layer:
@@ -143,13 +121,8 @@ def _layer(package: Package, number: int) -> _Layer:
     peephole = None
     if package.manifest.cell == "lstm_peephole":
         peephole = torch.cat([weights[f"weight_c{gate}"] for gate in "ifo"]).float()
-    return _Layer(
-        padded,
-        torch.nn.functional.pad(bias, padding).float(),
-        peephole,
-        weights["weight_ih"].shape[1],
-        _panels(padded),
-    )
+    width = weights["weight_ih"].shape[1]
+    return _Layer(_panels(padded), torch.nn.functional.pad(bias, padding).float(), peephole, width)
 
 
 def _panels(weight: Tensor) -> Tensor:

@@ -17,13 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tidegate.native.build import stamp
+from tidegate.native.build import LIBRARY, WIDE, stamp
 
 log = logging.getLogger(__name__)
 
 _SIGNATURES: dict[str, list[Any]] = {  # as the C files declare them
-    "tidegate_begin": [c_void_p, c_int64],
-    "tidegate_gates": [c_void_p, c_int64, c_int64],
     "tidegate_cells": [c_void_p, c_int64],
     "tidegate_step": [c_void_p, c_int64],
     "tidegate_history": [c_void_p, c_int64],
@@ -42,6 +40,7 @@ _SIGNATURES: dict[str, list[Any]] = {  # as the C files declare them
     "tidegate_count": [c_void_p, c_int64, c_void_p, c_void_p, c_int64, c_double],
 }
 LAYERS_MAX = 16
+_NEEDS = {LIBRARY: {"avx2", "fma", "bmi2"}, WIDE: {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}}
 
 
 class Pass(ctypes.Structure):
@@ -68,16 +67,26 @@ class Pass(ctypes.Structure):
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The library, loaded once."""
+    """The library, loaded once: the widest that the processor can take."""
     if os.environ.get("TIDEGATE_NATIVE") == "0":
         return None
-    path = Path(__file__).with_name("tidegate.so")
-    if not path.exists():
+    if not LIBRARY.exists():
         log.info("the C parts are not built (no C compiler when Tidegate was installed?); Python does their work")
         return None
-    if not _fits():
+    path = next((path for path in (WIDE, LIBRARY) if path.exists() and fits(path)), None)
+    if path is None:
         log.info("the C parts are built for a newer processor than this one; Python does their work")
         return None
+    return load(path)
+
+
+def fits(path: Path) -> bool:
+    """Whether the processor has what build.py asks for; on others than x86-64 it asks for nothing."""
+    return processor() >= _NEEDS[path] or (path == LIBRARY and not processor())
+
+
+def load(path: Path) -> ctypes.CDLL | None:
+    """One of the libraries, if it is of these sources."""
     loaded = ctypes.CDLL(str(path))
     if not _of_these_sources(loaded):
         log.warning("the C parts are of other sources than those here, so Python does their work: run native/build.py")
@@ -116,8 +125,3 @@ def processor() -> frozenset[str]:
         return frozenset()
     start = flags.find("\nflags")
     return frozenset() if start < 0 else frozenset(flags[start : flags.find("\n", start + 1)].split())
-
-
-def _fits() -> bool:
-    """Whether the processor has what build.py asks for, which it does for x86-64 alone."""
-    return not processor() or {"avx2", "fma", "bmi2"} <= processor()

@@ -1,7 +1,7 @@
 /* The LSTM step, with as few passes over memory as there can be.
 
-   `begin` lays the inputs beside the sessions' h. A layer is one product (product.h, or torch's), which `gates` turns
-   into new c and h. At the end, `finish` writes the new states of finite rows to their slots.
+   `begin` lays the inputs beside the sessions' h. A layer is one product (product.h), which `gates` turns into new c and
+   h. At the end, `finish` writes the new states of finite rows to their slots.
 
    A row's result depends on that row alone. Every operation here is rounded once (fused ones are asked for by name, and
    the build forbids others), so that the compiler may take eight values at a time, or one at the end of a row, and the
@@ -105,12 +105,6 @@ static void gates(const Pass *pass, int64_t layer, int64_t low, int64_t high, co
             memcpy(pass->x[layer + 1] + m * 2 * hidden, new_h, (size_t)hidden * sizeof(float));
     }
 }
-
-/* What comes before the first product that torch makes. */
-void tidegate_begin(const Pass *pass, int64_t rows) { begin(pass, 0, rows); }
-
-/* What comes after the product of a layer that torch made. */
-void tidegate_gates(const Pass *pass, int64_t rows, int64_t layer) { gates(pass, layer, 0, rows, pass->product); }
 
 /* All of it, some rows at a time, so that what lies between the passes stays in a near cache. Leaves the new states in
    `after` and, if there is a head here, its outputs in `put_out`. */

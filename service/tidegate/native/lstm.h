@@ -23,8 +23,8 @@ typedef struct {
     const double *center, *scale;      /* [width]: x = (raw - center) / scale; NULL: x is there already */
     const double *unit, *base;         /* [outputs]: value = output * unit + base; NULL: values are there already */
     int64_t outputs;                   /* values of a session */
-    /* Where products are made here: the most rows at a time; weights in panels (product.h), a layer after each other,
-       and the head's; put_out [rows, PANEL x head_panels] is the head's product. */
+    /* The most rows at a time; weights in panels (product.h), of each layer and of the head, if it is linear; put_out
+       [rows, PANEL x head_panels] is the head's product. */
     int64_t chunk;
     const float *weight[LAYERS_MAX], *head_weight, *head_bias;
     int64_t head_panels;
