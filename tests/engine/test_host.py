@@ -108,6 +108,23 @@ async def test_a_posted_step_is_waited_for(hosted: Hosted) -> None:
 
 
 @needs_native
+@pytest.mark.parametrize(("threads", "seconds", "posted"), [(2, 1e-3, True), (2, 1e-4, False), (1, 1e-3, False)])
+async def test_which_steps_are_posted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int, seconds: float, posted: bool
+) -> None:
+    """Those that several threads share, but for short ones; a single thread gets only what would hold up the loop."""
+    random_package(tmp_path / "models", hidden=8)
+    hosted = Hosted(tmp_path / "models", threads=threads)
+    await hosted.settle()
+    monkeypatch.setattr(native_stepper.NativeStepper, "expected_seconds", lambda *_: seconds)
+    requests = hosted.crowd()
+    await asyncio.sleep(0)  # the iteration's turn
+    assert (hosted.host._posted is not None) == posted
+    await hosted.host.stop()
+    assert [hosted.outcomes[request] for request in requests] == [[Reason.OK]] * len(requests)
+
+
+@needs_native
 @pytest.mark.usefixtures("all_posted")
 @pytest.mark.parametrize("missing", ["bell", "listener"])
 async def test_without_a_bell(hosted: Hosted, monkeypatch: pytest.MonkeyPatch, missing: str) -> None:

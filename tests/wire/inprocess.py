@@ -78,7 +78,7 @@ class Gate:
         """More than what runs inline, so that every step takes the thread."""
         return 1e-2 + self._stepper.expected_seconds(rows)
 
-    by_address = False
+    shared = by_address = False
 
     def step_at(self, *_: object) -> tuple[int, float]:
         """Never: see `by_address`."""

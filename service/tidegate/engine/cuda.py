@@ -66,6 +66,10 @@ class CudaStepper:
         self.pace = Pace()
 
     @property
+    def shared(self) -> bool:
+        return False
+
+    @property
     def by_address(self) -> bool:
         return False
 

@@ -1,8 +1,8 @@
 """The engine's host: runs iterations on the event loop, as soon as there is work and the engine is free.
 
 There is no timer: rows that arrive while a step runs, or in the same pass of the event loop, are the next batch.
-A step that will take longer than two milliseconds runs on the stepper's own threads, which ring a bell at its end, or
-on the engine's, so that the loop goes on reading.
+A step that will take long runs on the stepper's own threads, which ring a bell at its end, or on the engine's, so that
+the loop goes on reading.
 Commands are carried out between iterations. The only module of the engine that knows asyncio.
 """
 
@@ -32,10 +32,12 @@ from tidegate.engine.replies import Replies
 from tidegate.errors import Reason, TidegateError
 
 INLINE_SECONDS_MAX = 2e-3  # a longer step would keep the loop from its reads; a thread costs more than a shorter one
+POST_SECONDS_MIN = 3e-4  # from here on, threads that share a step are worth their bell
 COMMAND_SECONDS = 1e-3  # spent on commands between two steps, but for the length of one command
 COMMANDS_MAX = 65_536  # commands queued; more are refused with INBOX_FULL
 
 log = logging.getLogger(__name__)
+AnyFlight = Flight | Ordinary | Stretch | HistoryStretch
 Visit = Callable[[Sequence[Key], bool], AbstractAsyncContextManager[Mapping[Key, Reason]]]
 
 
@@ -144,7 +146,7 @@ class EngineHost:
         flight = self.engine.prepare() if may_step else None
         if flight is None:
             self._after()
-        elif flight.expected_seconds <= INLINE_SECONDS_MAX:
+        elif flight.expected_seconds <= _inline_seconds_max(flight):
             flight.run()
             self._finish(flight)
         else:
@@ -185,7 +187,7 @@ class EngineHost:
             if not future.done() or future.cancelled():
                 self.post(lambda: self.engine.forecaster.cancel(number))
 
-    def _land(self, flight: Flight | Ordinary | Stretch | HistoryStretch) -> None:
+    def _land(self, flight: AnyFlight) -> None:
         """The next flight begins before the answers to this one are written, which takes as long as a step."""
         self._flying = False
         self.engine.finish(flight)
@@ -193,7 +195,7 @@ class EngineHost:
         if self._flying:
             self._after()
 
-    def _finish(self, flight: Flight | Ordinary | Stretch | HistoryStretch) -> None:
+    def _finish(self, flight: AnyFlight) -> None:
         self.engine.finish(flight)
         self._after()
 
@@ -242,6 +244,12 @@ class EngineHost:
         while True:
             await asyncio.sleep(self._sweep_seconds)
             self.post(Sweep())
+
+
+def _inline_seconds_max(flight: AnyFlight) -> float:
+    """The longest step that the event loop takes itself."""
+    shared = isinstance(flight, Ordinary) and flight.lane.stepper.shared
+    return min(POST_SECONDS_MIN, INLINE_SECONDS_MAX) if shared else INLINE_SECONDS_MAX
 
 
 def _hung_bell(rung: Callable[[], None]) -> int | None:

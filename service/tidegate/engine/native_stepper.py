@@ -65,6 +65,10 @@ class NativeStepper(TorchStepper):
         return self._inputs.linear is not None and self._cell.head is not None
 
     @cached_property
+    def shared(self) -> bool:
+        return self._straight and self._threads > 1
+
+    @cached_property
     def by_address(self) -> bool:
         return self._straight and self._cell.small  # a large one steps too long for the caller's thread
 

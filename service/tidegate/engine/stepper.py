@@ -112,6 +112,11 @@ class Stepper(Protocol):
         ...
 
     @property
+    def shared(self) -> bool:
+        """Whether several threads of its own take a step that is posted."""
+        ...
+
+    @property
     def by_address(self) -> bool:
         """Whether `step_at` and `run` can be called."""
         ...
@@ -150,6 +155,10 @@ class TorchStepper:
         self._piece_rows = max(TILE_ROWS, PIECE_ROWS // self._channels // TILE_ROWS * TILE_ROWS)
         self._pace = Pace()
         self._try_out(package)
+
+    @property
+    def shared(self) -> bool:
+        return False
 
     @property
     def by_address(self) -> bool:
