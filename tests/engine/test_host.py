@@ -91,7 +91,8 @@ def refuse(number: int) -> Callable[..., NoReturn]:
 @pytest.fixture
 def all_posted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every flight is long enough to be posted."""
-    monkeypatch.setattr(loop, "INLINE_SECONDS_MAX", 0.0)
+    for limit in ("INLINE_SECONDS_MAX", "POST_SECONDS_MIN"):
+        monkeypatch.setattr(loop, limit, 0.0)
 
 
 @needs_native

@@ -7,12 +7,12 @@ from ctypes import CDLL
 import pytest
 
 from tidegate import native as parts
-from tidegate.native import build
+from tidegate.native import build, library
 
 
 def test_other_sources(native: CDLL, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """One that was built before the sources changed is left alone, and the log says what to do."""
     assert native.tidegate_stamp() == build.stamp()
     monkeypatch.setattr(parts, "stamp", lambda: build.stamp() + 1)
-    assert parts.library.__wrapped__() is None
+    assert library.__wrapped__() is None
     assert "native/build.py" in caplog.text

@@ -249,7 +249,7 @@ class EngineHost:
 def _inline_seconds_max(flight: AnyFlight) -> float:
     """The longest step that the event loop takes itself."""
     shared = isinstance(flight, Ordinary) and flight.lane.stepper.shared
-    return min(POST_SECONDS_MIN, INLINE_SECONDS_MAX) if shared else INLINE_SECONDS_MAX
+    return POST_SECONDS_MIN if shared else INLINE_SECONDS_MAX
 
 
 def _hung_bell(rung: Callable[[], None]) -> int | None:

@@ -21,8 +21,6 @@ def take_again(lane: Lane, slots: Slots, sequence: Observations, now: float) -> 
     refs, zeroed = lane.slab.slots.refs(slots), sequence.marked(Mark.ZEROED)
     for place in range(len(sequence)):
         going = np.flatnonzero((sequence.length > place) & (outcome == Reason.OK))
-        if not len(going):
-            break
         rows = sequence.at(place, going)
         again = slots[going[zeroed[rows]]]
         if len(again):

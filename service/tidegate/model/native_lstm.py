@@ -36,8 +36,8 @@ class _Layer:
 
 
 class Workspace:
-    """Room for one pass of up to `rows` rows, for one thread at a time: [x | h] of each layer, a product, new states,
-    outputs; and the C parts' description of the pass, `described`, at `where`."""
+    """Room for one pass of up to `rows` rows, for one thread at a time: [x | h] of each layer, a chunk's product, new
+    states, outputs; and the C parts' description of the pass, `described`, at `where`."""
 
     def __init__(self, cell: NativeLstm, rows: int) -> None:
         self.rows = rows

@@ -4,7 +4,7 @@
    h. At the end, `finish` writes the new states of finite rows to their slots.
 
    A row's result depends on that row alone. Every operation here is rounded once (fused ones are asked for by name, and
-   the build forbids others), so that the compiler may take eight values at a time, or one at the end of a row, and the
+   the build forbids others), so that the compiler may take many values at a time, or one at the end of a row, and the
    bits are the same; so are they on every processor. */
 
 #include "lstm.h"

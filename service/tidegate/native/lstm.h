@@ -14,7 +14,7 @@
 typedef struct {
     int64_t hidden, layers, channels, part_width, row_width, identity; /* identity: h' = o c' */
     int64_t columns;                   /* of the product: the gates i | f | g | o, then padding */
-    float *product, *after;            /* [rows, columns]; [rows, part_width]: the new states */
+    float *product, *after;            /* [chunk, columns]; [rows, part_width]: the new states */
     const float *zeros;                /* [hidden] */
     float *x[LAYERS_MAX];              /* [rows, width + hidden]: what the layer sees beside its h */
     int64_t width[LAYERS_MAX];
