@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from tests.packages import random_package
+from tests.wire.clients import until
 from tidegate import native as parts
 from tidegate.engine import native_stepper, stepper
 from tidegate.engine.native_stepper import NativeStepper
@@ -124,6 +126,27 @@ def posted(crew: NativeStepper, batch: StepBatch, memory: Memory, bell: int) -> 
     assert ticket is not None
     assert os.eventfd_read(bell) == 1  # waits
     return ticket.collect()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have a priority of their own on Linux alone")
+async def test_a_crew_gives_way(tmp_path: Path) -> None:
+    """Its threads run below the event loop's, and no others do."""
+    package = package_of(tmp_path, "large")
+    own, before = os.getpriority(os.PRIO_PROCESS, 0), priorities()
+    crew, bell = stepper_of(package, 2), os.eventfd(0)
+    try:
+        posted(crew, batch_of(np.arange(SESSIONS), observations()[0], fresh=True), memory_of(package), bell)
+    finally:
+        os.close(bell)
+    below = [min(own + 10, 19)] * 2
+    await until(lambda: [now for thread, now in priorities().items() if before.get(thread, own) != now] == below, "two")
+    assert os.getpriority(os.PRIO_PROCESS, 0) == own
+
+
+def priorities() -> dict[int, int]:
+    """Of this process's threads."""
+    threads = [int(thread.name) for thread in Path("/proc/self/task").iterdir()]
+    return {thread: os.getpriority(os.PRIO_PROCESS, thread) for thread in threads}
 
 
 @pytest.mark.skipif(not parts.fits(build.WIDE), reason="this processor has no AVX-512")

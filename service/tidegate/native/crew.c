@@ -1,7 +1,7 @@
 /* A crew: threads that step a batch together. Whoever is free takes the next share of its rows, so that a thread which
    the system holds up delays nobody by more than a share. Python's lock is not needed, neither to begin nor to end. */
 
-#define _POSIX_C_SOURCE 200809L
+#define _XOPEN_SOURCE 700
 
 #include <pthread.h>
 #include <signal.h>
@@ -13,6 +13,7 @@
 #include "lstm.h"
 
 #define THREADS_MAX 256
+#define NICE 10 /* below the event loop, which brings the rows of the next batch */
 
 typedef struct {
     pthread_mutex_t lock;
@@ -62,11 +63,22 @@ static void ring(Crew *crew)
         return; /* it is rung already */
 }
 
+/* Where there are fewer cores than threads with work, the event loop goes first: it needs a core for a moment, and while
+   it waits for one, neither answers leave nor rows come, so that cores are idle when the step ends. */
+static void give_way(void)
+{
+#ifdef __linux__ /* elsewhere nice is the whole process's */
+    if (nice(NICE) == -1)
+        return; /* not so quick, no worse */
+#endif
+}
+
 static void *work(void *given)
 {
     Hand hand = *(Hand *)given;
     Crew *crew = hand.crew;
     free(given);
+    give_way();
     pthread_mutex_lock(&crew->lock);
     for (int64_t seen = 0;;) {
         while (!crew->over && (!crew->open || seen == crew->batches))
