@@ -1,38 +1,81 @@
-"""Answers that the server fails to put together, for want of memory, say: their stream's trouble alone."""
+"""Answers that the server cannot put together, for want of memory, say: their call's trouble alone, told at once."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import NoReturn
 
+import grpc
 import pytest
 
-from tests.wire.clients import Client, observation, until
-from tests.wire.inprocess import in_process
-from tidegate.native import library
+from tests.wire.clients import Client, Stream, observation, refused, until
+from tests.wire.inprocess import InProcess, in_process
 from tidegate.wire.frontend import FrontEnd
 
+VALUES = [1, 2, 3, 4]
 
-@pytest.mark.skipif(library() is None, reason="the C parts are not built")
-async def test_answers_that_cannot_be_built(
-    models: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+
+def fails(*_: object) -> NoReturn:
+    raise MemoryError
+
+
+@pytest.fixture
+async def running(models: Path) -> AsyncIterator[InProcess]:
+    async with in_process(models) as running:
+        yield running
+
+
+@pytest.fixture
+async def client(running: InProcess) -> AsyncIterator[Client]:
+    async with Client(running.grpc) as client:
+        yield client
+
+
+async def begun(client: Client, name: str) -> Stream:
+    """A stream on which a session has taken three steps."""
+    stream = client.stream()
+    for _ in range(3):
+        await stream.predict(observation(name, VALUES))
+    return stream
+
+
+@pytest.mark.parametrize("ended", [False, True], ids=["open", "half-closed"])
+@pytest.mark.parametrize(
+    ("where", "step"), [("tidegate.wire.frontend.FrontEnd._deliver", 0), ("tidegate.wire.codec.single", 9)]
+)
+async def test_a_stream(
+    running: InProcess,
+    client: Client,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    where: str,
+    step: int,
+    ended: bool,
 ) -> None:
-    """Their stream is given up and ends with its client's last message; the log says so, and other streams go on."""
-    async with in_process(models) as running, Client(running.grpc) as client:
-        unlucky, other = client.stream(), client.stream()
-        for stream, name in ((unlucky, "unlucky"), (other, "other")):
-            for _ in range(3):
-                await stream.predict(observation(name, [1, 2, 3, 4]))
+    """It ends with INTERNAL, without a word from its client; the log says why, other streams go on, and the session
+    has its step. In the answers to a batch as a whole, or in one that is not plain (a step that nobody waits for)."""
+    unlucky, other = await begun(client, "unlucky"), await begun(client, "other")
+    with monkeypatch.context() as patch:
+        patch.setattr(where, fails)
+        await unlucky.send(observation("unlucky", VALUES, step))
+        if ended:
+            await unlucky.call.done_writing()
+        refusal = await refused(unlucky.rest())
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
+    assert "could not be built" in caplog.text
+    assert (await other.predict(observation("other", VALUES))).step == 4
+    await other.finish()
+    again = await client.predict(observation("unlucky", VALUES))
+    assert again.prediction.step == (4 if step else 5)
+    await until(lambda: running.at_rest, "rest")
+    assert not running.server.front._calls
 
-        def fails(*_: object) -> NoReturn:
-            raise MemoryError
 
-        with monkeypatch.context() as patch:
-            patch.setattr(FrontEnd, "_deliver_singles", fails)
-            await unlucky.send(observation("unlucky", [1, 2, 3, 4]))
-            await until(lambda: "answers could not be built" in caplog.text, "the answer has failed")
-        assert (await other.predict(observation("other", [1, 2, 3, 4]))).step == 4
-        assert await unlucky.finish() == []
-        await other.finish()
-        await until(lambda: running.at_rest, "rest")
-        assert not running.server.front._calls
+async def test_a_unary_call(running: InProcess, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(FrontEnd, "_deliver", fails)
+        refusal = await refused(client.predict(observation("unlucky", VALUES)))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
+    assert (await client.predict(observation("unlucky", VALUES))).prediction.step == 2
+    await until(lambda: running.at_rest, "rest")

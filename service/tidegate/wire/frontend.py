@@ -65,6 +65,7 @@ class Call:
         self.answers: deque[tuple[bytes, int]] = deque()  # StreamPredictResponses, each with its rows
         self.messages = self.rows = 0
         self.gone = False  # nobody is there to read the answers
+        self.failed = False  # an answer could not be built
         self.reader: asyncio.Task[object] | None = None  # what drain interrupts
         self._front = front
         self._waiting: dict[int, Waiting] = {}
@@ -260,9 +261,21 @@ class Call:
         if self._written is not None and not self._written.done():
             self._written.set_result(None)
 
+    def fail(self) -> None:
+        """An answer could not be built: the call ends now, with INTERNAL."""
+        self.failed = True
+        self.give_up()
+        if self._answered is not None and not self._answered.done():
+            self._answered.set_result(None)
+        if self.reader is not None:
+            self.reader.cancel()
+
     async def next_answer(self) -> tuple[bytes, int]:
-        """The next answer and its rows, when there is one. For one caller at a time."""
+        """The next answer and its rows, when there is one; raises INTERNAL when there will be none. For one caller at a
+        time."""
         while not self.answers:
+            if self.failed:
+                raise TidegateError(Reason.INTERNAL)
             self._answered = asyncio.get_running_loop().create_future()
             await self._answered
         return self.answers.popleft()
@@ -387,7 +400,7 @@ class FrontEnd:
         return self._scopes.setdefault(scope, scope)
 
     def deliver(self, replies: Replies | Turn) -> None:
-        """Hands each message's rows to its call. Raises nothing: calls whose answers cannot be built are given up."""
+        """Hands each message's rows to its call. Raises nothing: calls whose answers cannot be built fail."""
         try:
             self._deliver(replies)
         except Exception:
@@ -395,7 +408,7 @@ class FrontEnd:
             for number in set((replies.request >> STREAM_SHIFT).tolist()):
                 call = self._calls.get(number)
                 if call is not None:
-                    call.give_up()
+                    call.fail()
 
     def _deliver(self, replies: Replies | Turn) -> None:
         if isinstance(replies, Turn):
@@ -446,7 +459,7 @@ class FrontEnd:
             call.answer(replies, start, stop)
         except Exception:  # one stream's answer that cannot be built is not another stream's trouble
             log.exception("an answer could not be built")
-            call.give_up()
+            call.fail()
 
     def drain(self) -> None:
         """No new calls; readers stop, so that streams end when what was read is answered."""

@@ -90,6 +90,8 @@ class PredictionService:
         try:
             error = await self._read_until_end(call, context)
             await call.below(messages=1, rows=1)
+            if call.failed:
+                raise TidegateError(Reason.INTERNAL)
             if error is not None:
                 raise error
         finally:
@@ -107,7 +109,7 @@ class PredictionService:
         except TidegateError as error:
             return error
         except asyncio.CancelledError:
-            if not self._front.draining or call.reader is None:
+            if not (self._front.draining or call.failed) or call.reader is None:
                 raise
             call.reader.uncancel()
             return TidegateError(Reason.DRAINING)
@@ -151,7 +153,7 @@ class PredictionService:
                 answer, rows = await call.next_answer()
                 await context.write(answer)
                 call.wrote(rows)
-        except (asyncio.InvalidStateError, grpc.aio.UsageError, grpc.aio.BaseError):
+        except (TidegateError, asyncio.InvalidStateError, grpc.aio.UsageError, grpc.aio.BaseError):
             call.give_up()
 
     def _ask(self, call: Call, request: pb.PredictRequest, remaining: float | None) -> None:
