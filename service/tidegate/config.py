@@ -82,12 +82,18 @@ class Limits(BaseModel):
     forecast_scenarios_max: int = Field(default=16_384, ge=1, description="scenarios of one call")
     forecast_rows_max: int = Field(default=65_536, ge=1, description="scenarios x paths of one call")
     forecast_values_max: int = Field(default=8_388_608, ge=1, description="numbers of one answer")
-    forecast_bytes_max: int = Field(default=512 * 1024 * 1024, ge=1024, description="copies of states in use at once")
+    forecast_bytes_max: int = Field(
+        default=512 * 1024 * 1024, ge=1024, description="copies of states, and what is drawn, in use at once"
+    )
     forecasts_waiting_max: int = Field(default=256, ge=1, description="calls in progress; more are refused")
 
     # Peers and life cycle.
     keepalive_seconds: float = Field(default=5.0, gt=0, description="a silent peer is pinged after this")
     keepalive_timeout_seconds: float = Field(default=5.0, gt=0, description="and given up after this")
+    http_connections_max: int = Field(default=64, ge=1, description="open HTTP connections; then the oldest is closed")
+    http_idle_seconds_max: float = Field(
+        default=5.0, gt=0, description="an HTTP connection without a whole request is closed after this"
+    )
     drain_seconds_max: float = Field(default=30.0, gt=0, description="from SIGTERM to the exit")
 
 

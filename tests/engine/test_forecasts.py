@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.engine.harness import DEVICES, InProcess
+from tests.engine.harness import DEVICES, LIMITS, InProcess
 from tests.packages import random_package
-from tidegate.engine import forecaster, unroll
+from tidegate.engine import forecaster, sampling, unroll
 from tidegate.engine.forecasts import Forecast, ForecastRequest, Sampling, Scenario
 from tidegate.errors import Reason, TidegateError
 
@@ -140,6 +140,69 @@ def test_bits_among_a_thousand_live_sessions(tmp_path: Path, head: str, monkeypa
         assert getattr(found, name).tobytes() == getattr(wanted, name).tobytes(), name
     assert hour > 20
     assert len(busy.order) > 10_000
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_paths_are_the_scenarios_own(tmp_path: Path, head: str) -> None:
+    """The same seed gives the same paths, however far its neighbours are forecast."""
+    derived(tmp_path, head)
+    engine = InProcess(tmp_path)
+    stream(engine, "one", 7)
+    (alone,) = ask(engine, scenario("one", 4, seed=9), paths=5)
+    beside, far = ask(engine, scenario("one", 4, seed=9), scenario("one", 11, seed=9), paths=5)
+    assert beside.paths.tobytes() == alone.paths.tobytes()
+    assert len(far.values) == 11
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_portions(tmp_path: Path, head: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is drawn and ordered is so in portions, between which live steps go on, and in groups of any size; none of
+    it changes a bit."""
+    derived(tmp_path, head)
+    engine = InProcess(tmp_path)
+    stream(engine, "one", 7)
+    scenarios = [scenario("one", 6, seed=number) for number in range(5)]
+    wanted = ask(engine, *scenarios, levels=(0.1, 0.5), paths=20)
+    largest: list[int] = []
+
+    def counted(paths: NDArray[np.float64], *args: Any, **kwargs: Any) -> Any:
+        largest.append(paths.size)
+        return quantile(paths, *args, **kwargs)
+
+    quantile = np.quantile
+    monkeypatch.setattr(np, "quantile", counted)
+    monkeypatch.setattr(sampling, "VALUES_AT_ONCE", 50)
+    monkeypatch.setattr(forecaster, "GROUP_VALUES_MAX", 2 * 21 * 6 * 2)
+    monkeypatch.setattr(forecaster, "STRETCH_SECONDS", 0.0)  # one portion at a time
+    engine.engine.forecaster.add(1, ForecastRequest("", "random", tuple(scenarios), (0.1, 0.5), Sampling(20)))
+    stretches = groups = 0
+    while (stretch := engine.engine.forecaster.take()) is not None:
+        stretch.run()
+        stretches += 1
+        groups += stretch.job.steps is None
+        engine.engine.forecaster.finish(stretch)
+    assert groups == 3  # of two, two and one
+    portions = 5 * (20 * 6 * 2 // 50 + 1) + 5 * 6  # of random numbers; of quantiles, a step each
+    assert stretches >= portions
+    assert max(largest) <= 50
+    ((_, found),) = engine.engine.forecaster.done
+    for one, other in zip(found, wanted, strict=True):
+        for name in ("values", "paths", "quantiles", "times"):
+            assert getattr(one, name).tobytes() == getattr(other, name).tobytes(), name
+
+
+def test_memory(tmp_path: Path) -> None:
+    """An answer keeps nothing of its group, nor paths that nobody asked for; what is drawn has a limit."""
+    derived(tmp_path)
+    engine = InProcess(tmp_path, limits=LIMITS.model_copy(update={"forecast_bytes_max": 1_000_000}))
+    stream(engine, "one", 7)
+    kept, dropped = (ask(engine, scenario("one", 9), levels=(0.5,), paths=30, answered=way)[0] for way in (True, False))
+    assert (kept.paths.shape, dropped.paths.size) == ((30, 9, 2), 0)
+    assert dropped.quantiles.tobytes() == kept.quantiles.tobytes()
+    for name in ("values", "paths", "quantiles", "times"):
+        assert getattr(kept, name).base is None, name
+    fits, not_ = ask(engine, scenario("one", 9), scenario("one", 900), paths=100)
+    assert (fits.reason, not_.reason) == (Reason.OK, Reason.FORECAST_LIMIT)
 
 
 def test_live_rows_come_first(tmp_path: Path) -> None:

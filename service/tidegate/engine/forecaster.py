@@ -22,9 +22,10 @@ from tidegate.engine.slots import SPARE_SLOT
 from tidegate.engine.unroll import Unrolling
 from tidegate.errors import Reason, TidegateError
 
-STRETCH_SECONDS = 1e-2  # of one stretch of work, but for the length of one launch
+STRETCH_SECONDS = 1e-2  # of one stretch of work, but for the length of one launch, or of another portion
 WAIT_SECONDS_MAX = 0.1  # without a stretch; then live rows wait for one
-GROUP_ROWS_MAX = 4096
+GROUP_ROWS_MAX, GROUP_VALUES_MAX = 4096, 8_388_608  # of a group of several scenarios: rows, and rows x steps x targets
+VALUE_BYTES = 16  # of a row's step and target: the value and the random number
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ class _Job:
     def collect(self) -> None:
         """The group is done."""
         assert self._unrolling is not None
-        for place, forecast in zip(self._places, self._unrolling.forecasts(), strict=True):
+        for place, forecast in zip(self._places, self._unrolling.forecasts, strict=True):
             self.answers[place] = forecast
         self.steps = self._unrolling = None
 
@@ -156,13 +157,17 @@ class Forecaster:
         places: list[int] = []
         slots: list[int] = []
         group: Lane | None = None
+        horizon = 0
         while job.next < len(request.scenarios):
             found = self._find(request, job.next)
             if isinstance(found, Reason):
                 job.answers[job.next] = Forecast(found)
             else:
                 lane, slot = found
-                if group is not None and (lane is not group or len(places) >= self._group_size(lane, request)):
+                if group is not None and lane is not group:
+                    break
+                horizon = max(horizon, request.scenarios[job.next].horizon)
+                if places and len(places) >= self._group_size(lane, request.rows, horizon):
                     break
                 group = lane
                 places.append(job.next)
@@ -172,11 +177,16 @@ class Forecaster:
             scenarios = [request.scenarios[place] for place in places]
             job.begin(Unrolling(group, request, scenarios, np.array(slots, np.int64)), places)
 
-    def _group_size(self, lane: Lane, request: ForecastRequest) -> int:
-        return max(1, min(GROUP_ROWS_MAX, self._rows_max(lane)) // request.rows)
+    def _group_size(self, lane: Lane, rows: int, horizon: int) -> int:
+        """Scenarios of so many rows that go together."""
+        values = horizon * len(lane.package.manifest.targets)
+        most = min(GROUP_ROWS_MAX, GROUP_VALUES_MAX // values, self._rows_max(lane, horizon))
+        return max(1, most // rows)
 
-    def _rows_max(self, lane: Lane) -> int:
-        return self._limits.forecast_bytes_max // lane.slab.row_bytes
+    def _rows_max(self, lane: Lane, horizon: int) -> int:
+        """Of a group: what it copies and draws is bounded."""
+        values = horizon * len(lane.package.manifest.targets)
+        return self._limits.forecast_bytes_max // (lane.slab.row_bytes + VALUE_BYTES * values)
 
     def _find(self, request: ForecastRequest, place: int) -> tuple[Lane, int] | Reason:
         """The session of a scenario, or why there is no forecast of it."""
@@ -201,6 +211,6 @@ class Forecaster:
             return Reason.BAD_FORECAST
         if sampling is not None and not manifest.head.drawable:
             return Reason.NO_DISTRIBUTION
-        if request.rows > self._rows_max(lane):
+        if request.rows > self._rows_max(lane, scenario.horizon):
             return Reason.FORECAST_LIMIT
         return None

@@ -36,13 +36,15 @@ class Scenario:
 class Sampling:
     """How sample paths are drawn. The last three are for categorical heads: probabilities are raised to 1/temperature,
     only the `top_k` likeliest (0: all) that have at least `min_p` of the likeliest's probability are kept, and a path
-    ends with the target `stop` (an index; None: at the horizon)."""
+    ends with the target `stop` (an index; None: at the horizon). `answered`: whether the paths are part of the answer,
+    or only their quantiles."""
 
     paths: int
     temperature: float = 1.0
     top_k: int = 0
     min_p: float = 0.0
     stop: int | None = None
+    answered: bool = True
 
 
 @dataclass(frozen=True)
@@ -67,9 +69,9 @@ class Forecast:
     """The answer to one scenario; `reason` not OK: there is none, and the rest is empty.
 
     values float64 [horizon, targets] raw units (point forecasts; a categorical head's probabilities); quantiles float64
-    [levels, horizon, targets]; paths float64 [paths, horizon, targets] (empty for a categorical head); tokens: one list
-    a path, indices of targets, up to and with the stop; step: the session's last one; times int64 [horizon] (ns since
-    1970 UTC, NO_TIME where there is none).
+    [levels, horizon, targets]; paths float64 [paths, horizon, targets] (empty for a categorical head, and where nobody
+    asked for them); tokens: one list a path, indices of targets, up to and with the stop; step: the session's last one;
+    times int64 [horizon] (ns since 1970 UTC, NO_TIME where there is none).
     """
 
     reason: Reason

@@ -8,12 +8,15 @@ Pure: NumPy alone.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
 from tidegate.engine.forecasts import Sampling
 from tidegate.model.manifest import Head, Manifest
 
+VALUES_AT_ONCE = 65_536  # drawn, or ordered for quantiles: a millisecond or a few
 Rows = NDArray[np.float64]
 
 
@@ -27,14 +30,20 @@ class Distribution:
         scalings = {feature.name: feature.scaling for feature in manifest.features}
         self._log1p = np.array([scalings[target].transform == "log1p" for target in manifest.targets])
 
-    def numbers(self, seed: int, paths: int, steps: int) -> Rows:
-        """The random numbers of one scenario, [paths, steps, targets]: normal for a regression head, else uniform.
+    @property
+    def numbers_a_step(self) -> int:
+        """Random numbers that a draw takes: one a target, of a categorical head one in all."""
+        return 1 if self.head.kind == "categorical" else len(self._log1p)
 
-        Of a categorical head one number a step is used.
-        """
+    def fill(self, numbers: Rows, seed: int) -> Iterator[None]:
+        """The random numbers of one scenario, [paths, steps, numbers a step]: normal for a regression head, else
+        uniform. Yields between portions."""
         generator = np.random.Generator(np.random.Philox(key=seed))
-        shape = paths, steps, 1 if self.head.kind == "categorical" else len(self._log1p)
-        return generator.standard_normal(shape) if self.head.kind == "regression" else generator.random(shape)
+        drawn = generator.standard_normal if self.head.kind == "regression" else generator.random
+        flat = numbers.reshape(-1)
+        for low in range(0, flat.size, VALUES_AT_ONCE):
+            drawn(out=flat[low : low + VALUES_AT_ONCE])
+            yield
 
     def draw(self, outputs: Rows, numbers: Rows, units: Rows, sampling: Sampling) -> Rows:
         """Raw outputs [n, outputs] and numbers [n, targets] to raw values [n, targets]: of a vocabulary, one-hot.
@@ -83,7 +92,10 @@ def draw_categories(probabilities: Rows, uniform: NDArray[np.float64], sampling:
     return np.asarray(np.minimum(drawn, last), np.int64)
 
 
-def quantiles(paths: Rows, levels: tuple[float, ...]) -> Rows:
-    """Of sample paths [paths, steps, targets]: [levels, steps, targets]."""
-    found: Rows = np.quantile(paths, levels, axis=0)
-    return found
+def quantiles(paths: Rows, levels: tuple[float, ...], found: Rows) -> Iterator[None]:
+    """Of sample paths [paths, steps, targets], into `found` [levels, steps, targets]. Yields between portions."""
+    count, steps, targets = paths.shape
+    portion = max(1, VALUES_AT_ONCE // (count * targets))
+    for low in range(0, steps, portion):
+        found[:, low : low + portion] = np.quantile(paths[:, low : low + portion], levels, axis=0)
+        yield

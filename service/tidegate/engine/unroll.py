@@ -1,7 +1,8 @@
 """Unrolling: a group of scenarios of one version, stepped ahead together on copies of their sessions' columns.
 
 Every step is a launch like any other, predictions fed back as observations, so that a forecast's bits are its own; the
-sessions are only read. It is a generator that yields after each launch, so that live steps come in between.
+sessions are only read. It is a generator that yields after each launch, and between portions of what else takes long,
+so that live steps come in between.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ Rows = NDArray[np.float64]
 
 
 class Unrolling:
-    """Scenarios and the slots of their sessions, in the same order. `steps` runs it; then `forecasts` has the answers.
+    """Scenarios and the slots of their sessions, in the same order. `steps` runs it; then `forecasts` are the answers.
 
     Rows are ordered by scenario: first its point forecast, then its paths.
     """
@@ -39,22 +40,22 @@ class Unrolling:
         self._slots = slots
         self._alive = np.ones(len(self._owner), bool)  # rows that go on
         self._finite = np.ones(len(self._owner), bool)
+        self.forecasts: list[Forecast] = []
 
     def steps(self) -> Iterator[None]:
         """Does the work."""
         self._begin()
+        yield from self._draw()
         for step in range(int(self._horizon.max())):
             if step:
                 yield from self._advance(step)
             self._emit(step)
-
-    def forecasts(self) -> list[Forecast]:
-        """One a scenario."""
         rows = self._request.rows
-        return [self._forecast(place, slice(place * rows, (place + 1) * rows)) for place in range(len(self._scenarios))]
+        for place in range(len(self._scenarios)):
+            yield from self._answer(place, slice(place * rows, (place + 1) * rows))
 
     def _begin(self) -> None:
-        """Copies what the sessions remember; makes room for what comes; draws all random numbers."""
+        """Copies what the sessions remember; makes room for what comes."""
         slab, manifest, steps = self._lane.slab, self._lane.package.manifest, int(self._horizon.max())
         slots = self._slots[self._owner]
         self._memory = slab.copies(slots)
@@ -63,22 +64,29 @@ class Unrolling:
         self._outputs, self._last = host["reply"][slots], host["last_input"][slots]
         self._seen, self._time = host["steps_seen"][slots], host["event_time"][slots]
         self._identity = host["identity"][slots] if "identity" in host else np.zeros(len(slots), np.int32)
-        self._values = np.full((len(slots), steps, len(manifest.targets)), np.nan)
+        self._values = np.empty((len(slots), steps, len(manifest.targets)))
         self._times = np.empty((len(self._scenarios), steps), np.int64)
         self._first = self._outputs.copy()
-        paths = self._sampling.paths
-        drawn = [self._distribution.numbers(scenario.seed, paths, steps) for scenario in self._scenarios if paths]
-        self._numbers = np.concatenate(drawn) if drawn else np.zeros((0, steps, 1))
         future = [scenario.future for scenario in self._scenarios]
         self._future = np.full((len(future), steps, len(manifest.future)), np.nan)
         for place, rows in enumerate(future):
             self._future[place, 1 : 1 + len(rows)] = rows
+
+    def _draw(self) -> Iterator[None]:
+        """All random numbers: of each scenario as many as its own horizon takes, whatever the others' are."""
+        paths, wide = self._sampling.paths, self._distribution.numbers_a_step
+        self._numbers = np.empty((len(self._scenarios) * paths, int(self._horizon.max()), wide))
+        for place, scenario in enumerate(self._scenarios if paths else ()):
+            numbers = np.empty((paths, scenario.horizon, wide))
+            yield from self._distribution.fill(numbers, scenario.seed)
+            self._numbers[place * paths : (place + 1) * paths, : scenario.horizon] = numbers
 
     def _emit(self, step: int) -> None:
         """From the last outputs to the values of a step, and what is fed back."""
         going = np.flatnonzero(self._alive & (self._horizon > step))
         points, paths = going[~self._is_path[going]], going[self._is_path[going]]
         self._stand_ins = self._feedback.stand_ins(self._outputs)
+        self._values[:, step] = np.nan  # of paths that are over
         self._values[points, step] = self._outputs[points][:, self._feedback.points]
         if len(paths):
             numbers = self._numbers[self._number_of(paths), step]
@@ -132,21 +140,26 @@ class Unrolling:
             rows //= 2
         return rows
 
-    def _forecast(self, place: int, rows: slice) -> Forecast:
+    def _answer(self, place: int, rows: slice) -> Iterator[None]:
+        """The next of `forecasts`. It shares no memory with the group, which is larger by the paths."""
         if not self._finite[rows].all():
-            return Forecast(Reason.FORECAST_DIVERGED)
-        horizon = self._scenarios[place].horizon
+            self.forecasts.append(Forecast(Reason.FORECAST_DIVERGED))
+            return
+        horizon, levels = self._scenarios[place].horizon, self._request.levels
         values, paths = self._values[rows.start, :horizon], self._values[rows.start + 1 : rows.stop, :horizon]
-        forecast = Forecast(Reason.OK, self._lane.version, int(self._step[place]), values)
-        forecast.times = self._times[place, :horizon]
+        forecast = Forecast(Reason.OK, self._lane.version, int(self._step[place]), values.copy())
+        forecast.times = self._times[place, :horizon].copy()
         if self._feedback.categorical:
             forecast.tokens = [_tokens(path) for path in paths]
-            return forecast
-        forecast.paths = paths
-        if self._request.levels and len(paths):
-            forecast.quantiles = quantiles(paths, self._request.levels)
-            self._own_levels(forecast.quantiles, rows.start)
-        return forecast
+        elif len(paths):
+            if levels:
+                forecast.quantiles = np.empty((len(levels), *values.shape))
+                yield from quantiles(paths, levels, forecast.quantiles)
+                self._own_levels(forecast.quantiles, rows.start)
+            if self._sampling.answered:
+                forecast.paths = paths.copy()
+        self.forecasts.append(forecast)
+        yield
 
     def _own_levels(self, found: Rows, row: int) -> None:
         """The first step's quantiles are the head's own, where it has them."""

@@ -38,12 +38,12 @@ def request_of(message: pb.ForecastRequest, catalog: Catalog, limits: Limits) ->
     return request
 
 
-def response_of(answers: list[Forecast], samples: int) -> pb.ForecastResponse:
-    """The answers, in order; sample paths only where they were asked for."""
+def response_of(answers: list[Forecast]) -> pb.ForecastResponse:
+    """The answers, in order."""
     response = pb.ForecastResponse()
     for row, answer in enumerate(answers):
         if answer.reason is Reason.OK:
-            response.forecasts.append(_message(answer, samples))
+            response.forecasts.append(_message(answer))
             continue
         response.forecasts.add()
         error = TidegateError(answer.reason)
@@ -88,17 +88,17 @@ def _sampling(message: pb.ForecastRequest, manifest: Manifest, levels: tuple[flo
     if asked.stop and asked.stop not in manifest.targets:
         raise _bad(f"stop: {asked.stop!r} is none of the targets ({', '.join(manifest.targets[:20])})")
     stop = manifest.targets.index(asked.stop) if asked.stop else None
-    return Sampling(paths, temperature, asked.top_k, asked.min_p, stop)
+    return Sampling(paths, temperature, asked.top_k, asked.min_p, stop, answered=message.samples > 0)
 
 
-def _message(answer: Forecast, samples: int) -> pb.ScenarioForecast:
+def _message(answer: Forecast) -> pb.ScenarioForecast:
     message = pb.ScenarioForecast(
         step=answer.step,
         version=answer.version,
         horizon=len(answer.values),
         values=_floats(answer.values),
         quantiles=_floats(answer.quantiles),
-        paths=_floats(answer.paths) if samples else b"",
+        paths=_floats(answer.paths),
         token_paths=[pb.TokenPath(tokens=tokens) for tokens in answer.tokens],
     )
     if (answer.times != NO_TIME).all():

@@ -77,7 +77,7 @@ class PredictionService:
         for place, key in enumerate(keys if refused else ()):
             if key in refused:
                 answers[place] = Forecast(refused[key])
-        return forecasts.response_of(answers, asked.samples).SerializeToString()
+        return forecasts.response_of(answers).SerializeToString()
 
     async def stream_predict(self, context: Context) -> None:
         """Reads until the client ends, answers everything, ends. Drain: answers what was read, then UNAVAILABLE."""
