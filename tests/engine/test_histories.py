@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -582,18 +582,20 @@ def test_back_to_a_retained_step(tmp_path: Path, exact: bool) -> None:
     close(*(server.ask("s", values[56].tolist(), 57, 57 * HOUR) for server in (one, other)))
 
 
-def test_a_failure_of_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the work fails the history says INTERNAL, and the session is as it was."""
+@pytest.mark.parametrize("where", ["histories.arranged", "histories.Warming", "warming.Warming.steps"])
+def test_a_failure_of_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    """Where the work fails, or cannot begin, the history says INTERNAL, and the session is as it was."""
     package(tmp_path, "lstm")
     engine = InProcess(tmp_path)
     stepped(engine, observations(3))
     before = memory(engine)
 
-    def fail(*_: object) -> None:
+    def fail(*_: object) -> NoReturn:
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr(warming.Warming, "steps", lambda self: iter(fail, None))
+        patch.setattr(f"tidegate.engine.{where}", fail)
         assert warm(engine, observations(), first=4).reason is Reason.INTERNAL
+    assert engine.inbox.rows == 0
     assert memory(engine) == before
     assert warm(engine, observations(), first=4).reason is Reason.OK

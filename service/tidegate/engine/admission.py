@@ -140,9 +140,6 @@ class Admission:
             if not refused[row] and not valid_id(block.ids[row]):
                 refused[row] = Reason.BAD_SESSION_ID
         waiting = unknown[refused[unknown] == 0]
-        if len(waiting) > self.parking.room:
-            refused[waiting[self.parking.room :]] = Reason.STORE_UNAVAILABLE
-            waiting = waiting[: self.parking.room]
         if len(waiting):
             self.parking.park(block, waiting)
         parked = np.zeros(len(block), bool)

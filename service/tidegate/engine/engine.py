@@ -94,6 +94,11 @@ class Engine:
         return False
 
     @property
+    def full(self) -> bool:
+        """Whether streams are not to be read: too many rows are queued, or wait for the store."""
+        return self.inbox.full or self.admission.parking.full
+
+    @property
     def busy(self) -> bool:
         """Whether anything is not answered yet: it waits for its turn, for the store, or until it is durable."""
         return self.waiting or self.admission.parking.rows > 0 or bool(self.held or self.going)

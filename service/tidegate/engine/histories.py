@@ -130,13 +130,25 @@ class _Group:
 
     def __init__(self, lane: Lane, jobs: list[_Job], exact: bool, now: float) -> None:
         self.lane, self.jobs = lane, jobs
-        self._working = [job for job in jobs if job.going]
+        self._working: list[_Job] = []
         self._warming: Warming | None = None
         self._steps: Iterator[None] = iter(())
+        try:
+            self._begin(exact, now)
+        except Exception:  # no memory for the copies, say: these histories fail, the server goes on
+            log.exception("histories of %s could not begin", lane.model)
+            for job in jobs:
+                if job.outcome is Reason.OK:
+                    job.outcome = Reason.INTERNAL
+
+    def _begin(self, exact: bool, now: float) -> None:
+        for job in self.jobs:
+            job.begin()
+        self._working = [job for job in self.jobs if job.going]
         if self._working:
             slots = np.array([job.slot for job in self._working])
             histories = [job.warmed for job in self._working if job.warmed is not None]
-            self._warming = Warming(lane, histories, slots, exact, now)
+            self._warming = Warming(self.lane, histories, slots, exact, now)
             self._steps = self._warming.steps()
 
     def run(self) -> None:
@@ -146,7 +158,7 @@ class _Group:
             for _ in self._steps:
                 if time.monotonic() > end:
                     return
-        except Exception:  # no memory for the copies, say: these histories fail, the server goes on
+        except Exception:  # these histories fail, the server goes on
             log.exception("histories of %s failed", self.lane.model)
             for job in self.jobs:
                 if job.going:
@@ -323,8 +335,6 @@ class Histories:
         most = min(TOGETHER_MAX, max(1, self._bytes_max // lane.slab.row_bytes)) if exact else 1
         chosen = [job for job in self._waiting if job.lane is lane and job.history.exact == exact][:most]
         self._waiting = [job for job in self._waiting if job not in chosen]
-        for job in chosen:
-            job.begin()
         return _Group(lane, chosen, exact, self._clock())
 
 

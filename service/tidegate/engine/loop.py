@@ -120,8 +120,8 @@ class EngineHost:
         self.wake()
 
     async def room(self) -> None:
-        """Returns when the inbox is not full."""
-        while self.engine.inbox.full:
+        """Returns when the engine is not full."""
+        while self.engine.full:
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._room.append(future)
             await future
@@ -215,7 +215,7 @@ class EngineHost:
 
     def _go_on(self) -> None:
         """The next iteration, if there is work; else whoever waits for that is told."""
-        if self._room and not self.engine.inbox.full:
+        if self._room and not self.engine.full:
             _release(self._room)
         if self._commands or (self.engine.waiting and self.may_step()):
             self.wake()

@@ -37,12 +37,12 @@ class Parking:
         self._places: dict[Key, list[tuple[int, int]]] = {}  # block and row, in order
 
     @property
-    def room(self) -> int:
-        """How many more rows may wait."""
-        return self._rows_max - self.rows
+    def full(self) -> bool:
+        """Whether so many rows wait that no more are to be read; what has been read already may wait too."""
+        return self.rows >= self._rows_max
 
     def park(self, block: Block, rows: NDArray[np.int64]) -> None:
-        """Has these rows wait; there must be room for them."""
+        """Has these rows wait."""
         self._numbers += 1
         self._blocks[self._numbers] = _Parked(block, len(rows))
         self.rows += len(rows)

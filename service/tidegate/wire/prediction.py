@@ -1,7 +1,7 @@
 """PredictionService. Handlers take and give raw bytes, so that what cannot be decoded is refused in our own words.
 
 A stream is two coroutines: one reads and queues, one writes answers. The reader stops while the stream's window is
-full (its answers are not taken) or the inbox is; then HTTP/2 flow control holds the client back.
+full (its answers are not taken) or the engine is; then HTTP/2 flow control holds the client back.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class PredictionService:
     async def predict(self, message: bytes, context: Context) -> bytes:
         """One message, one answer. A failed observation is the call's error."""
         front = self._front
-        if front.unary >= front.limits.unary_calls_max or front.host.engine.inbox.full:
+        if front.unary >= front.limits.unary_calls_max or front.host.engine.full:
             raise TidegateError(Reason.INBOX_FULL)
         request = codec.parse(pb.PredictRequest, message)
         call = front.open()
@@ -120,7 +120,7 @@ class PredictionService:
     async def _read(self, call: Call, context: Context) -> None:
         limits, host = self._front.limits, self._front.host
         while not call.gone and (message := await context.read()) is not grpc.aio.EOF:
-            if host.engine.inbox.full:
+            if host.engine.full:
                 await host.room()
             if not call.take_plain(message):
                 request = codec.parse(pb.StreamPredictRequest, message)
