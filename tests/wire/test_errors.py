@@ -29,6 +29,7 @@ from tests.wire.clients import (
     unary,
 )
 from tidegate.errors import MEANINGS, Code
+from tidegate.wire import frontend
 from tidegate.wire.stubs import prediction_pb2 as pb
 from tidegate.wire.stubs import session_pb2
 from tidegate.wire.stubs import types_pb2 as types
@@ -189,6 +190,20 @@ async def test_a_batch_of_another_width_fails_row_by_row(client: Client, name: s
         check_text(error.reason, error.code, error.message)
     good = await stream.predict_batch(batch([name, name + "-new"], ROWS[:2]))
     assert list(good.steps) == [2, 1]
+
+
+async def test_aliases_far_apart(client: Client, name: str) -> None:
+    """A table is as long as its largest alias: how far that may be grows with the aliases that are bound, of which one
+    that is bound again and again counts once."""
+    stream, free, spread = client.stream(), frontend.ALIASES_FREE, frontend.ALIAS_SPREAD
+    for _ in range(3):
+        await stream.predict_batch(batch([name] * 3, ROWS, aliases=[0, 0, 0]))
+    for given in ([name], []):  # bound and used
+        most = free + spread * (2 if given else 1) - 1
+        error = refusal_of((await stream.ask(batch(given, ROWS[:1], aliases=[most + 1]))).error)
+        assert (error.reason, f"alias {most + 1} is not below" in error.message) == ("BAD_BATCH", True)
+    await stream.predict_batch(batch([name], ROWS[:1], aliases=[free + 2 * spread - 1]))
+    await stream.predict_batch(batch([name], ROWS[:1], aliases=[free + 3 * spread - 1]))
 
 
 async def test_unknown_aliases_fail_alone(client: Client, name: str) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tidegate.checkpoints import Key
 from tidegate.config import Durability, Limits
@@ -73,7 +74,8 @@ class Call:
         self._width = 0  # values of the last single observation; 0 where the last message was none
         self._singles: Singles | None = None  # where the last one went
         self._aliases = AliasTable()
-        self._bound = 0  # aliases bound so far
+        self._named = np.zeros(0, np.bool_)  # by alias: whether it was bound
+        self._bound = 0  # how many were
         self._told_of = False  # wants to know how far it is durable
         self._done = self._durable = 0  # sequences up to which it is answered, and was told that it is durable
         self._answered: asyncio.Future[None] | None = None
@@ -142,7 +144,7 @@ class Call:
         front, scope = self._front, self.scope
         if front.plain is None or scope is None or not self._bound:
             return False
-        limits = BatchLimits(front.limits.batch_message_rows_max, self._aliases_max)
+        limits = BatchLimits(front.limits.batch_message_rows_max, self._aliases_max())
         request = self.number << STREAM_SHIFT | (self._next + 1) & MESSAGE_MASK
         batch = front.plain.batch(message, scope, limits, request, time.monotonic())
         if batch is None:
@@ -154,21 +156,26 @@ class Call:
         front.wake()
         return True
 
-    @property
-    def _aliases_max(self) -> int:
-        """What aliases must be below: a table is as long as its largest alias."""
-        return min(self._front.limits.aliases_max, ALIASES_FREE + ALIAS_SPREAD * self._bound)
+    def _aliases_max(self, naming: int = 0) -> int:
+        """What aliases must be below, where so many are about to be bound: a table is as long as its largest alias."""
+        return min(self._front.limits.aliases_max, ALIASES_FREE + ALIAS_SPREAD * (self._bound + naming))
+
+    def _bind(self, aliases: NDArray[np.int64]) -> None:
+        """Counts them, each once, however often it is bound."""
+        missing = int(aliases.max()) + 1 - len(self._named)
+        if missing > 0:
+            self._named = np.pad(self._named, (0, max(missing, len(self._named))))
+        fresh = np.unique(aliases[~self._named[aliases]])
+        self._named[fresh] = True
+        self._bound += len(fresh)
 
     def observe_batch(self, sequence: int, batch: types.ObservationBatch, deadline: float = np.inf) -> None:
         """Queues a batch; raises BAD_BATCH."""
         limits, self._width = self._front.limits, 0
-        before, naming = self._bound, len(batch.aliases) if batch.session_ids else 0
-        self._bound += naming
-        try:
-            columns = codec.batch_columns(batch, limits.batch_message_rows_max, self._aliases_max)
-        except TidegateError:
-            self._bound = before
-            raise
+        naming = len(set(batch.aliases)) if batch.session_ids else 0
+        columns = codec.batch_columns(batch, limits.batch_message_rows_max, self._aliases_max(naming))
+        if naming and columns.aliases is not None:
+            self._bind(columns.aliases)
         rows = len(columns.step)
         request = self._expect(Waiting(sequence, rows, batch=codec.BatchReply(rows, self._view)))
         self._front.host.engine.inbox.add_block(
