@@ -75,6 +75,21 @@ def test_intervals(client: Client) -> None:
     assert caught.value.reason is Reason.BAD_CONFIG
 
 
+def test_quantiles_that_cross(client: Client) -> None:
+    """The heads of these random weights are in no order; bounds and forecasts are. The point is the head's own."""
+    session = client.session("quantiles", "crossed", levels=(0.8, 0.9))
+    inside = 0
+    for step in range(20):
+        seen = session.step([np.sin(step), 2.0], future=[3.0])
+        bounds = [seen.lower[1, 0], seen.lower[0, 0], seen.upper[0, 0], seen.upper[1, 0]]
+        assert bounds == sorted(bounds)
+        assert bounds[0] <= seen.values[0] <= bounds[-1]
+        inside += bounds[1] <= seen.values[0] <= bounds[-2]
+        found = session.forecast(2, levels=(0.05, 0.1, 0.9, 0.95))
+        np.testing.assert_array_equal(found.quantiles[:, 0, 0], bounds)
+    assert inside < 20  # they do cross
+
+
 def test_quantiles_and_paths(client: Client) -> None:
     """Quantiles come from paths, but for the first step, where they are the head's own; seeds name paths."""
     session = client.session("quantiles", "paths", levels=(0.8,))

@@ -82,11 +82,17 @@ class Replies:
         width = self.head.width
         return self.values if width == 1 else self.values[:, self.head.levels.index(0.5) :: width]
 
-    def quantile(self, level: float) -> NDArray[np.float64]:
-        """One level of a quantile head, [n, targets]; NaN from a version that has not that level."""
+    def quantile(self, level: float, rows: slice) -> NDArray[np.float64]:
+        """One level of a quantile head for some rows, [n, targets]; NaN from a version that has not that level.
+
+        Quantiles that cross, as those of a little trained model do, are put in order (Chernozhukov et al. 2010,
+        doi:10.3982/ECTA7880).
+        """
         if level not in self.head.levels:
-            return np.full_like(self.points, np.nan)
-        return self.values[:, self.head.levels.index(level) :: self.head.width]
+            return np.full_like(self.points[rows], np.nan)
+        values = self.values[rows]
+        ordered = np.sort(values.reshape(len(values), -1, self.head.width), axis=2)
+        return ordered[:, :, self.head.levels.index(level)]
 
     def __len__(self) -> int:
         return len(self.request)

@@ -162,11 +162,12 @@ class Unrolling:
         yield
 
     def _own_levels(self, found: Rows, row: int) -> None:
-        """The first step's quantiles are the head's own, where it has them."""
+        """The first step's quantiles are the head's own, where it has them, in order as a prediction's are."""
         head = self._lane.package.manifest.head
+        ordered = np.sort(self._first[row].reshape(-1, head.width), axis=1)
         for place, level in enumerate(self._request.levels):
             if level in head.levels:
-                found[place, 0] = self._first[row, head.levels.index(level) :: head.width]
+                found[place, 0] = ordered[:, head.levels.index(level)]
 
 
 def _tokens(path: Rows) -> list[int]:

@@ -184,8 +184,8 @@ def single(sequence: int, replies: Replies, row: int, session_id: bytes, view: V
     message.values.extend(rows.values[row])
     message.steps_seen = rows.steps_seen[row]
     for low, high in view.intervals:
-        message.lower.extend(replies.quantile(low)[row].tolist())
-        message.upper.extend(replies.quantile(high)[row].tolist())
+        message.lower.extend(replies.quantile(low, slice(row, row + 1))[0].tolist())
+        message.upper.extend(replies.quantile(high, slice(row, row + 1))[0].tolist())
     if rows.flags[row]:
         _flags(message, replies, row)
     if rows.valid_time[row] != NO_TIME:
@@ -280,7 +280,7 @@ class BatchReply:
             with np.errstate(over="ignore"):  # beyond float32 is infinite
                 return replies.points[rows, None].astype(self._dtype)
         bounds = [level for side in zip(*self._view.intervals, strict=True) for level in side]
-        parts = [replies.points[rows], *(replies.quantile(level)[rows] for level in bounds)]
+        parts = [replies.points[rows], *(replies.quantile(level, rows) for level in bounds)]
         with np.errstate(over="ignore"):  # beyond float32 is infinite
             return np.stack(parts, axis=1).astype(self._dtype)
 
