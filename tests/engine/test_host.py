@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -209,3 +210,19 @@ async def test_answers_that_wait_to_be_durable_before_a_turn(tmp_path: Path) -> 
         await told.wait()
     assert hosted.engine.held
     assert hosted.outcomes[row] == [Reason.OK]
+
+
+async def test_no_more_threads(hosted: Hosted, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread of long steps is there from the start: a system that has no more of them takes nothing away."""
+    hosted.ask("a", ROW)
+    hosted.host.start()
+
+    def refused(_: threading.Thread) -> NoReturn:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    request = ForecastRequest("", "random", (Scenario(b"a", 2, np.empty((0, 0))),))
+    async with asyncio.timeout(WAIT_SECONDS_MAX):
+        (answer,) = await hosted.host.forecast(request)
+        await hosted.host.stop()
+    assert answer.reason is Reason.OK

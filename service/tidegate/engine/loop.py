@@ -71,7 +71,9 @@ class EngineHost:
         self._sweeper: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begins to look for idle sessions. Steps need no start."""
+        """Begins to look for idle sessions. Steps need no start, but their thread is there from now on: one that cannot
+        be had would be missed in the middle of a step."""
+        self._thread.submit(int)
         self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
 
     async def stop(self) -> None:
