@@ -74,7 +74,7 @@ class Server:
         self.durability = _durability(self.host, self.front, settings)
         self._ready = False
         self._stopping = asyncio.Event()
-        self._http = HttpServer(self.metrics.registry, lambda: self._healthy)
+        self._http = HttpServer(self.metrics.registry, lambda: self._healthy, limits)
         self._reloading = asyncio.Lock()
         self._background: set[asyncio.Task[Any]] = set()
         observability.register(
@@ -184,16 +184,19 @@ class Server:
             async with asyncio.timeout(self.settings.limits.drain_seconds_max / 2):
                 await self.front.ended()
                 await self.host.quiet()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(max(0.1, deadline - time.monotonic())):
-                if self.durability is not None:  # before the listener closes: other replicas go on with the sessions
-                    await self.durability.stop()
+        if self.durability is not None:  # before the listener closes: other replicas go on with the sessions
+            await _until(deadline, self.durability.stop())
         await grpc_server.stop(min(CLOSE_SECONDS, max(0.0, (deadline - time.monotonic()) / 2)))
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(max(0.1, deadline - time.monotonic())):
-                await self.host.stop()
-        await self._http.stop()
+        await _until(deadline, self.host.stop())
+        await _until(deadline, self._http.stop())
         log.info("drained")
+
+
+async def _until(deadline: float, work: Coroutine[Any, Any, None]) -> None:
+    """Gives the work up at the deadline, which leaves a moment to each when it has passed."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(max(0.1, deadline - time.monotonic())):
+            await work
 
 
 def _durability(host: EngineHost, front: FrontEnd, settings: Settings) -> Durability | None:
