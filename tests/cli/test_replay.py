@@ -17,9 +17,13 @@ from tests.packages import random_package
 from tests.servers import RunningServer
 from tidegate import Client
 from tidegate.cli import main
-from tidegate.cli.table import to_time
+from tidegate.cli.table import MISSING, TRUTHS, to_time, to_value
+from tidegate.training import sources
+from tidegate.training.data import load
+from tidegate.training.recipe import make_recipe
 
 COLUMNS = ("x0", "x1", "x2", "x3")
+SKY: list[dict[str, Any]] = [{"name": "x0"}, {"name": "sky", "role": "past", "categories": ["clear", "rain"]}]
 
 
 def run(server: RunningServer, file: Path, *words: str, model: str = "random") -> Result:
@@ -135,6 +139,93 @@ def test_a_bridged_gap_is_not_scored(server: RunningServer, tmp_path: Path) -> N
     assert result.exit_code == 0, result.output
     records = [json.loads(line) for line in output.read_text().splitlines()]
     assert [record["x0_predicted"] is None for record in records] == [True, False, True, False]
+
+
+@pytest.fixture(scope="module")
+def sky(server: RunningServer) -> RunningServer:
+    """The server with a model, `sky`, of a number and a word."""
+    random_package(server.models, "sky", features=SKY, targets=["x0"])
+    with Client(server.grpc) as client:
+        client.reload_models()
+    return server
+
+
+def test_words_and_missing_cells(sky: RunningServer, tmp_path: Path) -> None:
+    """A file with a byte order mark, words and every way to write a missing value gives what a client's own words and
+    None give."""
+    cells = [("1", "rain"), *((word, "clear") for word in MISSING), ("2", "rain"), ("3", "NA"), ("4", "clear")]
+    file, output = tmp_path / "sky.csv", tmp_path / "out.jsonl"
+    file.write_text("x0,sky\n" + "".join(f"{x0},{word}\n" for x0, word in cells), encoding="utf-8-sig")
+    result = run(sky, file, "--output", str(output), model="sky")
+    assert result.exit_code == 0, result.output
+    told = [json.loads(line)["x0_predicted"] for line in output.read_text().splitlines()]
+    with Client(sky.grpc) as client:
+        session = client.session("sky", uuid.uuid4().hex)
+        for (x0, word), expected in zip(cells, [*told[1:], None], strict=True):
+            prediction = session.step(
+                {"x0": None if x0 in MISSING else float(x0), "sky": None if word in MISSING else word}
+            )
+            assert expected in (None, round(prediction["x0"], 6))
+        session.close()
+    assert None not in told[1:]
+
+
+def test_missing_cells_are_those_of_training() -> None:
+    """What training reads as missing is missing in a replay; a client has no training to ask."""
+    assert MISSING == sources.MISSING
+
+
+def test_truths_are_those_of_training(tmp_path: Path) -> None:
+    """A column of truths is what training makes of it, but where they are a feature's words."""
+    file = write_table(tmp_path / "truths.csv", ["on", "y"], [[cell, index] for index, cell in enumerate(TRUTHS)])
+    features = [{"name": "y"}, {"name": "on", "role": "past"}]
+    recipe = make_recipe({"name": "truths", "data": {"source": str(file), "test": None}, "features": features})
+    (stream,) = load(recipe).streams
+    assert stream.values[:, 1].tolist() == [to_value("on", cell) for cell in TRUTHS]
+    assert to_value("on", "true", ("false", "true")) == 1.0
+    assert to_value("on", "false", ("true", "false")) == 1.0
+
+
+def test_a_column_of_another_name(sky: RunningServer, tmp_path: Path) -> None:
+    """A feature is found by the header that --column gives; without it, the error says how, and nothing else."""
+    file = write_table(tmp_path / "sky.csv", ["x0", "the sky=now"], [["1", "rain"]])
+    assert run(sky, file, "--column", "sky=the sky=now", model="sky").exit_code == 0
+    result = run(sky, file, model="sky")
+    assert result.exit_code == 1
+    assert "no column sky, but x0, the sky=now; --column NAME=HEADER" in result.stderr
+    assert "finite number" not in result.stderr
+
+
+@pytest.mark.parametrize(("option", "said"), [("sky", "is not NAME=HEADER"), ("y=x0", "no feature y, but x0, sky")])
+def test_a_wrong_column_option(sky: RunningServer, tmp_path: Path, option: str, said: str) -> None:
+    """--column of no feature, or without a header, is wrong usage."""
+    result = run(sky, write_table(tmp_path / "sky.csv", ["x0", "sky"], []), "--column", option, model="sky")
+    assert result.exit_code == 2
+    assert said in " ".join(result.stderr.split())
+
+
+def test_an_unknown_word(sky: RunningServer, tmp_path: Path) -> None:
+    """It is named with its line and the words that there are."""
+    result = run(sky, write_table(tmp_path / "sky.csv", ["x0", "sky"], [["1", "rain"], ["1", "hail"]]), model="sky")
+    assert result.exit_code == 1
+    assert "line 3: sky is 'hail'" in result.stderr
+    assert "its words are clear, rain" in result.stderr
+
+
+@pytest.mark.parametrize("content", [b"PAR1\x15\x04\x80\x00", "x0,größe\n1,2\n".encode("latin-1")])
+def test_not_a_csv(server: RunningServer, tmp_path: Path, content: bytes) -> None:
+    """A file that is not UTF-8 (Parquet, Latin-1) is refused in words."""
+    file = tmp_path / "wrong.csv"
+    file.write_bytes(content)
+    result = run(server, file)
+    assert result.exit_code == 1
+    assert "is not a CSV in UTF-8" in result.stderr
+
+
+def test_advice_is_given_once(server: RunningServer, tmp_path: Path) -> None:
+    """What the server says to do about a refused row stands once in the error."""
+    result = run(server, write_table(tmp_path / "wrong.csv", list(COLUMNS), [["1", "2", "3", "inf"]]))
+    assert result.stderr.count("Send one finite number") == 1
 
 
 @pytest.mark.parametrize(

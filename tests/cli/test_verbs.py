@@ -53,6 +53,15 @@ def test_models(server: RunningServer) -> None:
     assert model["description"]["targets"] == ["x0", "x1", "x2", "x3"]
 
 
+def test_words_are_shown(server: RunningServer) -> None:
+    """A feature's categories stand below the table."""
+    features: list[dict[str, Any]] = [{"name": "x0"}, {"name": "sky", "role": "past", "categories": ["clear", "rain"]}]
+    random_package(server.models, "sky", features=features, targets=["x0"])
+    run(server, "models", "reload")
+    assert "words of sky: clear, rain" in run(server, "models", "show", "sky").stdout
+    assert "words of" not in run(server, "models", "show", MODEL).stdout
+
+
 def test_reload(server: RunningServer) -> None:
     """A reload names what it added; one that refuses a package names the field and exits with 1."""
     random_package(server.models, "more")

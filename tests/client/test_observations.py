@@ -1,7 +1,8 @@
 """What people hold becomes what the wire carries, or an error that names the trouble."""
 
 import math
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,6 +38,22 @@ def test_wrong_values_are_named(values: object, named: str) -> None:
     assert refused.value.reason is Reason.BAD_OBSERVATION
 
 
+def test_words_become_their_numbers() -> None:
+    """A word of a feature with categories is its number, by name or in order; a number stays, and None is missing."""
+    words = {"wind": ("calm", "2", "storm")}
+    assert observations.to_row({"sun": 1, "rain": 0, "wind": "storm"}, FEATURES, "weather", words) == [0, 2, 1]
+    assert observations.to_row([0, "2", 1], FEATURES, "weather", words) == [0, 1, 1]
+    assert observations.to_row([0, 2, 1], FEATURES, "weather", words) == [0, 2, 1]
+    assert math.isnan(observations.to_row([0, None, 1], FEATURES, "weather", words)[1])
+
+
+def test_an_unknown_word_is_refused() -> None:
+    """The error names the word, the words that there are, and what stands for another one."""
+    with pytest.raises(TidegateError, match=r"wind is 'breeze', .*-1 .*its words are calm, storm") as refused:
+        observations.to_row([0, "breeze", 1], FEATURES, "weather", {"wind": ("calm", "storm")})
+    assert refused.value.reason is Reason.BAD_OBSERVATION
+
+
 @given(st.datetimes(datetime(1700, 1, 1), datetime(2200, 1, 1)), st.integers(-14 * 60, 14 * 60))  # noqa: DTZ001
 def test_times_survive_the_wire(moment: datetime, offset: int) -> None:
     """Any aware datetime comes back as the same instant, to the microsecond, before 1970 too."""
@@ -51,6 +68,17 @@ def test_naive_time_is_refused() -> None:
     """A time without a zone is never guessed."""
     with pytest.raises(ValueError, match="no time zone"):
         observations.to_nanoseconds(datetime(2024, 1, 1))  # noqa: DTZ001
+
+
+@pytest.mark.parametrize("time", ["2024-05-01T07:00", 1_714_546_800, date(2024, 5, 1)])
+def test_what_is_no_time_is_refused(time: Any) -> None:
+    """A text, a number or a date without a time is BAD_OBSERVATION, of a single step and in a batch."""
+    for convert in (observations.to_nanoseconds, observations.to_timestamp):
+        with pytest.raises(TidegateError, match="not a datetime with a time zone") as refused:
+            convert(time)
+        assert refused.value.reason is Reason.BAD_OBSERVATION
+    with pytest.raises(TidegateError, match="not a datetime with a time zone"):
+        observations.to_time_column([time], 1)
 
 
 def test_missing_times_of_a_batch() -> None:

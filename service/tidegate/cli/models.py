@@ -66,6 +66,8 @@ def print_description(about: Description) -> None:
     click.echo("; ".join(more_about(about)))
     rows = [(f.name, f.unit, f.role, "yes" if f.name in about.targets else "") for f in about.features]
     print_table(("feature", "unit", "role", "predicted"), rows)
+    for name, words in about.words.items():
+        click.echo(f"words of {name}: {', '.join(words)}")
 
 
 def more_about(about: Description) -> list[str]:

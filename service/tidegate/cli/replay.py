@@ -18,9 +18,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tidegate.cli.options import address, print_table
-from tidegate.cli.table import Layout, Row, count_rows, read_rows
+from tidegate.cli.table import ENCODING, Layout, Row, check_features, column_option, count_rows, read_rows
 from tidegate.client import Batches, Client, Description, RowFlag
 from tidegate.client.accuracy import Accuracy, score_rows
+from tidegate.client.failures import told
 from tidegate.errors import TidegateError
 
 ROWS_PER_MESSAGE = 1024
@@ -34,6 +35,7 @@ Write = Callable[[dict[str, Any]], None]
 @click.option("--session", help="The session's id; it lives on. Default: a new one, closed at the end.")
 @click.option("--id-column", help="The column that names each row's session, for files of many feeds.")
 @click.option("--time-column", help="The column of the observation's time, ISO 8601; UTC where it says no zone.")
+@column_option
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write observed beside predicted here.")
 @click.option("--limit", type=click.IntRange(min=1), help="At most this many rows.")
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Rows a second; default: as fast as it goes.")
@@ -44,12 +46,15 @@ def replay(
     session: str | None,
     id_column: str | None,
     time_column: str | None,
+    columns: dict[str, str],
     output: Path | None,
     limit: int | None,
     rate: float | None,
     address: str,
 ) -> None:
     """Stream FILE (CSV with a header) through a running server; columns are found by the features' names.
+
+    Cells are read as training reads them: words of a feature with categories, NA and the like as missing values.
 
     The output (.csv or .jsonl) has a row for each row of the file: time, step, observed targets, and what was predicted
     for that time. Ends with each target's mean absolute error beside persistence's.
@@ -59,11 +64,13 @@ def replay(
     if output and output.suffix not in WRITERS:
         raise click.UsageError(f"--output {output.name}: the name must end with {' or '.join(WRITERS)}")
     name = session or f"{file.stem}-{uuid.uuid4().hex[:8]}"
-    with Client(address) as client, client.batches(model) as batches, file.open(newline="", encoding="utf-8") as text:
-        layout = Layout(batches.about.names, name, id_column, time_column)
+    with Client(address) as client, client.batches(model) as batches, file.open(newline="", encoding=ENCODING) as text:
+        about = batches.about
+        check_features(columns, about.names)
+        layout = Layout(about.names, name, id_column, time_column, about.words, columns)
         rows = islice(read_rows(text, layout), limit)
         total = min(count_rows(file), limit or count_rows(file))
-        with opened_output(output, batches.about) as write, progress_bar(total) as advance:
+        with opened_output(output, about) as write, progress_bar(total) as advance:
             accuracy = run(batches, rows, write, advance, rate)
         if not session and not id_column:
             client.close_sessions(model, [name])
@@ -100,7 +107,8 @@ def step_chunk(batches: Batches, chunk: list[Row], accuracy: Accuracy, write: Wr
         accuracy.predicted(row.session, predictions.values[index])
         write(to_record(row, int(predictions.steps[index]), batches.about.targets, observed, predicted))
     if bad:
-        raise TidegateError(bad.reason, f"line {chunk[bad.row].line}, session {bad.id}: {bad.message}")
+        problem = told(bad.reason.name, bad.message, {}).problem
+        raise TidegateError(bad.reason, f"line {chunk[bad.row].line}, session {bad.id}: {problem}")
 
 
 def to_record(row: Row, step: int, targets: tuple[str, ...], observed: Any, predicted: Any) -> dict[str, Any]:

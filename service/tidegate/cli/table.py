@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
-from tidegate.errors import Reason, TidegateError
+import click
+
+from tidegate.client.observations import Words, to_number
+from tidegate.errors import TidegateError
+
+ENCODING = "utf-8-sig"  # UTF-8, with a byte order mark or without
+MISSING = ("", "NA", "N/A", "NaN", "nan", "null")  # those of tidegate.training.sources, which a client need not have
+TRUTHS = {"True": 1.0, "TRUE": 1.0, "true": 1.0, "False": 0.0, "FALSE": 0.0, "false": 0.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +32,48 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Which columns hold what."""
+    """Which columns hold what: `columns` are the headers of features that have another one than their name, `words` the
+    categories of those that have some."""
 
     features: tuple[str, ...]
     session: str
     id_column: str | None
     time_column: str | None
+    words: Words = field(default_factory=dict)
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The column of each feature, in their order."""
+        return {name: self.columns.get(name, name) for name in self.features}
+
+
+def read_columns(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """`heat_out=heat out`, once a feature, as headers by name."""
+    columns = {}
+    for value in values:
+        name, _, header = value.partition("=")
+        if not name or not header:
+            raise click.BadParameter(f"{value!r} is not NAME=HEADER, such as 'heat_out=heat out'", ctx, param)
+        columns[name] = header
+    return columns
+
+
+column_option = click.option(
+    "--column",
+    "columns",
+    multiple=True,
+    callback=read_columns,
+    metavar="NAME=HEADER",
+    help="The column of a feature whose name it does not have; repeatable.",
+)
+
+
+def check_features(columns: Mapping[str, str], features: Sequence[str]) -> None:
+    """Raises UsageError for a --column of no feature."""
+    unknown = [name for name in columns if name not in features]
+    if unknown:
+        raise click.UsageError(f"--column: the model has no feature {', '.join(unknown)}, but {', '.join(features)}")
 
 
 def count_rows(path: Path) -> int:
@@ -40,32 +83,45 @@ def count_rows(path: Path) -> int:
 
 
 def read_rows(file: TextIO, layout: Layout) -> Iterator[Row]:
-    """The rows of a CSV file with a header. Raises BAD_OBSERVATION, which names the column or the line."""
-    reader = csv.DictReader(file)
-    columns = list(reader.fieldnames or [])
-    wanted = [*layout.features, layout.id_column, layout.time_column]
-    missing = [name for name in wanted if name is not None and name not in columns]
-    if missing:
-        problem = f"the file has no column {', '.join(missing)}; its columns are {', '.join(columns)}"
-        raise TidegateError(Reason.BAD_OBSERVATION, problem)
-    for cells in reader:
-        yield read_row(cells, reader.line_num, layout)
+    """The rows of a CSV file with a header. Raises ClickException, which names the column or the line."""
+    reader, headers = csv.DictReader(file), layout.headers
+    try:
+        check_header(file.name, list(reader.fieldnames or []), layout)
+        for cells in reader:
+            yield read_row(cells, reader.line_num, layout, headers)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise click.ClickException(f"{file.name}: is not a CSV in UTF-8 ({error}); save it as one") from None
 
 
-def read_row(cells: dict[str, str], line: int, layout: Layout) -> Row:
+def check_header(file: str, found: list[str], layout: Layout) -> None:
+    """Raises ClickException for a column that is not there."""
+    features = [header for header in layout.headers.values() if header not in found]
+    others = [name for name in (layout.id_column, layout.time_column) if name is not None and name not in found]
+    if features or others:
+        problem = f"{file}: has no column {', '.join([*features, *others])}, but {', '.join(found)}"
+        advice = "; --column NAME=HEADER says which column is a feature's" if features else ""
+        raise click.ClickException(problem + advice)
+
+
+def read_row(cells: dict[str, str], line: int, layout: Layout, headers: Mapping[str, str]) -> Row:
     """One line."""
     try:
         written = cells[layout.time_column] if layout.time_column else ""
         time = to_time(written) if written else None
-        values = [to_value(cells[name]) for name in layout.features]
-    except (TypeError, ValueError) as error:
-        raise TidegateError(Reason.BAD_OBSERVATION, f"line {line}: {error}") from None
+        values = [to_value(name, cells[header], layout.words.get(name, ())) for name, header in headers.items()]
+    except TidegateError as error:
+        raise click.ClickException(f"line {line}: {error.problem}") from None
+    except ValueError as error:
+        raise click.ClickException(f"line {line}: {error}") from None
     return Row(line, cells[layout.id_column] if layout.id_column else layout.session, written, time, values)
 
 
-def to_value(cell: str | None) -> float:
-    """A number; an empty cell is a missing value."""
-    return float(cell) if cell is not None and cell.strip() else float("nan")
+def to_value(name: str, cell: str | None, categories: tuple[str, ...] = ()) -> float:
+    """A number, a truth as 1 or 0, or a word's number; NaN for a missing value. All as training reads it."""
+    text = "" if cell is None else cell.strip()
+    if text in MISSING:
+        return float("nan")
+    return TRUTHS[text] if not categories and text in TRUTHS else to_number(name, cell, categories)
 
 
 def to_time(cell: str) -> datetime:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 
@@ -11,6 +12,7 @@ from tidegate.client.catalog import Catalog
 from tidegate.client.connection import Connection
 from tidegate.client.feed import Feed
 from tidegate.client.forecasts import Forecast, Generation, Scenario, forecast
+from tidegate.client.messages import built
 from tidegate.client.records import Done, Migrated, Model, Opened, Reloaded, SessionInfo, read_session
 from tidegate.client.session import AsyncSession
 from tidegate.wire.stubs import session_pb2
@@ -40,9 +42,10 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Ends streams and calls; the sessions live on in the server."""
-        for feed in self._feeds.values():
-            await feed.close()
-        await self._connection.close()
+        try:
+            await asyncio.gather(*(feed.close() for feed in list(self._feeds.values())))
+        finally:
+            await self._connection.close()
 
     def session(
         self,
@@ -105,7 +108,7 @@ class AsyncClient:
     async def import_session(self, content: bytes, *, id: str = "", version: str = "") -> SessionInfo:  # noqa: A002
         """Makes a session of what `session.export()` gave: by default under its own id, by the very package that
         stepped it; `version` names another one with the same state shape. Raises BAD_EXPORT, PACKAGE_MISMATCH, …"""
-        request = session_pb2.ImportSessionRequest(content=content, session_id=id, version=version)
+        request = built(session_pb2.ImportSessionRequest, content=content, session_id=id, version=version)
         response = await self._connection.call(self._connection.sessions.ImportSession, request, repeatable=False)
         return read_session(response.session)
 
@@ -122,7 +125,7 @@ class AsyncClient:
         filter: str = "",  # noqa: A002
     ) -> AsyncIterator[list[SessionInfo]]:
         """The same by pages of up to 1000."""
-        request = session_pb2.ListSessionsRequest(model=model, page_size=PAGE_SIZE, filter=filter)
+        request = built(session_pb2.ListSessionsRequest, model=model, page_size=PAGE_SIZE, filter=filter)
         while True:
             response = await self._connection.call(self._connection.sessions.ListSessions, request, about_sessions=True)
             yield [read_session(session) for session in response.sessions]

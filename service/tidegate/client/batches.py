@@ -17,6 +17,7 @@ from tidegate.client.columns import Columns, split, to_message
 from tidegate.client.connection import Connection, new_routing_key
 from tidegate.client.conversation import Request, Response
 from tidegate.client.failures import RowError, from_status, told
+from tidegate.client.messages import built
 from tidegate.client.observations import Time, to_matrix, to_reset_column, to_time_column
 from tidegate.client.outcome import Outcome, Rows
 from tidegate.client.patience import Patience
@@ -78,7 +79,7 @@ class AsyncBatches:
         if dtype not in DTYPES:
             raise ValueError(f"dtype is {dtype!r}; it must be {' or '.join(DTYPES)}")
         self._dtype, self._levels = dtype, len(levels)
-        config = prediction_pb2.StreamConfig(model=model, version=version, levels=levels, dtype=DTYPES[dtype])
+        config = built(prediction_pb2.StreamConfig, model=model, version=version, levels=levels, dtype=DTYPES[dtype])
         self._stream = PredictionStream(connection, config, self._routing_key)
         self._roster = Roster()
         self._about: Description | None = None

@@ -12,6 +12,7 @@ import numpy as np
 
 from tidegate.client.connection import Connection
 from tidegate.client.failures import AGAIN, RowError, read_row_error
+from tidegate.client.messages import built, check_ids
 from tidegate.client.patience import Patience
 from tidegate.client.records import Done, Migrated, Opened
 from tidegate.errors import TidegateError
@@ -31,7 +32,8 @@ Rows = Sequence[int]
 
 
 def pages(ids: Sequence[str], rows_max: int = ROWS_MAX) -> Iterator[Rows]:
-    """The rows cut to what one message holds."""
+    """The rows cut to what one message holds; raises BAD_SESSION_ID for an id that none can, before the first."""
+    check_ids(ids)
     rows = max(1, min(rows_max, BYTES_MAX // (4 + 4 * max(map(len, ids), default=0))))
     for start in range(0, len(ids), rows):
         yield range(start, min(start + rows, len(ids)))
@@ -49,7 +51,7 @@ async def open_many(
 
     async def ask(part: Rows, patience: Patience) -> Any:
         names = [ids[row] for row in part]
-        request = session_pb2.BatchOpenSessionsRequest(model=model, version=version, session_ids=names)
+        request = built(session_pb2.BatchOpenSessionsRequest, model=model, version=version, session_ids=names)
         attempts = patience.attempts
         method = connection.sessions.BatchOpenSessions
         response = await connection.call(method, request, key, patience=patience, about_sessions=True)
@@ -68,7 +70,7 @@ async def reset_many(connection: Connection, model: str, ids: Sequence[str]) -> 
 
     async def ask(part: Rows, patience: Patience) -> Any:
         names = [ids[row] for row in part]
-        request = session_pb2.BatchResetSessionsRequest(model=model, session_ids=names)
+        request = built(session_pb2.BatchResetSessionsRequest, model=model, session_ids=names)
         method = connection.sessions.BatchResetSessions
         response = await connection.call(method, request, patience=patience, about_sessions=True)
         connection.forget(model, _without(names, response))
@@ -83,7 +85,7 @@ async def close_many(connection: Connection, model: str, ids: Sequence[str]) -> 
     done, errors = 0, list[RowError]()
     for rows in pages(ids):
         names = [ids[row] for row in rows]
-        request = session_pb2.BatchCloseSessionsRequest(model=model, session_ids=names)
+        request = built(session_pb2.BatchCloseSessionsRequest, model=model, session_ids=names)
         method = connection.sessions.BatchCloseSessions
         response = await connection.call(method, request, repeatable=False, about_sessions=True)
         connection.forget(model, _without(names, response))
@@ -98,7 +100,7 @@ async def migrate_many(connection: Connection, model: str, ids: Sequence[str], v
 
     async def ask(part: Rows, patience: Patience) -> Any:
         names = [ids[row] for row in part]
-        request = session_pb2.BatchMigrateSessionsRequest(model=model, version=version, session_ids=names)
+        request = built(session_pb2.BatchMigrateSessionsRequest, model=model, version=version, session_ids=names)
         method = connection.sessions.BatchMigrateSessions
         response = await connection.call(method, request, patience=patience, about_sessions=True)
         for row, way, count in zip(part, response.ways, response.replayed_steps, strict=True):

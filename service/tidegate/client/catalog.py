@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from tidegate.client.connection import Connection
+from tidegate.client.messages import built
 from tidegate.client.patience import Patience
 from tidegate.client.records import Description, Model, Reloaded, read_model
 from tidegate.errors import Code, TidegateError
@@ -49,7 +50,7 @@ class Catalog:
 
     async def model(self, name: str, version: str = "", patience: Patience | None = None) -> Model:
         """The model, and what its version (or alias; empty: the default) takes; raises MODEL_NOT_FOUND."""
-        request = model_pb2.GetModelRequest(model=name, version=version)
+        request = built(model_pb2.GetModelRequest, model=name, version=version)
         response = await self._connection.call(self._connection.models.GetModel, request, patience=patience)
         return read_model(response.model, response.description)
 

@@ -190,6 +190,8 @@ class Connection:
     async def close(self) -> None:
         """Closes the channel; calls in progress end with CANCELLED."""
         self.closed = True
-        await asyncio.gather(*(stream.abort() for stream in list(self.streams)))
-        if "channel" in self.__dict__:
-            await self.channel.close()
+        try:
+            await asyncio.gather(*(stream.abort() for stream in list(self.streams)))
+        finally:
+            if "channel" in self.__dict__:
+                await self.channel.close()

@@ -16,6 +16,7 @@ from tidegate.client.columns import OBJECT_BYTES, Columns
 from tidegate.client.connection import Connection
 from tidegate.client.conversation import Request, Response
 from tidegate.client.failures import from_status
+from tidegate.client.messages import built
 from tidegate.client.patience import Patience
 from tidegate.client.stream import PredictionStream
 from tidegate.wire.stubs import prediction_pb2, session_pb2, types_pb2
@@ -106,7 +107,7 @@ class Feed:
         self.catalog = catalog
         self.model = model
         self.version = version
-        config = prediction_pb2.StreamConfig(model=model, version=version, levels=levels)
+        config = built(prediction_pb2.StreamConfig, model=model, version=version, levels=levels)
         self.streams = [PredictionStream(connection, config, connection.routing_key) for _ in range(STREAMS_MAX)]
         self.room = asyncio.Semaphore(IN_FLIGHT_MAX)
         self._cursors: WeakValueDictionary[str, Cursor] = WeakValueDictionary()

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tidegate.client.connection import Connection
 from tidegate.client.failures import RowError, read_row_error
+from tidegate.client.messages import built
 from tidegate.errors import Reason, TidegateError
 from tidegate.wire.stubs import forecast_pb2
 
@@ -81,7 +82,8 @@ async def forecast(
 ) -> list[Forecast]:
     """One forecast a scenario, in order; raises TidegateError for what is wrong with the call as a whole."""
     asked = [Scenario(scenario) if isinstance(scenario, str) else scenario for scenario in scenarios]
-    request = forecast_pb2.ForecastRequest(
+    request = built(
+        forecast_pb2.ForecastRequest,
         model=model,
         scenarios=[_message(scenario) for scenario in asked],
         horizon=horizon,
@@ -90,7 +92,8 @@ async def forecast(
     )
     if generation is not None:
         request.generation.CopyFrom(
-            forecast_pb2.Generation(
+            built(
+                forecast_pb2.Generation,
                 temperature=generation.temperature,
                 top_k=generation.top_k,
                 min_p=generation.min_p,
@@ -142,6 +145,10 @@ def _message(scenario: Scenario) -> forecast_pb2.Scenario:
         known = [] if scenario.future is None else np.asarray(scenario.future, np.float64).ravel().tolist()
     except (TypeError, ValueError) as error:
         raise TidegateError(Reason.BAD_FORECAST, f"the future does not hold numbers: {error}") from None
-    return forecast_pb2.Scenario(
-        session_id=scenario.session_id, horizon=scenario.horizon, future_covariates=known, seed=scenario.seed
+    return built(
+        forecast_pb2.Scenario,
+        session_id=scenario.session_id,
+        horizon=scenario.horizon,
+        future_covariates=known,
+        seed=scenario.seed,
     )

@@ -13,6 +13,7 @@ from tidegate.client.columns import Columns
 from tidegate.client.conversation import Request, Response
 from tidegate.client.observations import Times, to_steps, to_time_column
 from tidegate.client.records import Description
+from tidegate.errors import Reason, TidegateError
 from tidegate.wire.stubs import types_pb2
 
 
@@ -77,6 +78,8 @@ def past_rows(
     future: ArrayLike | None,
 ) -> Columns:
     """What a caller holds as columns; raises BAD_HISTORY."""
+    if not 0 <= first_step < 2**64:
+        raise TidegateError(Reason.BAD_HISTORY, f"first_step is {first_step}; give the number of a step, or 0")
     matrix = to_steps("values", values, None, len(about.names))
     steps = len(matrix)
     known = None if future is None else to_steps("future", future, steps, len(about.future_names))

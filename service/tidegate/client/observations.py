@@ -12,15 +12,18 @@ from numpy.typing import ArrayLike, NDArray
 
 from tidegate.errors import Reason, TidegateError
 
-Values = Mapping[str, float | None] | Sequence[float | None] | NDArray[Any]
+Value = float | str | None  # a word is one of a feature's categories
+Values = Mapping[str, Value] | Sequence[Value] | NDArray[Any]
+Words = Mapping[str, tuple[str, ...]]  # the categories of the features that have some
 Time = datetime | np.datetime64
 Times = Iterable[Time | None] | NDArray[Any]
 NO_TIME = np.iinfo(np.int64).min  # how a batch says "no time" in a row; NumPy's NaT has the same bits
+NO_WORDS: Words = {}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def to_row(values: Values, features: tuple[str, ...], model: str) -> list[float]:
-    """One number a feature, in the model's order; None becomes NaN, which is a missing value.
+def to_row(values: Values, features: tuple[str, ...], model: str, words: Words = NO_WORDS) -> list[float]:
+    """One number a feature, in the model's order; None becomes NaN, which is a missing value, a word its number.
 
     Raises TidegateError BAD_OBSERVATION, which names what is missing, unknown or not a number.
     """
@@ -28,10 +31,10 @@ def to_row(values: Values, features: tuple[str, ...], model: str) -> list[float]
         values = ordered(values, features, model)
     if len(values) != len(features):
         raise bad(f"{model} takes {len(features)} values ({', '.join(features)}), not {len(values)}")
-    return [to_number(name, value) for name, value in zip(features, values, strict=True)]
+    return [to_number(name, value, words.get(name, ())) for name, value in zip(features, values, strict=True)]
 
 
-def ordered(values: Mapping[str, float | None], features: tuple[str, ...], model: str) -> list[float | None]:
+def ordered(values: Mapping[str, Value], features: tuple[str, ...], model: str) -> list[Value]:
     """A mapping's values in the model's order; every feature must be there and no other."""
     missing = [name for name in features if name not in values]
     unknown = [str(name) for name in values if name not in features]
@@ -42,8 +45,13 @@ def ordered(values: Mapping[str, float | None], features: tuple[str, ...], model
     return [values[name] for name in features]
 
 
-def to_number(name: str, value: float | None) -> float:
-    """A value as the wire wants it."""
+def to_number(name: str, value: Value, categories: tuple[str, ...] = ()) -> float:
+    """A value as the wire wants it; a word of a feature with categories becomes its number, from 0."""
+    if categories and isinstance(value, str):
+        if value not in categories:
+            problem = "which the model does not know (-1 stands for such a word); its words are"
+            raise bad(f"{name} is {value!r}, {problem} {', '.join(categories)}")
+        return float(categories.index(value))
     try:
         return float("nan") if value is None else float(value)
     except (TypeError, ValueError):
@@ -78,9 +86,12 @@ def to_steps(name: str, matrix: ArrayLike, rows: int | None, columns: int) -> ND
 
 
 def to_nanoseconds(time: Time) -> int:
-    """Nanoseconds since 1970 UTC. A datetime needs a time zone (ValueError); a datetime64 is taken as UTC."""
+    """Nanoseconds since 1970 UTC. A datetime needs a time zone (ValueError); a datetime64 is taken as UTC. What is
+    neither is BAD_OBSERVATION."""
     if isinstance(time, np.datetime64):
         return int(time.astype("datetime64[ns]").astype(np.int64))
+    if not isinstance(time, datetime):
+        raise bad(f"the time is {time!r}, not a datetime with a time zone or a datetime64 in UTC")
     if time.tzinfo is None:
         raise ValueError(f"{time.isoformat()} has no time zone; give one, such as tzinfo=UTC")
     since = time - _EPOCH

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidegate.client.failures import RowError
-from tidegate.client.observations import to_datetime
+from tidegate.client.observations import Words, to_datetime
 from tidegate.wire.stubs import model_pb2, session_pb2
 
 DURABILITIES = {model_pb2.DURABILITY_INTERVAL: "interval", model_pb2.DURABILITY_STEP: "step"}
@@ -43,7 +43,7 @@ class ModelVersion:
 @dataclass(frozen=True, slots=True)
 class Feature:
     """One input or output: `role` is target (predicted too), past, static, future (known ahead, sent beside the values)
-    or output (never sent). With `categories`, its value is the number of one of them, from 0."""
+    or output (never sent). With `categories`, its value is one of these words, or the word's number, from 0."""
 
     name: str
     unit: str
@@ -93,6 +93,11 @@ class Description:
     def all_names(self) -> tuple[str, ...]:
         """Every feature's name, in the package's order."""
         return tuple(feature.name for feature in self.features)
+
+    @property
+    def words(self) -> Words:
+        """The categories of the features that have some, by their names."""
+        return {feature.name: feature.categories for feature in self.features if feature.categories}
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from tidegate.client.columns import split
 from tidegate.client.feed import Cursor, Feed, Single
 from tidegate.client.forecasts import Forecast, Generation, Scenario, forecast, raised
 from tidegate.client.histories import Past, past_rows
+from tidegate.client.messages import built
 from tidegate.client.observations import NO_TIME, Time, Times, Values, to_nanoseconds, to_row, to_timestamp
 from tidegate.client.patience import Patience
 from tidegate.client.predictions import Prediction, read_prediction
@@ -48,11 +49,11 @@ class AsyncSession:
     ) -> Prediction:
         """Takes one observation and predicts the next.
 
-        `values`: feature name -> value, or one value a feature in the model's order; None and NaN are missing values.
-        `time`: an aware datetime, or a datetime64 in UTC. `reset` sets the state to zero first, as one atom with the
-        step. `future`: what is known of the predicted step, by name or in the order of the model's future covariates;
-        without it they hold their last values. Raises TidegateError: BAD_OBSERVATION, STEP_CONFLICT, SESSION_DIVERGED,
-        UNREACHABLE, ...
+        `values`: feature name -> value, or one value a feature in the model's order; None and NaN are missing values,
+        and a feature with categories takes a word or its number. `time`: an aware datetime, or a datetime64 in UTC.
+        `reset` sets the state to zero first, as one atom with the step. `future`: what is known of the predicted step,
+        by name or in the order of the model's future covariates; without it they hold their last values. Raises
+        TidegateError: BAD_OBSERVATION, STEP_CONFLICT, SESSION_DIVERGED, UNREACHABLE, ...
         """
         cursor, feed = self._cursor, self._feed
         async with feed.connection.patience() as patience, cursor.lock:
@@ -107,8 +108,8 @@ class AsyncSession:
         self, about: Description, step: int, values: Values, reset: bool, future: Values | None
     ) -> types_pb2.Observation:
         """Raises BAD_OBSERVATION."""
-        row = to_row(values, about.names, self.model)
-        known = [] if future is None else to_row(future, about.future_names, f"the future of {self.model}")
+        row = to_row(values, about.names, self.model, about.words)
+        known = [] if future is None else to_row(future, about.future_names, f"the future of {self.model}", about.words)
         return types_pb2.Observation(session_id=self.id, step=step, values=row, reset=reset, future_covariates=known)
 
     async def forecast(
@@ -137,7 +138,7 @@ class AsyncSession:
     async def _open(self, patience: Patience) -> int:
         """Finds or opens the session; returns the number of its last step."""
         feed, cursor = self._feed, self._cursor
-        request = session_pb2.OpenSessionRequest(model=feed.model, version=feed.version, session_id=cursor.id)
+        request = built(session_pb2.OpenSessionRequest, model=feed.model, version=feed.version, session_id=cursor.id)
         attempts = patience.attempts
         response = await feed.call(feed.connection.sessions.OpenSession, request, patience=patience)
         again = patience.attempts > attempts  # one whose answer was lost opened it, if it has no step
@@ -147,14 +148,14 @@ class AsyncSession:
     async def reset(self) -> SessionInfo:
         """Sets the state to zero and lifts a quarantine; the numbering goes on."""
         async with self._cursor.lock:
-            request = session_pb2.ResetSessionRequest(model=self.model, session_id=self.id)
+            request = built(session_pb2.ResetSessionRequest, model=self.model, session_id=self.id)
             response = await self._feed.call(self._feed.connection.sessions.ResetSession, request)
             return self._moved(response.session)
 
     async def close(self) -> SessionInfo:
         """Ends the session in the server and frees its memory; another step would begin a new one."""
         async with self._cursor.lock:
-            request = session_pb2.CloseSessionRequest(model=self.model, session_id=self.id)
+            request = built(session_pb2.CloseSessionRequest, model=self.model, session_id=self.id)
             response = await self._feed.call(self._feed.connection.sessions.CloseSession, request, repeatable=False)
             self._forget()
             return read_session(response.session)
@@ -163,8 +164,8 @@ class AsyncSession:
         """Copies state and numbering to a new session, as they are or as they were at a retained step; raises
         SESSION_EXISTS when the id is taken, STEP_NOT_RETAINED."""
         async with self._cursor.lock:
-            request = session_pb2.ForkSessionRequest(
-                model=self.model, session_id=self.id, new_session_id=new_id, step=step
+            request = built(
+                session_pb2.ForkSessionRequest, model=self.model, session_id=self.id, new_session_id=new_id, step=step
             )
             response = await self._feed.call(self._feed.connection.sessions.ForkSession, request, repeatable=False)
         cursor = self._feed.cursor(new_id)
@@ -174,14 +175,14 @@ class AsyncSession:
     async def rewind(self, step: int) -> SessionInfo:
         """Takes the session back to a retained step, and the numbering with it; raises STEP_NOT_RETAINED."""
         async with self._cursor.lock:
-            request = session_pb2.RewindSessionRequest(model=self.model, session_id=self.id, step=step)
+            request = built(session_pb2.RewindSessionRequest, model=self.model, session_id=self.id, step=step)
             response = await self._feed.call(self._feed.connection.sessions.RewindSession, request, repeatable=False)
             return self._moved(response.session)
 
     async def export(self) -> bytes:
         """All that the server remembers of it, for `client.import_session`, here or on another server."""
         async with self._cursor.lock:
-            request = session_pb2.ExportSessionRequest(model=self.model, session_id=self.id)
+            request = built(session_pb2.ExportSessionRequest, model=self.model, session_id=self.id)
             response = await self._feed.call(self._feed.connection.sessions.ExportSession, request)
             content: bytes = response.content
             return content
@@ -216,7 +217,7 @@ class AsyncSession:
 
     async def _get(self) -> session_pb2.Session:
         """GetSession."""
-        request = session_pb2.GetSessionRequest(model=self.model, session_id=self.id)
+        request = built(session_pb2.GetSessionRequest, model=self.model, session_id=self.id)
         response = await self._feed.call(self._feed.connection.sessions.GetSession, request)
         session: session_pb2.Session = response.session
         return session

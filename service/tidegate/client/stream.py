@@ -101,11 +101,13 @@ class PredictionStream:
     async def abort(self) -> None:
         """Ends it at once."""
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-        self._fail(TidegateError(Reason.CANCELLED, "the client was closed"))
-        self._give_up()
+        try:
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+        finally:
+            self._fail(TidegateError(Reason.CANCELLED, "the client was closed"))
+            self._give_up()
 
     def _start(self) -> None:
         if (self._in_flight or self.kept) and (self._task is None or self._task.done()):
