@@ -43,6 +43,13 @@ def test_links_exist() -> None:
     assert not missing
 
 
+def test_evaluations_know_the_times() -> None:
+    """Every `tidegate evaluate` that is shown has a recipe or names the column of times."""
+    shown = re.findall(r"^tidegate evaluate .*$", README + (ROOT / "docs" / "evaluation.md").read_text(), re.MULTILINE)
+    assert shown
+    assert all("--recipe " in line or "--time " in line for line in shown)
+
+
 def test_verbs_exist() -> None:
     """Every `tidegate` and `make` command that is named is one."""
     verbs = set(re.findall(r"^tidegate (\w+)", README, re.MULTILINE))

@@ -108,6 +108,16 @@ def test_a_file_without_a_recipe(models: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "report.md").read_text().startswith("# sites 1: evaluation")
 
 
+def test_a_file_without_times(models: Path, tmp_path: Path) -> None:
+    """It is scored, with a warning that does not mix with the record."""
+    recipe(tmp_path)
+    asked = ["evaluate", "sites", "--models", str(models), "--data", str(tmp_path / "data.csv"), "--json"]
+    result = CliRunner().invoke(main, [*asked, "--column", "x1=x0"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["streams"] == 1
+    assert "Warning: sites has a frequency (h), but is sent no times; --time" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -118,6 +128,9 @@ def test_a_file_without_a_recipe(models: Path, tmp_path: Path) -> None:
         (["--data", "DATA", "--horizons", "0"], "horizons must be from 1 to"),
         (["--data", "DATA", "--version", "9"], "no good version '9'"),
         (["--data", "DATA", "--time", "when"], "has no column 'when'"),
+        (["--data", "DATA", "--column", "y=x0"], "the model has no feature y, but x0, x1"),
+        (["--recipe", "RECIPE", "--column", "x0=x1"], "go with --data"),
+        (["--data", "DATA", "--time", "time", "--start", "yesterday"], "'yesterday' is not a date or time"),
     ],
 )
 def test_wrong_use(models: Path, tmp_path: Path, arguments: list[str], said: str) -> None:

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 import click
 
 from tidegate.cli.options import print_table
+from tidegate.cli.table import check_features, column_option
 
 if TYPE_CHECKING:
     from tidegate.model.package import Package
+    from tidegate.training.evaluation.files import File
     from tidegate.training.evaluation.streams import Stream
 
 FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
@@ -35,6 +37,7 @@ def read_horizons(ctx: click.Context, param: click.Parameter, value: str) -> tup
 @click.option("--part", type=click.Choice(["test", "validation"]), help="Of the recipe's data. [default: test]")
 @click.option("--time", default="", metavar="COLUMN", help="The column of times in --data.")
 @click.option("--id", "id_", default="", metavar="COLUMN", help="The column that tells streams apart in --data.")
+@column_option
 @click.option("--start", default="", metavar="DATE", help="Score from here on. [default: the last fifth]")
 @click.option("--end", default="", metavar="DATE", help="And before this.")
 @click.option(
@@ -59,6 +62,7 @@ def evaluate(
     part: str | None,
     time: str,
     id_: str,
+    columns: dict[str, str],
     start: str,
     end: str,
     horizons: tuple[int, ...],
@@ -75,23 +79,23 @@ def evaluate(
     # torch, pandas and matplotlib, for this verb alone
     from tidegate.config import default_models  # noqa: PLC0415
     from tidegate.model.package import load_package  # noqa: PLC0415
+    from tidegate.training.evaluation.files import File  # noqa: PLC0415
     from tidegate.training.evaluation.report import (  # noqa: PLC0415
         columns_for_terminal,
         rows_for_terminal,
         write_report,
     )
     from tidegate.training.evaluation.run import Options, evaluate_streams  # noqa: PLC0415
-    from tidegate.training.evaluation.streams import File  # noqa: PLC0415
 
     if (data is None) == (recipe is None):
         raise click.UsageError("give either --data or --recipe")
-    if recipe is not None and (time or id_ or start or end):
-        raise click.UsageError("--time, --id, --start and --end go with --data; a recipe says them itself")
+    if recipe is not None and (time or id_ or columns or start or end):
+        raise click.UsageError("--time, --id, --column, --start and --end go with --data; a recipe says them itself")
     if data is not None and part:
         raise click.UsageError("--part goes with --recipe; with --data, use --start and --end")
     folder = find_version(models or default_models(), model, version)
     package = load_package(folder)
-    file = File(data, time, id_, start, end) if data else None
+    file = File(data, time, id_, start, end, columns) if data else None
     streams = read_streams(package, file, recipe, part or "test")
     source = str(data or recipe)
     evaluation, material = evaluate_streams(folder, streams, Options(horizons, every, season, device), source)
@@ -119,12 +123,16 @@ def find_version(models: Path, model: str, version: str) -> Path:
     return models / model / named
 
 
-def read_streams(package: Package, file: object, recipe: Path | None, part: str) -> list[Stream]:
-    """What is evaluated."""
-    from tidegate.training.evaluation.streams import File, file_streams, recipe_streams  # noqa: PLC0415
+def read_streams(package: Package, file: File | None, recipe: Path | None, part: str) -> list[Stream]:
+    """What is evaluated; warns of a file without the times that the model wants."""
+    from tidegate.training.evaluation.files import file_streams, lacks_times  # noqa: PLC0415
+    from tidegate.training.evaluation.streams import recipe_streams  # noqa: PLC0415
     from tidegate.training.recipe import load_recipe  # noqa: PLC0415
 
-    if isinstance(file, File):
+    if file is not None:
+        check_features(file.columns, [feature.name for feature in package.manifest.features])
+        if warning := lacks_times(file, package.manifest):
+            click.echo(f"Warning: {warning}", err=True)
         return file_streams(file, package.manifest)
     assert recipe is not None
     return recipe_streams(load_recipe(recipe), package.manifest, "validation" if part == "validation" else "test")

@@ -18,6 +18,8 @@ Array = NDArray[np.float64]
 TARGETS_MAX = 8  # that are drawn; a report of hundreds would be no picture
 STEPS_SHOWN = 200
 POINTS_MAX = 5_000  # of residuals drawn one by one
+BINS = 60  # of residuals; the outer two hold what lies beyond these quantiles too
+BINNED = (0.002, 0.998)
 DOTS_PER_INCH = 80
 COLOURS = {MODEL: "#0b6e99", "persistence": "#b0a990", "seasonal naive": "#c48f2c", "ridge on lags": "#7b9e4b"}
 OBSERVED, FORECAST = "#333333", "#c1443c"
@@ -46,7 +48,7 @@ def observed_and_predicted(material: Material) -> Figure:
         axis.plot(where, track.predicted[rows, place], color=COLOURS[MODEL], linewidth=1, label="one step ahead")
         _forecast(axis, track, place, int(rows[0]) if len(rows) else 0)
         axis.set_ylabel(_label(material, place))
-    axes[0].legend(loc="upper left", fontsize=8, ncols=3)
+    _legend(figure, axes[0])
     axes[0].set_title(f"{material.package.manifest.name}, {track.stream.id}", fontsize=10)
     return figure
 
@@ -62,7 +64,7 @@ def error_by_horizon(material: Material) -> Figure:
             axis.plot(steps, by_step, color=COLOURS[who], linewidth=2 if who == MODEL else 1, label=who)
         axis.set_ylabel(_label(material, place))
         axis.set_ylim(bottom=0)
-    axes[0].legend(loc="lower right", fontsize=8, ncols=4)
+    _legend(figure, axes[0])
     axes[0].set_title("mean absolute error by steps ahead", fontsize=10)
     return figure
 
@@ -79,8 +81,10 @@ def residuals(material: Material) -> Figure:
         order.axhline(0, color=OBSERVED, linewidth=0.5)
         order.set_ylabel(_label(material, place))
         if len(known):
-            often.hist(known, bins=60, range=tuple(np.quantile(known, [0.002, 0.998])), color=COLOURS[MODEL])
+            low, high = np.quantile(known, BINNED)
+            often.hist(np.clip(known, low, high), bins=BINS, range=(low, high), color=COLOURS[MODEL])
     axes[0].set_title("one-step residuals", fontsize=10)
+    axes[1].set_title("how often; all beyond in the outer bars", fontsize=10)
     return figure
 
 
@@ -89,6 +93,12 @@ def _grid(material: Material, height: float, columns: int = 1) -> tuple[Figure, 
     figure = Figure(figsize=(9, 0.6 + height * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, sharex="col" if columns == 1 else False)
     return figure, list(axes.flat)
+
+
+def _legend(figure: Figure, axis: Axes) -> None:
+    """One for all axes, below them: within, it would cover lines."""
+    lines, labels = axis.get_legend_handles_labels()
+    figure.legend(lines, labels, loc="outside lower center", fontsize=8, ncols=4)
 
 
 def _forecast(axis: Axes, track: Track, place: int, first: int) -> None:

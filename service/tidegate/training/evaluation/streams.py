@@ -8,21 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tidegate.errors import ConfigError
 from tidegate.model.frequency import NO_TIME, Times
-from tidegate.model.manifest import Feature, Manifest
+from tidegate.model.manifest import Manifest
 from tidegate.training.data import Dataset, load
-from tidegate.training.recipe import Recipe, make_recipe
+from tidegate.training.recipe import Recipe
 
 Array = NDArray[np.float64]
 Part = Literal["validation", "test"]
-SCORED_FROM = 0.8  # of a file whose parts nobody has named
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,21 +40,6 @@ class Stream:
     end: int
 
 
-@dataclass(frozen=True)
-class File:
-    """Data without a recipe: a CSV or Parquet file whose columns are named as the features are.
-
-    The scored part begins at `start` (a date; empty: the last fifth) and ends before `end`; what is before `start`
-    warms sessions up, and baselines are fitted on it. Without a column of times, rows are in order.
-    """
-
-    path: Path
-    time: str = ""
-    id: str = ""
-    start: str = ""
-    end: str = ""
-
-
 def recipe_streams(recipe: Recipe, manifest: Manifest, part: Part = "test") -> list[Stream]:
     """The streams of a recipe's data; raises ConfigError.
 
@@ -65,12 +48,7 @@ def recipe_streams(recipe: Recipe, manifest: Manifest, part: Part = "test") -> l
     """
     dataset = load(recipe)
     both = part == "test" and recipe.training.refit
-    return _streams(dataset, manifest, part, both)
-
-
-def file_streams(file: File, manifest: Manifest) -> list[Stream]:
-    """The streams of a file; raises ConfigError."""
-    return _streams(load(make_recipe(_options(file, manifest))), manifest, "validation", both=False)
+    return to_streams(dataset, manifest, part, both)
 
 
 def scored(streams: Sequence[Stream]) -> int:
@@ -81,7 +59,8 @@ def scored(streams: Sequence[Stream]) -> int:
     return steps
 
 
-def _streams(dataset: Dataset, manifest: Manifest, part: Part, both: bool) -> list[Stream]:
+def to_streams(dataset: Dataset, manifest: Manifest, part: Part, both: bool = False) -> list[Stream]:
+    """The streams of loaded data; `both`: the training part goes on to the test. Raises ConfigError."""
     names = [feature.name for feature in manifest.features]
     missing = [name for name in names if name not in dataset.names]
     if missing:
@@ -102,34 +81,3 @@ def _streams(dataset: Dataset, manifest: Manifest, part: Part, both: bool) -> li
             )
         )
     return streams
-
-
-def _options(file: File, manifest: Manifest) -> dict[str, Any]:
-    """A recipe of the package's features; its validation part is what is scored."""
-    if file.time and not manifest.frequency:
-        raise ConfigError(f"{manifest.name} has no frequency; leave the column of times away")
-    data = {
-        "source": str(file.path.resolve()),
-        "time": file.time,
-        "id": file.id,
-        "frequency": manifest.frequency if file.time else "",
-        "time_zone": manifest.time_zone,
-        "time_tolerance": manifest.gaps.time_tolerance,
-        "stamp": manifest.stamp,
-        "validation": file.start or SCORED_FROM,
-        "test": None,
-        "end": file.end or None,
-    }
-    categorical = {"network": {"head": {"kind": "categorical"}}} if manifest.head.kind == "categorical" else {}
-    return {"name": manifest.name, "data": data, "features": _columns(manifest)} | categorical
-
-
-def _columns(manifest: Manifest) -> list[dict[str, Any]]:
-    return [_column(feature) for feature in manifest.features]
-
-
-def _column(feature: Feature) -> dict[str, Any]:
-    """A feature as a column; one that is not sent is a target all the same."""
-    role = "target" if feature.role == "output" else feature.role
-    categories = {"categories": feature.categories} if feature.categories else {}
-    return {"name": feature.name, "role": role, **categories}
