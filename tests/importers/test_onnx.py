@@ -213,6 +213,12 @@ def test_what_cannot_be_served_is_named(tmp_path: Path, content: bytes, problem:
     assert problem in refusal("onnx", file)
 
 
+def test_a_file_of_torch(tmp_path: Path) -> None:
+    """A state dict that is given to the other command is said to be one."""
+    (tmp_path / "net.pt").write_bytes(b"PK")
+    assert "net.pt: is a file of torch; give it to `tidegate import torch`" in refusal("onnx", tmp_path / "net.pt")
+
+
 def test_a_bidirectional_operator_is_refused(tmp_path: Path) -> None:
     """Both directions need the future."""
     node, weights = recurrent("GRU", "x", INPUTS, direction="bidirectional")

@@ -129,6 +129,44 @@ def test_what_cannot_be_served_is_named(tmp_path: Path, tensors: dict[str, Tenso
     assert problem in refusal("torch", file)
 
 
+def test_a_stack_lacks_one_bias(tmp_path: Path) -> None:
+    """Biases are all there, or none is: a checkpoint that lost one is refused by its name."""
+    tensors = dict(NETS["lstm of two layers"][0].state_dict())
+    del tensors["cell.bias_hh_l1"]
+    torch.save(tensors, tmp_path / "net.pt")
+    assert "cell.bias_hh_l1: is missing, but other biases are there" in refusal("torch", tmp_path / "net.pt")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("net.pt", b"hello", "is no file of torch.save; save the weights alone"),
+        ("net.pt", b"", "is empty"),
+        ("net.onnx", b"\x08\x08", "is an ONNX file; give it to `tidegate import onnx`"),
+    ],
+)
+def test_another_kind_of_file(tmp_path: Path, name: str, content: bytes, problem: str) -> None:
+    """What torch.save did not write is said to be that, with what to do."""
+    (tmp_path / name).write_bytes(content)
+    assert problem in refusal("torch", tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("net", "assumed"),
+    [
+        ("rnn without biases", ["nn.RNN with its default nonlinearity, tanh"]),
+        ("relu mlp", ["relu between the layers of the head"]),
+        ("gru", []),
+    ],
+)
+def test_what_was_assumed_is_said(tmp_path: Path, net: str, assumed: list[str]) -> None:
+    """What a state dict does not hold, and agreement thus cannot show, is said when the import is done."""
+    torch.save(NETS[net][0].state_dict(), tmp_path / "net.pt")
+    _, output = call("torch", tmp_path / "net.pt")
+    lines = [line for line in output.splitlines() if line.startswith("assumed")]
+    assert lines == [f"assumed: {what}, which the file does not say" for what in assumed]
+
+
 def test_wrong_names_are_wrong_usage(tmp_path: Path) -> None:
     """Names that are too few, or a unit of nobody, exit with 2 and say how many there are."""
     file = tmp_path / "net.pt"

@@ -8,11 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from click.testing import CliRunner
 from pydantic import BaseModel
 
+from tidegate.cli import main
 from tidegate.errors import ConfigError
-from tidegate.training.init import look
-from tidegate.training.init_text import write_recipe
+from tidegate.training.data import load
+from tidegate.training.init import Sight, look
+from tidegate.training.init_text import recipe_text, write_recipe
 from tidegate.training.options_page import SECTIONS, page
 from tidegate.training.recipe import load_recipe
 from tidegate.training.trainer import train
@@ -39,9 +42,9 @@ def two_meters(folder: Path) -> Path:
 def test_what_is_seen(tmp_path: Path) -> None:
     """Time, id, frequency, numbers, categories, constants and gaps are found."""
     sight = look(two_meters(tmp_path))
-    assert (sight.time, sight.id, sight.frequency, sight.streams) == ("at", "meter", "h", 2)
+    assert (sight.time, sight.id, sight.steps.frequency, sight.streams) == ("at", "meter", "h", 2)
     assert (sight.numbers, sight.categories, sight.left_out) == (("power (kW)",), ("tariff",), ("site",))
-    assert (sight.missing_steps, sight.missing_cells, sight.duplicates) == (2, 1, 0)
+    assert (sight.steps.missing, sight.missing_cells, sight.steps.repeats) == (2, 1, 0)
 
 
 def test_first_recipe_trains(tmp_path: Path) -> None:
@@ -74,3 +77,108 @@ def test_page_of_options_is_complete() -> None:
 def test_every_option_is_described(model: type[BaseModel]) -> None:
     """No option is without words."""
     assert [name for name, field in model.model_fields.items() if not field.description] == []
+
+
+def hourly(streams: int, rows: int = 300) -> pd.DataFrame:
+    """Streams side by side, `pump` their number from 1 on, and a count that nothing tells apart."""
+    random, hours = np.random.default_rng(0), pd.date_range("2024-01-01", periods=rows, freq="h")
+    frames = [
+        pd.DataFrame({"at": hours, "pump": number + 1, "flow": random.normal(size=rows)}) for number in range(streams)
+    ]
+    whole = pd.concat(frames, ignore_index=True)
+    return whole.assign(count=random.integers(0, 400, len(whole)), sky=random.choice(["clear", "fog"], len(whole)))
+
+
+def seen(folder: Path, frame: pd.DataFrame) -> tuple[Sight, str]:
+    """What is seen of the frame as a file, and the text of its recipe."""
+    frame.to_csv(folder / "data.csv", index=False)
+    sight = look(folder / "data.csv")
+    return sight, recipe_text(folder / "data.csv", "data.csv", sight)
+
+
+def test_a_number_that_tells_streams_apart(tmp_path: Path) -> None:
+    """A column of whole numbers is the id where it makes the times unique, and then it is no target."""
+    sight, text = seen(tmp_path, hourly(5))
+    assert (sight.id, sight.streams, sight.numbers) == ("pump", 5, ("flow", "count"))
+    assert "duplicates" not in text
+
+
+def test_a_measured_number_is_no_id(tmp_path: Path) -> None:
+    """A count that happens to be different in most rows of a time is none, nor is a category that is not."""
+    sight, _ = seen(tmp_path, hourly(5).drop(columns="pump"))
+    assert (sight.id, sight.numbers, sight.categories) == ("", ("flow", "count"), ("sky",))
+
+
+def test_unexplained_repeats_are_said(tmp_path: Path) -> None:
+    """Times that repeat and no id for them: nothing is dropped, recipe and terminal say so, training refuses."""
+    frame = hourly(5).drop(columns="pump")
+    _, text = seen(tmp_path, frame)
+    assert "duplicates =" not in text
+    assert "# Note: 1200 of 1500 rows have the time of another row; no column tells them apart.\n" in text
+    told = CliRunner().invoke(main, ["init", str(tmp_path / "data.csv"), "--output", str(tmp_path / "recipe.toml")])
+    assert "note: 1200 of 1500 rows have the time of another row; no column tells them apart\n" in told.output
+    with pytest.raises(ConfigError, match=r"repeats its stream's time; name the column of streams in data\.id"):
+        load(load_recipe(tmp_path / "recipe.toml"))
+
+
+def test_a_few_repeats_are_no_streams(tmp_path: Path) -> None:
+    """Three rows that are there twice are slips, which do not make a category an id."""
+    frame = hourly(1)
+    again = frame.iloc[50:53].assign(sky=["a", "b", "c"])
+    sight, text = seen(tmp_path, pd.concat([frame, again]))
+    assert (sight.id, sight.categories, sight.steps.repeats) == ("", ("sky",), 3)
+    assert 'duplicates = "first" # of two rows of one time; 3 row(s) are left out' in text
+
+
+def test_semicolons_and_decimal_commas(tmp_path: Path) -> None:
+    """A file as German programs write it: separator, decimal sign and the way of its dates are in the recipe."""
+    days = pd.date_range("2024-01-01", periods=60).strftime("%d.%m.%Y")
+    rows = [f"{day};{number % 7},25;{number % 5}" for number, day in enumerate(days)]
+    (tmp_path / "data.csv").write_text("\n".join(["Datum;Luft Druck;Regen", *rows]) + "\n")
+    write_recipe(tmp_path / "data.csv", tmp_path / "recipe.toml", look(tmp_path / "data.csv"))
+    (stream,) = load(load_recipe(tmp_path / "recipe.toml")).streams
+    np.testing.assert_array_equal(stream.values[:2], [[0.25, 0], [1.25, 1]])
+    assert stream.times[1] == np.datetime64("2024-01-02", "ns").astype(np.int64)
+
+
+@pytest.mark.parametrize("row", [7, 1200])
+@pytest.mark.parametrize(("cell", "problem"), [("unknown", "is 'unknown', which is not read"), ("", "is missing")])
+def test_a_wrong_time_is_named(tmp_path: Path, row: int, cell: str, problem: str) -> None:
+    """A cell that is no time is refused by its row, as in training, also behind the rows that are looked at first."""
+    frame = hourly(1, 1500).astype({"at": str})
+    frame.loc[row, "at"] = cell
+    with pytest.raises(ConfigError, match=f"row {row + 1}: at {problem}"):
+        seen(tmp_path, frame)
+
+
+def test_dates_of_the_day_or_the_month_first(tmp_path: Path) -> None:
+    """Dates with slashes are read in the one way that fits; if both do, they are not taken for times."""
+    days = pd.date_range("2024-01-01", periods=40)
+    for written, expected in (("%m/%d/%Y", "%m/%d/%Y"), ("%d/%m/%Y", "%d/%m/%Y"), ("%d.%m.%Y", "%d.%m.%Y")):
+        sight, _ = seen(tmp_path, pd.DataFrame({"day": days.strftime(written), "level": np.arange(40.0)}))
+        assert (sight.time, sight.time_format, sight.steps.frequency) == ("day", expected, "D")
+    sight, _ = seen(tmp_path, pd.DataFrame({"day": days[:12].strftime("%m/%d/%Y"), "level": np.arange(12.0)}))
+    assert sight.time == ""
+
+
+def test_times_on_no_grid_are_said(tmp_path: Path) -> None:
+    """Rows at irregular times are taken in order, which the recipe says; they load so, unless they are not in order."""
+    frame = hourly(1)
+    frame["at"] += pd.to_timedelta(np.cumsum(np.random.default_rng(0).exponential(9000, 300).astype(int)), unit="s")
+    _, text = seen(tmp_path, frame)
+    assert "# Note: no frequency fits the times of 'at': rows are taken in their order, without times.\n" in text
+    assert "time =" not in text
+    (tmp_path / "recipe.toml").write_text(text)
+    assert len(load(load_recipe(tmp_path / "recipe.toml")).streams[0].values) == 300
+    with pytest.raises(ConfigError, match=r"at: no frequency fits these times, .* not in their order; sort them"):
+        seen(tmp_path, frame[::-1])
+
+
+def test_names_that_begin_alike(tmp_path: Path) -> None:
+    """Columns that differ behind the longest name get names that a recipe takes, each its own."""
+    frame = pd.DataFrame({f"{'x' * 70}{number}": np.arange(30.0) + number for number in range(12)})
+    _, text = seen(tmp_path, frame)
+    (tmp_path / "recipe.toml").write_text(text)
+    names = [column.name for column in load_recipe(tmp_path / "recipe.toml").features]
+    assert names[0] == "x" * 64
+    assert names[11] == "x" * 61 + "_12"

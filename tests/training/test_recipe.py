@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from tidegate.errors import ConfigError
@@ -76,6 +77,8 @@ def test_what_a_session_keeps(tmp_path: Path) -> None:
         ("2024-01-08", "2024-01-04", "data: start, validation, test and end must follow each other"),
         ("[data]", "[network]\nhidden_size = 0\n[data]", "network.hidden_size: "),
         ("[data]", "[training]\nloss = 'rmse'\n[data]", "training.loss: "),
+        ("[data]", "[inputs]\nids = ['a']\n[data]", "inputs.ids: needs data.id"),
+        ('role = "past"', "minimum = 2.0\nmaximum = 1.0", "features.1: minimum: is 2, more than maximum, 1"),
         ("[data]", "[data", "is not TOML"),
     ],
 )
@@ -85,6 +88,29 @@ def test_wrong_options_are_named(tmp_path: Path, old: str, new: str, message: st
     with pytest.raises(ConfigError) as refused:
         load_recipe(path)
     assert str(refused.value).startswith(f"{path}: {message}")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        (RECIPE.replace('unit = "m"', "input = false").partition('[[features]]\nname = "rain"')[0], "sees nothing"),
+        (RECIPE + '[network.head]\nkind = "categorical"\n', "level has none; give it vocabulary"),
+    ],
+    ids=["no input", "no vocabulary"],
+)
+def test_what_cannot_be_trained_is_refused(tmp_path: Path, recipe: str, message: str) -> None:
+    """A cell that would see nothing, or a categorical head without words, is one clear line before any training."""
+    read = load_recipe(write(tmp_path, recipe))
+    with pytest.raises(ConfigError, match=message):
+        draft_manifest(read, load(read))
+
+
+def test_index_of_a_parquet_file(tmp_path: Path) -> None:
+    """An index that has a name is a column like the others."""
+    days = pd.date_range("2024-01-01", periods=10, name="day")
+    pd.DataFrame({"level": np.arange(10) / 10, "rain": 1.0}, index=days).to_parquet(tmp_path / "pond.parquet")
+    table = only_stream(write(tmp_path, RECIPE.replace("pond.csv", "pond.parquet")))
+    assert table.times[-1] == np.datetime64("2024-01-10", "ns").astype(np.int64)
 
 
 def test_no_recipe(tmp_path: Path) -> None:
@@ -98,10 +124,14 @@ def test_no_recipe(tmp_path: Path) -> None:
     [
         ([*ROWS[:3], "2024-01-04T09:00,0.4,1", *ROWS[4:]], r"2024-01-04T09.* is not a whole number of intervals \(D\)"),
         ([*ROWS[:3], "2024-01-04,deep,1", *ROWS[4:]], "row 4: level is 'deep', which is no number"),
-        ([*ROWS, ROWS[-1]], r"row 11 \(2024-01-10.*repeats its stream's time; see data.duplicates"),
-        (ROWS[3:], "training and validation need two rows each"),
+        ([*ROWS, ROWS[-1]], r"row 11 \(2024-01-10.*repeats its stream's time; name .* data.id, or see data.duplicates"),
+        (ROWS[3:], r"training \(before data.validation = 2024-01-05 00:00:00\) has 1 row\(s\) of a stream at most"),
+        (ROWS[:5], r"validation \(from data.validation = .* to data.test = 2024-01-08 .*\) has 1 row\(s\)"),
+        ([*ROWS[:8], ",0.9,0", ROWS[9]], "row 9: day is missing; every row needs a time"),
+        ([*ROWS[:8], "soon,0.9,0", ROWS[9]], "row 9: day is 'soon', which is not read as a time; see data.time_format"),
+        ([f"{row},7" for row in ROWS], "rows have more cells than the header; .* data.separator .* data.decimal"),
     ],
-    ids=["off the grid", "no number", "a duplicate", "too little"],
+    ids=["off the grid", "no number", "a duplicate", "training", "validation", "no time", "no such time", "cells"],
 )
 def test_wrong_data_is_named(tmp_path: Path, rows: list[str], message: str) -> None:
     """A time off the grid, a cell that is no number, a duplicate or too few rows is refused with its place."""

@@ -237,6 +237,18 @@ def test_vocabulary(tmp_path: Path) -> None:
     assert package.manifest.metrics["test"]["loss"] < 0.1
 
 
+def test_a_constant_target_has_no_relative_error(tmp_path: Path) -> None:
+    """Persistence is right about a constant, so that the mean is of the other targets; without any there is none."""
+    wave = np.sin(np.arange(300) / 2)
+    options = {"epochs": 1, "refit": False}
+    for names, expected in ((("flat", "wave"), {"loss", "epoch", "relative_mae"}), (("flat",), {"loss", "epoch"})):
+        recipe = make_recipe({"name": "flat", "features": [{"name": name} for name in names], "training": options})
+        package = train(recipe, tmp_path, data=pd.DataFrame({"flat": 3.0, "wave": wave}))
+        validation = package.manifest.metrics["validation"]
+        assert validation.keys() == expected
+        assert validation.get("relative_mae", 0.0) < 100
+
+
 def test_feedback_without_recurrence(tmp_path: Path) -> None:
     """A network without recurrence keeps weight_hh at 0; feedback and quantiles train beside it."""
     recipe = make_recipe(

@@ -108,6 +108,8 @@ def _write(
     manifest = package.manifest
     for output in network.left_out:
         click.echo(f"left out: output {output}")
+    for assumption in network.assumed:
+        click.echo(f"assumed: {assumption}, which the file does not say")
     click.echo(
         f"agrees with {agreement.source} within {agreement.error_max:.2g} over {agreement.steps} steps of "
         f"{agreement.rows} sequences"

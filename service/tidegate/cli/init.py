@@ -13,9 +13,11 @@ import click
 def init(data: Path, output: Path) -> None:
     """Look at DATA (CSV or Parquet) and write a recipe for it, which trains as it is."""
     from tidegate.training.init import look  # noqa: PLC0415  # pandas, for this verb alone
-    from tidegate.training.init_text import write_recipe  # noqa: PLC0415
+    from tidegate.training.init_text import notes, write_recipe  # noqa: PLC0415
 
     sight = look(data)
     write_recipe(data, output, sight)
     click.echo(f"{output}: {len(sight.numbers)} numbers, {len(sight.categories)} categories, {sight.streams} stream(s)")
+    for note in notes(sight):
+        click.echo(f"note: {note}")
     click.echo(f"next: tidegate train {output}")

@@ -1,4 +1,4 @@
-"""From the cells of a table to times and numbers: parsing, categories and vocabularies, what counts as missing."""
+"""From the cells of a table to numbers: parsing, categories and vocabularies, what counts as missing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tidegate.errors import ConfigError
-from tidegate.model.frequency import NO_TIME, Times
 from tidegate.training.data_options import Column, Data
 
 Values = NDArray[np.float64]
@@ -27,32 +26,6 @@ class Plan:
     def names(self) -> tuple[str, ...]:
         """The features that it becomes."""
         return self.words if self.column.vocabulary else (self.column.name,)
-
-
-def parse_times(frame: pd.DataFrame, data: Data, origin: str) -> Times:
-    """int64 [rows] ns since 1970 UTC; NO_TIME without a column of times. Raises ConfigError."""
-    if not data.time:
-        return np.full(len(frame), NO_TIME)
-    try:
-        times = _times(frame[data.time], data.time_format)
-        if times.dt.tz is None:
-            times = times.dt.tz_localize(data.time_zone, ambiguous="NaT", nonexistent="NaT")
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{origin}: {data.time}: is not a column of times ({error}); see data.time_format") from None
-    if times.isna().any():
-        row = int(np.flatnonzero(times.isna())[0])
-        raise ConfigError(f"{origin}: row {row + 1}: {data.time} is missing, or is no time in {data.time_zone}")
-    nanoseconds: Times = times.dt.tz_convert("UTC").dt.as_unit("ns").astype("int64").to_numpy()
-    return nanoseconds
-
-
-def _times(cells: pd.Series[Any], time_format: str) -> pd.Series[Any]:
-    if time_format:
-        return pd.to_datetime(cells, format=time_format)
-    try:
-        return pd.to_datetime(cells)
-    except ValueError:  # not all alike
-        return pd.to_datetime(cells, format="ISO8601")
 
 
 def plan_columns(columns: tuple[Column, ...], frame: pd.DataFrame, training: NDArray[np.bool_]) -> tuple[Plan, ...]:

@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 
 from tidegate.errors import ConfigError
 from tidegate.model.frequency import NO_TIME, Frequency, Times
-from tidegate.training.cells import Plan, Values, parse_columns, parse_times, plan_columns
+from tidegate.training.cells import Plan, Values, parse_columns, plan_columns
 from tidegate.training.data_options import Data, Place
 from tidegate.training.recipe import Recipe
 from tidegate.training.sources import read_source
+from tidegate.training.times import parse_times
 
 STEPS_A_ROW_MAX = 100  # of a stream on its grid: above it, the frequency is too fine for the times
+ROWS_A_PART_MIN = 2  # of one stream: a step, and the next one that it predicts
 Rows = NDArray[np.intp]
 
 
@@ -98,14 +100,19 @@ def load(recipe: Recipe, frame: pd.DataFrame | None = None) -> Dataset:
     values = parse_columns(plans, frame, data, origin)[found.rows]
     streams = tuple(_stream(data, found, values, number, origin) for number in range(len(found.ids)))
     dataset = Dataset(tuple(_completed(stream, plans) for stream in streams if len(stream.times)), plans)
-    _check(dataset, origin)
+    _check(dataset, data, origin)
     return dataset
 
 
-def _check(dataset: Dataset, origin: str) -> None:
-    for part in ("training_part", "validation_part"):
-        if max((len(getattr(stream, part)) for stream in dataset.streams), default=0) < 2:
-            raise ConfigError(f"{origin}: training and validation need two rows each of a stream at least")
+def _check(dataset: Dataset, data: Data, origin: str) -> None:
+    begins = f"data.validation = {data.validation}"
+    ends = "" if data.test is None else f" to data.test = {data.test}"
+    for part, extent in (("training", f"before {begins}"), ("validation", f"from {begins}{ends}")):
+        rows = max((len(getattr(stream, f"{part}_part")) for stream in dataset.streams), default=0)
+        if rows < ROWS_A_PART_MIN:
+            raise ConfigError(
+                f"{origin}: {part} ({extent}) has {rows} row(s) of a stream at most; it needs {ROWS_A_PART_MIN}"
+            )
     empty = np.isnan(dataset.training_values).all(axis=0)
     if empty.any():
         raise ConfigError(f"{origin}: {dataset.names[int(np.argmax(empty))]} has no value in the training part")
@@ -132,7 +139,8 @@ def _without_duplicates(rows: Rows, times: Times, streams: NDArray[Any], data: D
     if data.duplicates == "refuse":
         row = int(rows[1:][same][0])
         moment = np.datetime64(int(times[row]), "ns")
-        raise ConfigError(f"{origin}: row {row + 1} ({moment}) repeats its stream's time; see data.duplicates")
+        advice = "see data.duplicates" if data.id else "name the column of streams in data.id, or see data.duplicates"
+        raise ConfigError(f"{origin}: row {row + 1} ({moment}) repeats its stream's time; {advice}")
     dropped = np.append(same, False) if data.duplicates == "last" else np.append(False, same)
     kept: Rows = rows[~dropped]
     return kept
@@ -193,10 +201,8 @@ def _stream(data: Data, found: _Rows, values: Values, number: int, origin: str) 
 
 def _grid(data: Data, times: Times, origin: str) -> Rows:
     """Which step of the grid each time is; raises ConfigError for one that is off it."""
-    frequency = Frequency.parse(data.frequency)
-    exact = frequency.intervals(np.repeat(times[:1], len(times)), times)
-    places = np.rint(exact).astype(np.intp)
-    off = np.abs(exact - places) > max(data.time_tolerance, 1e-9)
+    places, distance = grid_places(Frequency.parse(data.frequency), times)
+    off = distance > max(data.time_tolerance, 1e-9)
     off[1:] |= np.diff(places) == 0
     if off.any():
         moment = np.datetime64(int(times[int(np.argmax(off))]), "ns")
@@ -204,9 +210,21 @@ def _grid(data: Data, times: Times, origin: str) -> Rows:
             f"{origin}: {moment} is not a whole number of intervals ({data.frequency}) after the first time; "
             "see data.frequency and data.time_tolerance"
         )
-    if places[-1] > STEPS_A_ROW_MAX * (len(times) + 100):
+    if is_too_fine(places):
         raise ConfigError(f"{origin}: {data.frequency} is too fine: {places[-1] + 1} steps for {len(times)} rows")
     return places
+
+
+def grid_places(frequency: Frequency, times: Times) -> tuple[Rows, NDArray[np.float64]]:
+    """The step of the grid that is next to each time, counted from the first, and how far off it is, in intervals."""
+    exact = frequency.intervals(np.repeat(times[:1], len(times)), times)
+    places = np.rint(exact).astype(np.intp)
+    return places, np.abs(exact - places)
+
+
+def is_too_fine(places: Rows) -> bool:
+    """Whether a stream's grid has far more steps than it has rows."""
+    return int(places[-1]) > STEPS_A_ROW_MAX * (len(places) + 100)
 
 
 def _grid_times(frequency: Frequency, times: Times, steps: int) -> Times:

@@ -62,7 +62,8 @@ class Data(Strict):
     time_format: str = Field(default="", description="how times are written, as strptime reads it; found when empty")
     time_zone: str = Field(
         default="UTC",
-        description="the zone of the calendar inputs, and of times (and of dates in this recipe) that name no zone",
+        description="the zone of the calendar inputs, and of times (and of dates in this recipe) that name no zone; of "
+        "the two rows that a stream has of one time when clocks go back, the first is the earlier",
     )
     time_tolerance: float = Field(
         default=0.01, ge=0, le=0.5, description="how far from the grid a time may be, in intervals"
@@ -194,6 +195,14 @@ class Column(Strict):
             raise ValueError("words have no transform, multiply, minimum, maximum, lags or scaling")
         if self.multiply == 0:
             raise ValueError("multiply: must not be 0")
+        return self
+
+    @model_validator(mode="after")
+    def _minimum_is_no_more_than_maximum(self) -> Column:
+        if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
+            raise ValueError(
+                f"minimum: is {self.minimum:g}, more than maximum, {self.maximum:g}; no value would be left"
+            )
         return self
 
     @property

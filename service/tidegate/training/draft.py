@@ -24,6 +24,7 @@ def draft_manifest(recipe: Recipe, dataset: Dataset, version: str = "0") -> Fiel
     values = dataset.training_values
     columns = list(zip(dataset.names, dataset.columns, values.T, strict=True))
     categorical = recipe.network.head.kind == "categorical"
+    _check_vocabulary(recipe, dataset)
     fields: Fields = {
         "name": recipe.name,
         "version": version,
@@ -49,8 +50,23 @@ def draft_manifest(recipe: Recipe, dataset: Dataset, version: str = "0") -> Fiel
     fields["lags"] = measured.lags(_lag_steps(recipe, dataset))
     if recipe.network.head.output == "change":
         fields["head"]["change_scales"] = measured.change_scales()
-    checked(fields)
+    if not checked(fields).input_width:
+        raise ConfigError(
+            "recipe: the cell sees nothing: every feature has input = false, and nothing is derived from it; add lags, "
+            "or a calendar"
+        )
     return fields
+
+
+def _check_vocabulary(recipe: Recipe, dataset: Dataset) -> None:
+    """A categorical head has words; without them its one probability would always be 1."""
+    for plan in dataset.plans:
+        column = plan.column
+        if recipe.network.head.kind == "categorical" and column.role == "target" and not column.vocabulary:
+            raise ConfigError(
+                f"recipe: network.head.kind: categorical predicts a vocabulary's words, and {column.name} has none; "
+                'give it vocabulary = "auto", or the head another kind'
+            )
 
 
 def checked(fields: Fields) -> Manifest:

@@ -1,4 +1,4 @@
-"""Looks at a file of observations and writes a commented recipe that trains as it is."""
+"""Looks at a file of observations, for a commented recipe that trains as it is (`init_text.py`)."""
 
 from __future__ import annotations
 
@@ -8,101 +8,145 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from tidegate.errors import ConfigError
+from tidegate.model.frequency import Times
 from tidegate.training.data_options import Data
-from tidegate.training.sources import read_source
+from tidegate.training.layout import Layout, find_layout
+from tidegate.training.sources import PARQUET, read_source
+from tidegate.training.steps import Steps, find_steps
+from tidegate.training.times import nanoseconds, read_times
 
 WORDS_MAX = 50  # a text with more different words than this is no category
 IDS_MAX = 10_000
-DAY_SECONDS = 86_400
-FREQUENCIES = {1: "s", 60: "min", 3600: "h", DAY_SECONDS: "D", 7 * DAY_SECONDS: "W"}
+ROWS_LOOKED = 1000  # for how times are written
+TIMES_SHARE_MIN = 0.9  # of the rows looked at: a column of which fewer are times is none of times
+REPEATS_SHARE_MAX = 0.01  # of rows: fewer repeated times are slips, and tell of no streams
+REPEATS_LEFT_MAX = 0.05  # of the repeats: an id tells nearly all of them apart
+FILLED_SHARE_MIN = 0.2  # of the times between a stream's first and last: a number that fills fewer is no id
+# Day and month are told apart by dots, or by a day above 12; times of the other kinds need no format.
+TIME_FORMATS = [date + time for date in ("%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y") for time in ("", " %H:%M", " %H:%M:%S")]
 
 
 @dataclass(frozen=True)
 class Sight:
-    """What a file seems to hold: columns of time and id ("" for none), frequency, numbers and categories, and how many
-    rows, streams and missing steps it has."""
+    """What a file seems to hold: how it is written, columns of time and id ("" for none), the steps of its times,
+    numbers and categories, and how many rows, streams and missing cells it has."""
 
+    layout: Layout
     time: str
+    time_format: str
     id: str
-    frequency: str
+    steps: Steps
     numbers: tuple[str, ...]
     categories: tuple[str, ...]
     left_out: tuple[str, ...]
     rows: int
     streams: int
-    missing_steps: int
-    duplicates: int
     missing_cells: int
-    seconds: int
+
+    @property
+    def repeats_explained(self) -> bool:
+        """Whether the times that repeat are few enough to be slips."""
+        return self.steps.repeats <= REPEATS_SHARE_MAX * self.rows
 
 
 def look(path: Path) -> Sight:
-    """Reads the file; raises ConfigError where nothing in it could be predicted."""
-    frame = read_source(Data(source=path.name), path.parent)
-    time = next((name for name in frame if _is_time(frame[name])), "")
+    """Reads the file; raises ConfigError where nothing in it could be predicted, or one of its times is none."""
+    layout, frame = _read(path)
+    time, time_format = _find_time(frame)
     texts = [name for name in frame if name != time and not pd.api.types.is_numeric_dtype(frame[name])]
-    numbers = tuple(n for n in frame if n != time and n not in texts and frame[n].nunique() > 1)
+    numbers = [name for name in frame if name != time and name not in texts and frame[name].nunique() > 1]
+    times = nanoseconds(read_times(frame[time], time_format, str(path))) if time else None
+    id_column = _find_id(frame, texts, numbers, times) if times is not None else ""
+    numbers = [name for name in numbers if name != id_column]
     if not numbers:
-        raise ConfigError(f"{path}: has no column of numbers that change; name a separator in data.separator?")
-    times = pd.to_datetime(frame[time], utc=True).dt.as_unit("ns").astype("int64") if time else None
-    id_column = _id(frame, texts, times)
-    streams = [frame.index] if not id_column else list(frame.groupby(id_column).groups.values())
-    seconds, missing, duplicates = _steps(times, streams) if times is not None else (0, 0, 0)
-    words = tuple(n for n in texts if n != id_column and frame[n].nunique() <= WORDS_MAX)
+        raise ConfigError(f"{path}: has no column of numbers that change, but {', '.join(map(str, frame.columns))}")
+    streams = _streams(frame, id_column)
+    steps = _find_steps(times, streams, f"{path}: {time}") if times is not None else Steps("", 0, 0, 0)
+    words = tuple(name for name in texts if name != id_column and frame[name].nunique() <= WORDS_MAX)
     return Sight(
-        time,
-        id_column,
-        _frequency_name(seconds),
-        numbers,
-        words,
-        tuple(n for n in frame if n not in (time, id_column, *numbers, *words)),
-        len(frame),
-        len(streams),
-        missing,
-        duplicates,
-        int(frame[list(numbers)].isna().sum().sum()),
-        seconds,
+        layout=layout,
+        time=time,
+        time_format=time_format,
+        id=id_column,
+        steps=steps,
+        numbers=tuple(numbers),
+        categories=words,
+        left_out=tuple(name for name in frame if name not in (time, id_column, *numbers, *words)),
+        rows=len(frame),
+        streams=len(streams),
+        missing_cells=int(frame[numbers].isna().sum().sum()),
     )
 
 
-def _is_time(cells: pd.Series[Any]) -> bool:
-    if pd.api.types.is_numeric_dtype(cells) or cells.isna().all():
-        return False
+def _read(path: Path) -> tuple[Layout, pd.DataFrame]:
     try:
-        pd.to_datetime(cells.dropna().head(1000), format="ISO8601", utc=True)
+        layout = Layout() if path.suffix in PARQUET else find_layout(path)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    return layout, read_source(Data(source=path.name, separator=layout.separator, decimal=layout.decimal), path.parent)
+
+
+def _find_time(frame: pd.DataFrame) -> tuple[str, str]:
+    """The first column of times, and how they are written ("": as ISO 8601 has it); "" and "" for none."""
+    for name in frame:
+        head = frame[name].dropna().head(ROWS_LOOKED)
+        if pd.api.types.is_numeric_dtype(head) or not len(head):
+            continue
+        shares = {way: _read_share(head, way) for way in ("ISO8601", *TIME_FORMATS)}
+        most = max(shares.values())
+        fitting = [way for way, share in shares.items() if share == most]
+        if most >= TIMES_SHARE_MIN and len(fitting) == 1:
+            return name, fitting[0].replace("ISO8601", "")
+    return "", ""
+
+
+def _read_share(cells: pd.Series[Any], time_format: str) -> float:
+    try:
+        return float(pd.to_datetime(cells, format=time_format, utc=True, errors="coerce").notna().mean())
     except (ValueError, TypeError):
-        return False
-    return True
+        return 0.0
 
 
-def _id(frame: pd.DataFrame, texts: list[str], times: pd.Series[Any] | None) -> str:
-    """The text that tells apart rows of the same time; "" if they are apart without."""
-    if times is None or not times.duplicated().any():
+def _find_id(frame: pd.DataFrame, texts: list[str], numbers: list[str], times: Times) -> str:
+    """The column that tells apart nearly all rows of the same time; "" if none does, or if few times repeat."""
+    repeats = len(times) - len(np.unique(times))
+    if repeats <= REPEATS_SHARE_MAX * len(times):
         return ""
-    counts = {name: frame[name].nunique() for name in texts if 1 < frame[name].nunique() <= IDS_MAX}
-    repeats = {name: int(pd.concat([frame[name], times], axis=1).duplicated().sum()) for name in counts}
-    return min(counts, key=lambda name: (repeats[name], counts[name]), default="")
+    whole = [name for name in numbers if pd.api.types.is_integer_dtype(frame[name]) and len(numbers) > 1]
+    counts = {name: frame[name].nunique() for name in (*texts, *whole)}
+    left = {
+        name: int(pd.DataFrame({"id": frame[name], "time": times}).duplicated().sum())
+        for name, count in counts.items()
+        if 1 < count <= IDS_MAX
+    }
+    explaining = [
+        name
+        for name in left
+        if left[name] <= REPEATS_LEFT_MAX * repeats
+        and (name in texts or _filled(frame[name], times) >= FILLED_SHARE_MIN)
+    ]
+    return min(explaining, key=lambda name: (left[name], counts[name]), default="")
 
 
-def _steps(times: pd.Series[Any], streams: list[Any]) -> tuple[int, int, int]:
-    """The usual distance of rows in seconds, how many steps are missing on that grid, and how many times repeat."""
-    distances = [np.diff(np.sort(times.loc[rows].to_numpy())) for rows in streams]
-    every = np.concatenate(distances) // 1_000_000_000
-    positive = every[every > 0]
-    if not len(positive):
-        return 0, 0, int((every == 0).sum())
-    values, counts = np.unique(positive, return_counts=True)
-    usual = int(values[np.argmax(counts)])
-    return usual, int(np.maximum(np.rint(positive / usual) - 1, 0).sum()), int((every == 0).sum())
+def _streams(frame: pd.DataFrame, id_column: str) -> list[NDArray[np.intp]]:
+    """The rows of each."""
+    if not id_column:
+        return [np.arange(len(frame))]
+    return list(frame.groupby(frame[id_column].astype(str)).indices.values())
 
 
-def _frequency_name(seconds: int) -> str:
-    if 28 * DAY_SECONDS <= seconds <= 31 * DAY_SECONDS:
-        return "MS"
-    for unit in sorted(FREQUENCIES, reverse=True):
-        if seconds and seconds % unit == 0:
-            count = seconds // unit
-            return f"{count if count > 1 else ''}{FREQUENCIES[unit]}"
-    return ""
+def _find_steps(times: Times, streams: list[NDArray[np.intp]], origin: str) -> Steps:
+    """Rows without a frequency are taken in their order, so that they must be in it; raises ConfigError."""
+    steps = find_steps([times[rows] for rows in streams])
+    if not steps.frequency and any((np.diff(times[rows]) < 0).any() for rows in streams):
+        raise ConfigError(f"{origin}: no frequency fits these times, and the rows are not in their order; sort them")
+    return steps
+
+
+def _filled(ids: pd.Series[Any], times: Times) -> float:
+    """The share of the times between its first and last that an id has, of all ids: small for what is measured."""
+    places = pd.Series(np.unique(times, return_inverse=True)[1]).groupby(ids.to_numpy())
+    return float(len(times) / (places.max() - places.min() + 1).sum())

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import count
 from pathlib import Path
 
 from tidegate.errors import ConfigError
-from tidegate.model.manifest import NAME_PATTERN
-from tidegate.training.init import DAY_SECONDS, Sight
+from tidegate.model.manifest import LAG_STEPS_MAX, NAME_PATTERN
+from tidegate.training.init import Sight
+from tidegate.training.steps import DAY
+
+NAME_LENGTH_MAX = 64  # of NAME_PATTERN
 
 
 def recipe_text(path: Path, source: str, sight: Sight) -> str:
@@ -31,38 +35,51 @@ def write_recipe(data: Path, output: Path, sight: Sight) -> None:
         raise ConfigError(f"{output}: cannot be written ({error.strerror})") from None
 
 
+def notes(sight: Sight) -> list[str]:
+    """What its reader must know of the file, or do about it."""
+    told = []
+    if sight.time and not sight.steps.frequency:
+        told += [f"no frequency fits the times of {sight.time!r}: rows are taken in their order, without times"]
+    if not sight.repeats_explained:
+        told += [f"{sight.steps.repeats} of {sight.rows} rows have the time of another row; no column tells them apart"]
+        told += ["training refuses them until data.id names their streams, or data.duplicates says which row is kept"]
+    return told
+
+
 def _head(path: Path, source: str, sight: Sight) -> str:
-    seen = f"{sight.rows} rows in {sight.streams} stream(s), {sight.missing_steps} missing steps, "
-    seen += f"{sight.duplicates} repeated times, {sight.missing_cells} missing values"
-    lines = [
-        f"# {path.name}: {seen}.",
-        "# Every option: docs/recipes.md",
-        "",
-        f"name = {json.dumps(_name(path.stem))}",
-        "",
-        "[data]",
-        f"source = {json.dumps(source)}",
-    ]
-    if sight.time:
-        lines += [f"time = {json.dumps(sight.time)}", f"frequency = {json.dumps(sight.frequency)}"]
+    steps = sight.steps
+    seen = f"{sight.rows} rows in {sight.streams} stream(s), {steps.missing} missing steps, "
+    seen += f"{steps.repeats} repeated times, {sight.missing_cells} missing values"
+    lines = [f"# {path.name}: {seen}."]
+    if sight.left_out:
+        lines += [f"# Left out (constant, or too many words): {', '.join(map(str, sight.left_out))}."]
+    lines += [f"# Note: {note}." for note in notes(sight)]
+    lines += ["# Every option: docs/recipes.md", "", f"name = {json.dumps(_name(path.stem))}", ""]
+    return "\n".join([*lines, *_data(source, sight), ""])
+
+
+def _data(source: str, sight: Sight) -> list[str]:
+    layout, steps = sight.layout, sight.steps
+    lines = ["[data]", f"source = {json.dumps(source)}"]
+    if layout.separator != ",":
+        lines += [f"separator = {json.dumps(layout.separator)}", f"decimal = {json.dumps(layout.decimal)}"]
+    if steps.frequency:
+        lines += [f"time = {json.dumps(sight.time)}"]
+        lines += [f"time_format = {json.dumps(sight.time_format)}"] if sight.time_format else []
+        lines += [f"frequency = {json.dumps(steps.frequency)}"]
         lines += ["time_tolerance = 0.5 # of an interval: times this far from the grid are moved to it"]
     if sight.id:
         lines += [f"id = {json.dumps(sight.id)} # each of its values is a stream, and a session"]
-    if sight.duplicates:
-        lines += ['duplicates = "first"']
-    lines += ["validation = 0.7 # training ends here: a share, a number of rows or a date", "test = 0.85", ""]
-    if sight.left_out:
-        lines.insert(1, f"# Left out (constant, or too many words): {', '.join(sight.left_out)}.")
-    return "\n".join(lines)
+    if steps.frequency and steps.repeats and sight.repeats_explained:
+        lines += [f'duplicates = "first" # of two rows of one time; {steps.repeats} row(s) are left out']
+    return [*lines, "validation = 0.7 # training ends here: a share, a number of rows or a date", "test = 0.85"]
 
 
 def _features(sight: Sight) -> list[str]:
     taken: set[str] = set()
     blocks = ["# role: target (predicted), past (only observed), future (known ahead) or static (of a stream)"]
     for column in (*sight.numbers, *sight.categories):
-        name = _name(column)
-        while name in taken:
-            name += "_"
+        name = _free_name(_name(column), taken)
         taken.add(name)
         lines = ["[[features]]", f"name = {json.dumps(name)}"]
         lines += [f"column = {json.dumps(column)}"] if name != column else []
@@ -75,15 +92,16 @@ def _inputs(sight: Sight) -> str:
     """Lags of a day and a week and the calendar, as far as the frequency and the data reach."""
     steps = [2, 3]
     calendar = []
-    if sight.seconds and sight.seconds < DAY_SECONDS:
-        day = DAY_SECONDS // sight.seconds
+    step = sight.steps.nanoseconds
+    if step and step < DAY:
+        day = DAY // step
         steps += [day - 1, day, day + 1, 7 * day]
         calendar = ["hour_of_day", "day_of_week"]
-    elif sight.seconds == DAY_SECONDS:
+    elif step == DAY:
         steps, calendar = [2, 7], ["day_of_week", "day_of_year"]
-    elif sight.seconds > DAY_SECONDS:
+    elif step > DAY:
         calendar = ["month_of_year"]
-    longest = sight.rows // sight.streams // 4
+    longest = min(sight.rows // sight.streams // 4, LAG_STEPS_MAX)
     steps = sorted({step for step in steps if 2 <= step <= longest})
     lines = ["[inputs]", f"lags = {steps} # differences to so many steps ago", f"calendar = {json.dumps(calendar)}"]
     return "\n".join([*lines, ""])
@@ -100,5 +118,11 @@ def _rest(sight: Sight) -> str:
 
 def _name(text: str) -> str:
     """A name that clients can send."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("._-")[:60]
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", str(text)).strip("._-")[:NAME_LENGTH_MAX]
     return name if re.fullmatch(NAME_PATTERN, name) else "x"
+
+
+def _free_name(name: str, taken: set[str]) -> str:
+    """The name, with a number behind it if it is taken."""
+    numbered = (f"{name[: NAME_LENGTH_MAX - len(end)]}{end}" for end in (f"_{number}" for number in count(2)))
+    return name if name not in taken else next(free for free in numbered if free not in taken)

@@ -27,6 +27,11 @@ A recipe is a TOML file: which data, which inputs, which network, which training
 first one, `tidegate train RECIPE.toml --models models` trains it, and a wrong option is refused by its path. This page
 lists every option. From Python: `tidegate.training.train(load_recipe(path), Path("models"), data=frame)`.
 
+`init` finds out how a CSV file is written (`,`, `;`, tab or `|`; a decimal point or comma; the way of its times), which
+column holds times, which one tells streams apart, and the frequency. A column is an `id` only if it tells apart nearly
+all rows of the same time. What `init` could not make out, such as times that repeat or are on no grid, it says, and
+writes into the recipe as a note.
+
 A training that was killed goes on from its last checkpoint (in `models/NAME/.training`) when the command is given
 again. `torchrun --nproc-per-node 2 -m tidegate.cli train RECIPE.toml` shares each batch between processes.
 """

@@ -252,7 +252,7 @@ class Recipe(Strict):
 
     @model_validator(mode="after")
     def _inputs_have_what_they_need(self) -> Recipe:
-        if self.inputs.ids is True and not self.data.id:
+        if self.inputs.ids and not self.data.id:
             raise ValueError("inputs.ids: needs data.id, the column that names a row's stream")
         if self.inputs.calendar and not self.data.frequency:
             raise ValueError("inputs.calendar: needs data.frequency")

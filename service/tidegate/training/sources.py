@@ -11,6 +11,7 @@ import pandas as pd
 from tidegate.errors import ConfigError
 from tidegate.training.data_options import GENERATED, VEGA, Data
 
+PARQUET = (".parquet", ".pq")
 MISSING = ("", "NA", "N/A", "NaN", "nan", "null")
 
 
@@ -27,20 +28,27 @@ def read_source(data: Data, folder: Path, texts: frozenset[str] = frozenset()) -
         return generate(source.removeprefix(GENERATED))
     path = folder / source
     try:
-        if path.suffix in (".parquet", ".pq"):
-            return pd.read_parquet(path)
+        if path.suffix in PARQUET:
+            return _parquet(path)
         return _csv(path, data, texts)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from None
     except ValueError as error:
-        kind = "Parquet" if path.suffix in (".parquet", ".pq") else "CSV"
+        kind = "Parquet" if path.suffix in PARQUET else "CSV"
         raise ConfigError(f"{path}: is not {kind} ({error})") from None
+
+
+def _parquet(path: Path) -> pd.DataFrame:
+    """An index that has a name is a column like the others."""
+    frame = pd.read_parquet(path)
+    named = [name for name in frame.index.names if name is not None and name not in frame]
+    return (frame.reset_index(named) if named else frame).reset_index(drop=True)
 
 
 def _csv(path: Path, data: Data, texts: frozenset[str]) -> pd.DataFrame:
     missing = [*MISSING, *(str(cell) for cell in data.missing)]
     words = {name: "object" for name in (*texts, data.time, data.id) if name}
-    return pd.read_csv(
+    frame = pd.read_csv(
         path,
         sep=data.separator,
         decimal=data.decimal,
@@ -49,6 +57,12 @@ def _csv(path: Path, data: Data, texts: frozenset[str]) -> pd.DataFrame:
         dtype=words,
         low_memory=False,
     )
+    if not isinstance(frame.index, pd.RangeIndex):  # pandas takes the cells beyond the header for one
+        raise ConfigError(
+            f"{path}: rows have more cells than the header; name what stands between them in data.separator (it is "
+            f"{data.separator!r}), and the decimal sign in data.decimal (it is {data.decimal!r})"
+        )
+    return frame
 
 
 def _vega(source: str) -> pd.DataFrame:

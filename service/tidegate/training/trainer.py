@@ -119,11 +119,12 @@ class _Training:
         return Scores(self._manifest, self._examples, self._rollout, lanes)
 
     def _relative(self, scores: Scores, network: Network) -> dict[str, float]:
-        """MAE relative to persistence, mean over targets: below 1 is good."""
+        """MAE relative to persistence, mean over targets that change: below 1 is good."""
         if self._manifest.head.kind == "categorical":
             return {}
         own, naive = (np.array(part) for part in scores.errors(network))
-        return {"relative_mae": round(float((own / np.maximum(naive, np.finfo(np.float64).tiny)).mean()), 4)}
+        changes = naive > 0
+        return {"relative_mae": round(float((own[changes] / naive[changes]).mean()), 4)} if changes.any() else {}
 
     def _test_errors(self, network: Network) -> Fields:
         """Errors a target; the loss alone of a vocabulary."""

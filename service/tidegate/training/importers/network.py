@@ -38,7 +38,8 @@ class Affine:
 class Network:
     """Cell and head. `recurrent` is named as torch.nn.LSTM names it; a foreign one has `graph` and its bytes instead.
 
-    `left_out` names what the file holds and the package does not: further outputs, say.
+    `left_out` names what the file holds and the package does not: further outputs, say. `assumed` is what the file does
+    not say.
     """
 
     cell: str
@@ -53,6 +54,7 @@ class Network:
     graph: Graph | None = None
     graph_bytes: bytes = b""
     left_out: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
 
     def manifest(self) -> dict[str, Any]:
         """Its fields of Manifest."""

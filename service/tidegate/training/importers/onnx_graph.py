@@ -34,6 +34,7 @@ ARRANGING = (
     "Unsqueeze",
 )
 ZERO_FILLED = (*ARRANGING, "Expand", "Tile")
+TORCH = (".pt", ".pth", ".safetensors")
 RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
 
 
@@ -42,6 +43,8 @@ class OnnxGraph:
 
     def __init__(self, path: Path) -> None:
         """Raises PackageError, unless the file is an ONNX model with no randomness in it."""
+        if path.suffix in TORCH:
+            raise PackageError(path.name, "is a file of torch; give it to `tidegate import torch`")
         try:
             model: ModelProto = onnx.load(path)
             onnx.checker.check_model(model)

@@ -29,6 +29,7 @@ CELLS = {4: "lstm", 3: "gru", 1: "rnn_tanh"}
 MODULES: dict[str, type[nn.LSTM] | type[nn.GRU] | type[nn.RNN]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn_tanh": nn.RNN}
 NAMED_MAX = 6  # tensors that an error lists
 SOURCE_ROWS = 3
+ZIP, PICKLE = b"PK", b"\x80"  # what a file of torch.save begins with, today's and the older kind
 
 Tensors = dict[str, Tensor]
 Activation = Literal["relu", "tanh"]
@@ -58,8 +59,15 @@ def read_torch(path: Path, activation: Activation = "relu") -> tuple[Network, To
         recurrent={name: _array(tensor) for name, tensor in recurrent.items()},
         head=head,
         activation=activation,
+        assumed=_assumed(cell, len(head), activation),
     )
     return network, TorchSource(network)
+
+
+def _assumed(cell: str, head_layers: int, activation: Activation) -> tuple[str, ...]:
+    """What a state dict does not say, so that agreement cannot show it."""
+    of_cell = ("nn.RNN with its default nonlinearity, tanh",) if cell == "rnn_tanh" else ()
+    return (*of_cell, *([f"{activation} between the layers of the head"] if head_layers > 1 else []))
 
 
 def load_tensors(path: Path) -> Tensors:
@@ -80,6 +88,7 @@ def load_tensors(path: Path) -> Tensors:
 
 def _unpickle(path: Path) -> object:
     advice = "save the weights alone: torch.save(model.state_dict(), FILE) or safetensors.torch.save_file"
+    _check_kind(path, advice)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of other pickle protocols: they are read or refused
@@ -91,6 +100,19 @@ def _unpickle(path: Path) -> object:
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
         reason = str(error).strip().split("\n")[0][:160] or type(error).__name__
         raise PackageError(path.name, f"cannot be read as a state dict ({reason}); {advice}") from None
+
+
+def _check_kind(path: Path, advice: str) -> None:
+    """Raises PackageError for a file that torch.save did not write; torch itself tells little of it."""
+    if path.suffix == ".onnx":
+        raise PackageError(path.name, "is an ONNX file; give it to `tidegate import onnx`")
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(ZIP))
+    except OSError as error:
+        raise PackageError(path.name, f"cannot be read ({error.strerror})") from None
+    if not start.startswith((ZIP, PICKLE)):
+        raise PackageError(path.name, f"is {'no' if start else 'empty, no'} file of torch.save; {advice}")
 
 
 def _tensors(held: object, name: str) -> Tensors:
@@ -143,7 +165,8 @@ def _shape(recurrent: Tensors, prefix: str) -> tuple[str, int, int]:
 
 
 def _check_shapes(recurrent: Tensors, prefix: str, cell: str, layers: int) -> None:
-    """Every tensor of the stack is there (but for biases), in its shape, and no other."""
+    """Every tensor of the stack is there, in its shape, and no other; biases are all there, or none is."""
+    biases = any(name.startswith("bias") for name in recurrent)
     gate_rows, hidden = recurrent["weight_hh_l0"].shape
     expected: dict[str, tuple[int, ...]] = {}
     for layer in range(layers):
@@ -153,8 +176,9 @@ def _check_shapes(recurrent: Tensors, prefix: str, cell: str, layers: int) -> No
     for name in (*expected, *recurrent):
         if name not in expected:
             raise PackageError(prefix + name, f"is not part of a {layers}-layer {cell}")
-        if name not in recurrent and name.startswith("weight"):
-            raise PackageError(prefix + name, "is missing")
+        if name not in recurrent and (biases or name.startswith("weight")):
+            others = "" if name.startswith("weight") else ", but other biases are there"
+            raise PackageError(prefix + name, f"is missing{others}")
         if name in recurrent and tuple(recurrent[name].shape) != expected[name]:
             raise PackageError(prefix + name, f"is {tuple(recurrent[name].shape)}, must be {expected[name]}")
 

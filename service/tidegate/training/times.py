@@ -1,0 +1,101 @@
+"""From the cells of a column to times: how they are written, the zone that they are in, hours that a year has twice.
+
+Times of local clocks are told apart by their order: of the two rows that a stream has of the same time in autumn, the
+first is the earlier one. A time that has no second row is refused, not guessed.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pandas.tseries.api import guess_datetime_format
+
+from tidegate.errors import ConfigError
+from tidegate.model.frequency import NO_TIME, Times
+from tidegate.training.data_options import Data
+
+OFFSET = r":\d{2}(?:\.\d+)?\s*(?:Z|[+-]\d{2}(?::?\d{2})?)$"  # what ends a time of day that names its zone
+ADVICE = "write times with their offset (2024-03-01T00:00+01:00), or in UTC"
+
+
+def parse_times(frame: pd.DataFrame, data: Data, origin: str) -> Times:
+    """int64 [rows] ns since 1970 UTC; NO_TIME without a column of times. Raises ConfigError."""
+    if not data.time:
+        return np.full(len(frame), NO_TIME)
+    times = read_times(frame[data.time], data.time_format, origin)
+    if times.dt.tz is None:
+        times = _in_zone(times, frame[data.id] if data.id else None, data.time_zone, origin)
+    return nanoseconds(times)
+
+
+def nanoseconds(times: pd.Series[Any]) -> Times:
+    """int64 ns since 1970; UTC is the zone of those that name none."""
+    utc = times.dt.tz_localize("UTC") if times.dt.tz is None else times.dt.tz_convert("UTC")
+    counted: Times = utc.dt.as_unit("ns").astype("int64").to_numpy()
+    return counted
+
+
+def read_times(cells: pd.Series[Any], time_format: str, origin: str) -> pd.Series[Any]:
+    """Times, in a zone if the cells name it, else in none; raises ConfigError that names the first row that is none."""
+    try:
+        times = _read(cells, time_format, origin).dt.as_unit("ns")
+    except (ValueError, TypeError, AttributeError) as error:
+        reason = (str(error).strip() or type(error).__name__).split("\n")[0]
+        raise ConfigError(
+            f"{origin}: {cells.name}: is not a column of times ({reason}); see data.time_format"
+        ) from None
+    if times.isna().any():
+        row = _first(times.isna())
+        cell, problem = cells.iloc[row], "is missing; every row needs a time"
+        if not pd.isna(cell):
+            problem = f"is {str(cell)!r}, which is not read as a time; see data.time_format"
+        raise ConfigError(f"{origin}: row {row + 1}: {cells.name} {problem}")
+    return times
+
+
+def _read(cells: pd.Series[Any], time_format: str, origin: str) -> pd.Series[Any]:
+    """By the way of writing that reads most cells; NaT where it reads none."""
+    if pd.api.types.is_numeric_dtype(cells) or pd.api.types.is_datetime64_any_dtype(cells):
+        return pd.to_datetime(cells)
+    zoned = cells.astype(str).str.contains(OFFSET, regex=True).to_numpy(np.bool_)
+    without = cells.notna().to_numpy() & ~zoned
+    if zoned.any() and without.any():
+        raise ConfigError(f"{origin}: row {_first(without) + 1}: {cells.name} names no zone, but others do; {ADVICE}")
+    formats = [time_format] if time_format else [*_guessed(cells), "ISO8601"]
+    read = [pd.to_datetime(cells, format=way, utc=bool(zoned.any()), errors="coerce") for way in formats]
+    return min(read, key=lambda times: int(times.isna().sum()))
+
+
+def _guessed(cells: pd.Series[Any]) -> list[str]:
+    """How the first cell seems to be written."""
+    first = next(iter(cells.dropna().head(1)), None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that the day comes first: then it does in every row
+        guess = guess_datetime_format(first) if isinstance(first, str) else None
+    return [guess] if guess else []
+
+
+def _in_zone(times: pd.Series[Any], streams: pd.Series[Any] | None, zone: str, origin: str) -> pd.Series[Any]:
+    """Local times with their zone; raises ConfigError for one that its clocks leave out, or have twice."""
+    plain = times.dt.tz_localize(zone, ambiguous="NaT", nonexistent="NaT")
+    if plain.notna().all():
+        return plain
+    keys = pd.DataFrame({"time": times} if streams is None else {"time": times, "stream": streams})
+    told = times.dt.tz_localize(zone, ambiguous=~keys.duplicated().to_numpy(), nonexistent="NaT")
+    single = plain.isna() & ~keys.duplicated(keep=False)
+    for wrong, problem in (
+        (told.isna(), f"which the clocks of {zone} leave out"),
+        (single, f"which {zone} has twice, and no second row of its stream tells which it is"),
+    ):
+        if wrong.any():
+            row = _first(wrong)
+            raise ConfigError(f"{origin}: row {row + 1}: {times.name} is {times.iloc[row]}, {problem}; {ADVICE}")
+    return told
+
+
+def _first(marked: pd.Series[Any] | NDArray[np.bool_]) -> int:
+    return int(np.flatnonzero(marked)[0])
