@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -10,7 +9,7 @@ import grpc
 import pytest
 
 from tests.wire.clients import Client, Stream, observation, refused, until
-from tests.wire.inprocess import InProcess, in_process
+from tests.wire.inprocess import in_process
 from tidegate.wire.frontend import FrontEnd
 
 VALUES = [1, 2, 3, 4]
@@ -18,18 +17,6 @@ VALUES = [1, 2, 3, 4]
 
 def fails(*_: object) -> NoReturn:
     raise MemoryError
-
-
-@pytest.fixture
-async def running(models: Path) -> AsyncIterator[InProcess]:
-    async with in_process(models) as running:
-        yield running
-
-
-@pytest.fixture
-async def client(running: InProcess) -> AsyncIterator[Client]:
-    async with Client(running.grpc) as client:
-        yield client
 
 
 async def begun(client: Client, name: str) -> Stream:
@@ -45,37 +32,33 @@ async def begun(client: Client, name: str) -> Stream:
     ("where", "step"), [("tidegate.wire.frontend.FrontEnd._deliver", 0), ("tidegate.wire.codec.single", 9)]
 )
 async def test_a_stream(
-    running: InProcess,
-    client: Client,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    where: str,
-    step: int,
-    ended: bool,
+    models: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, where: str, step: int, ended: bool
 ) -> None:
     """It ends with INTERNAL, without a word from its client; the log says why, other streams go on, and the session
     has its step. In the answers to a batch as a whole, or in one that is not plain (a step that nobody waits for)."""
-    unlucky, other = await begun(client, "unlucky"), await begun(client, "other")
-    with monkeypatch.context() as patch:
-        patch.setattr(where, fails)
-        await unlucky.send(observation("unlucky", VALUES, step))
-        if ended:
-            await unlucky.call.done_writing()
-        refusal = await refused(unlucky.rest())
-    assert (refusal.code, refusal.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
-    assert "could not be built" in caplog.text
-    assert (await other.predict(observation("other", VALUES))).step == 4
-    await other.finish()
-    again = await client.predict(observation("unlucky", VALUES))
-    assert again.prediction.step == (4 if step else 5)
-    await until(lambda: running.at_rest, "rest")
-    assert not running.server.front._calls
+    async with in_process(models) as running, Client(running.grpc) as client:
+        unlucky, other = await begun(client, "unlucky"), await begun(client, "other")
+        with monkeypatch.context() as patch:
+            patch.setattr(where, fails)
+            await unlucky.send(observation("unlucky", VALUES, step))
+            if ended:
+                await unlucky.call.done_writing()
+            refusal = await refused(unlucky.rest())
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
+        assert "could not be built" in caplog.text
+        assert (await other.predict(observation("other", VALUES))).step == 4
+        await other.finish()
+        again = await client.predict(observation("unlucky", VALUES))
+        assert again.prediction.step == (4 if step else 5)
+        await until(lambda: running.at_rest, "rest")
+        assert not running.server.front._calls
 
 
-async def test_a_unary_call(running: InProcess, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(FrontEnd, "_deliver", fails)
-        refusal = await refused(client.predict(observation("unlucky", VALUES)))
-    assert (refusal.code, refusal.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
-    assert (await client.predict(observation("unlucky", VALUES))).prediction.step == 2
-    await until(lambda: running.at_rest, "rest")
+async def test_a_unary_call(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with in_process(models) as running, Client(running.grpc) as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(FrontEnd, "_deliver", fails)
+            refusal = await refused(client.predict(observation("unlucky", VALUES)))
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
+        assert (await client.predict(observation("unlucky", VALUES))).prediction.step == 2
+        await until(lambda: running.at_rest, "rest")
