@@ -179,14 +179,13 @@ class Forecaster:
 
     def _group_size(self, lane: Lane, rows: int, horizon: int) -> int:
         """Scenarios of so many rows that go together."""
-        values = horizon * len(lane.package.manifest.targets)
-        most = min(GROUP_ROWS_MAX, GROUP_VALUES_MAX // values, self._rows_max(lane, horizon))
+        most = min(GROUP_ROWS_MAX, GROUP_VALUES_MAX // _row_values(lane, horizon), self._rows_max(lane, horizon))
         return max(1, most // rows)
 
     def _rows_max(self, lane: Lane, horizon: int) -> int:
         """Of a group: what it copies and draws is bounded."""
-        values = horizon * len(lane.package.manifest.targets)
-        return self._limits.forecast_bytes_max // (lane.slab.row_bytes + VALUE_BYTES * values)
+        row_bytes = lane.slab.row_bytes + VALUE_BYTES * _row_values(lane, horizon)
+        return self._limits.forecast_bytes_max // row_bytes
 
     def _find(self, request: ForecastRequest, place: int) -> tuple[Lane, int] | Reason:
         """The session of a scenario, or why there is no forecast of it."""
@@ -214,3 +213,8 @@ class Forecaster:
         if request.rows > self._rows_max(lane, scenario.horizon):
             return Reason.FORECAST_LIMIT
         return None
+
+
+def _row_values(lane: Lane, horizon: int) -> int:
+    """What one row comes to: its steps' targets."""
+    return horizon * len(lane.package.manifest.targets)

@@ -34,10 +34,9 @@ class Scenario:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How sample paths are drawn. The last three are for categorical heads: probabilities are raised to 1/temperature,
-    only the `top_k` likeliest (0: all) that have at least `min_p` of the likeliest's probability are kept, and a path
-    ends with the target `stop` (an index; None: at the horizon). `answered`: whether the paths are part of the answer,
-    or only their quantiles."""
+    """How sample paths are drawn, and whether they are `answered`, or only their quantiles. The rest is for categorical
+    heads: probabilities are raised to 1/temperature, only the `top_k` likeliest (0: all) that have at least `min_p` of
+    the likeliest's probability are kept, and a path ends with the target `stop` (an index; None: at the horizon)."""
 
     paths: int
     temperature: float = 1.0

@@ -82,17 +82,14 @@ class Replies:
         width = self.head.width
         return self.values if width == 1 else self.values[:, self.head.levels.index(0.5) :: width]
 
-    def quantile(self, level: float, rows: slice) -> NDArray[np.float64]:
-        """One level of a quantile head for some rows, [n, targets]; NaN from a version that has not that level.
-
-        Quantiles that cross, as those of a little trained model do, are put in order (Chernozhukov et al. 2010,
-        doi:10.3982/ECTA7880).
-        """
-        if level not in self.head.levels:
-            return np.full_like(self.points[rows], np.nan)
-        values = self.values[rows]
-        ordered = np.sort(values.reshape(len(values), -1, self.head.width), axis=2)
-        return ordered[:, :, self.head.levels.index(level)]
+    def quantiles(self, levels: Sequence[float], rows: slice) -> NDArray[np.float64]:
+        """Levels of a quantile head for some rows, in order: [n, levels, targets]; NaN from a version without them."""
+        known, ordered = self.head.levels, self.head.in_order(self.values[rows])
+        found = np.full((len(ordered), len(levels), ordered.shape[1]), np.nan)
+        for place, level in enumerate(levels):
+            if level in known:
+                found[:, place] = ordered[:, :, known.index(level)]
+        return found
 
     def __len__(self) -> int:
         return len(self.request)

@@ -63,8 +63,7 @@ class Distribution:
 
 def draw_quantiles(outputs: Rows, uniform: Rows, head: Head) -> Rows:
     """The quantile function of each target at `uniform` [n, targets]; outputs [n, targets x levels]."""
-    levels, (rows, targets) = np.array(head.levels), uniform.shape
-    values = np.sort(outputs.reshape(rows, targets, len(levels)), axis=2)  # crossed quantiles are no function
+    levels, values = np.array(head.levels), head.in_order(outputs)
     if len(levels) == 1:
         return values[:, :, 0]
     low = np.clip(np.searchsorted(levels, uniform, side="right") - 1, 0, len(levels) - 2)

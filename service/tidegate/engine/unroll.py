@@ -164,7 +164,7 @@ class Unrolling:
     def _own_levels(self, found: Rows, row: int) -> None:
         """The first step's quantiles are the head's own, where it has them, in order as a prediction's are."""
         head = self._lane.package.manifest.head
-        ordered = np.sort(self._first[row].reshape(-1, head.width), axis=1)
+        (ordered,) = head.in_order(self._first[row : row + 1])
         for place, level in enumerate(self._request.levels):
             if level in head.levels:
                 found[place, 0] = ordered[:, head.levels.index(level)]

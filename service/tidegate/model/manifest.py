@@ -12,6 +12,7 @@ from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from tidegate.model.frequency import Frequency
@@ -145,6 +146,12 @@ class Head(Strict):
     def width(self) -> int:
         """Outputs a target."""
         return len(self.levels) or 1
+
+    def in_order(self, outputs: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Outputs [n, targets x width] as [n, targets, width], the levels of each target in order: quantiles that cross
+        are no distribution (Chernozhukov et al. 2010, doi:10.3982/ECTA7880)."""
+        rows, width = outputs.shape
+        return np.sort(outputs.reshape(rows, width // self.width, self.width), axis=2)
 
     @property
     def drawable(self) -> bool:

@@ -24,7 +24,8 @@ def draft_manifest(recipe: Recipe, dataset: Dataset, version: str = "0") -> Fiel
     values = dataset.training_values
     columns = list(zip(dataset.names, dataset.columns, values.T, strict=True))
     categorical = recipe.network.head.kind == "categorical"
-    _check_vocabulary(recipe, dataset)
+    if categorical:
+        _check_vocabulary(dataset)
     fields: Fields = {
         "name": recipe.name,
         "version": version,
@@ -58,11 +59,10 @@ def draft_manifest(recipe: Recipe, dataset: Dataset, version: str = "0") -> Fiel
     return fields
 
 
-def _check_vocabulary(recipe: Recipe, dataset: Dataset) -> None:
+def _check_vocabulary(dataset: Dataset) -> None:
     """A categorical head has words; without them its one probability would always be 1."""
-    for plan in dataset.plans:
-        column = plan.column
-        if recipe.network.head.kind == "categorical" and column.role == "target" and not column.vocabulary:
+    for column in (plan.column for plan in dataset.plans):
+        if column.role == "target" and not column.vocabulary:
             raise ConfigError(
                 f"recipe: network.head.kind: categorical predicts a vocabulary's words, and {column.name} has none; "
                 'give it vocabulary = "auto", or the head another kind'

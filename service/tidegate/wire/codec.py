@@ -64,6 +64,11 @@ class View:
     intervals: tuple[tuple[float, float], ...] = ()
     dtype: types.DType = types.DTYPE_FLOAT32
 
+    @property
+    def bounds(self) -> list[float]:
+        """The lower ends of all intervals, then the upper ones."""
+        return [level for side in zip(*self.intervals, strict=True) for level in side]
+
 
 def view_of(config: pb.StreamConfig, manifest: Manifest) -> View:
     """Checks what the config asks to see; raises BAD_CONFIG."""
@@ -183,9 +188,10 @@ def single(sequence: int, replies: Replies, row: int, session_id: bytes, view: V
     message.step = rows.step[row]
     message.values.extend(rows.values[row])
     message.steps_seen = rows.steps_seen[row]
-    for low, high in view.intervals:
-        message.lower.extend(replies.quantile(low, slice(row, row + 1))[0].tolist())
-        message.upper.extend(replies.quantile(high, slice(row, row + 1))[0].tolist())
+    if view.intervals:
+        (bounds,) = replies.quantiles(view.bounds, slice(row, row + 1))
+        message.lower.extend(bounds[: len(view.intervals)].ravel().tolist())
+        message.upper.extend(bounds[len(view.intervals) :].ravel().tolist())
     if rows.flags[row]:
         _flags(message, replies, row)
     if rows.valid_time[row] != NO_TIME:
@@ -279,10 +285,9 @@ class BatchReply:
         if not self._view.intervals:
             with np.errstate(over="ignore"):  # beyond float32 is infinite
                 return replies.points[rows, None].astype(self._dtype)
-        bounds = [level for side in zip(*self._view.intervals, strict=True) for level in side]
-        parts = [replies.points[rows], *(replies.quantile(level, rows) for level in bounds)]
+        values = np.concatenate([replies.points[rows, None], replies.quantiles(self._view.bounds, rows)], axis=1)
         with np.errstate(over="ignore"):  # beyond float32 is infinite
-            return np.stack(parts, axis=1).astype(self._dtype)
+            return values.astype(self._dtype)
 
 
 def _row_error(replies: Replies, row: int, reason: Reason) -> types.RowError:

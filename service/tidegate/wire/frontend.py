@@ -259,21 +259,18 @@ class Call:
         """An answer has left."""
         self.messages -= 1
         self.rows -= rows
-        if self._written is not None and not self._written.done():
-            self._written.set_result(None)
+        _tell(self._written)
 
     def give_up(self) -> None:
         """The peer is gone: nothing that is unwritten will be written."""
         self.gone = True
-        if self._written is not None and not self._written.done():
-            self._written.set_result(None)
+        _tell(self._written)
 
     def fail(self) -> None:
         """An answer could not be built: the call ends now, with INTERNAL."""
         self.failed = True
         self.give_up()
-        if self._answered is not None and not self._answered.done():
-            self._answered.set_result(None)
+        _tell(self._answered)
         if self.reader is not None:
             self.reader.cancel()
 
@@ -327,13 +324,18 @@ class Call:
 
     def _push(self, answer: bytes, rows: int) -> None:
         self.answers.append((answer, rows))
-        if self._answered is not None and not self._answered.done():
-            self._answered.set_result(None)
+        _tell(self._answered)
 
     def _scope(self) -> Scope:
         if self.scope is None:
             raise TidegateError(Reason.BAD_CONFIG, "the first message has no config")
         return self.scope
+
+
+def _tell(waiter: asyncio.Future[None] | None) -> None:
+    """Whoever waits, if anyone does, goes on."""
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)
 
 
 @dataclass(frozen=True)
@@ -391,8 +393,8 @@ class FrontEnd:
     def close(self, call: Call) -> None:
         """Forgets a call; what it has queued is not stepped, but for what is in flight."""
         del self._calls[call.number]
-        if not self._calls and self._last is not None and not self._last.done():
-            self._last.set_result(None)
+        if not self._calls:
+            _tell(self._last)
         if call.messages:
             self.host.post(CancelStream(call.number))
 

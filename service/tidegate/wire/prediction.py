@@ -112,7 +112,7 @@ class PredictionService:
             if not (self._front.draining or call.failed) or call.reader is None:
                 raise
             call.reader.uncancel()
-            return TidegateError(Reason.DRAINING)
+            return None if call.failed else TidegateError(Reason.DRAINING)
         finally:
             call.reader = None
         return None
