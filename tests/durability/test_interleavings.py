@@ -93,6 +93,32 @@ async def test_a_pass_ends_under_load(site: Site) -> None:
     assert step > 1
 
 
+async def test_a_pass_that_failed_is_made_again(site: Site) -> None:
+    """By the next round, and not an interval later; so is the look for rows that are past their time."""
+    replica = await site.replica()
+    store = replica.store
+    await replica.turn()
+    await stepped(replica, "k", 1)
+    save, expire, expired = store.save, store.expire, 0
+
+    async def away(*_: object) -> list[Key]:
+        raise StoreError("away")
+
+    async def counted() -> int:
+        nonlocal expired
+        expired += 1
+        return await expire()
+
+    site.clock.seconds += 60.0
+    for method, back in (("save", save), ("expire", counted)):
+        setattr(store, method, away)
+        with pytest.raises(StoreError):
+            await replica.durability.round()
+        setattr(store, method, back)
+    await replica.turn()
+    assert (replica.durability.lag_seconds, expired) == (0.0, 1)
+
+
 async def test_a_claim_whose_answer_is_lost(site: Site) -> None:
     """The store gave the session, and nobody heard it: another replica that wants it gets it all the same."""
     one, other = await site.replica(), await site.replica()

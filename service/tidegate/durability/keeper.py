@@ -54,6 +54,7 @@ class Durability:
         self.lease = Lease(host, store, limits.lease_seconds, self._discard, self.arrivals.ask_again, clock)
         self._next_pass = self._next_expiry = clock()
         self._failing = False
+        self._failed_at = clock()
         self._wake = asyncio.Event()
         self._stopping = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -158,12 +159,12 @@ class Durability:
         self._wake.clear()
         await self._between()
         now = self._clock()
-        if last or now >= self._next_pass:
-            self._next_pass = now + self._limits.checkpoint_seconds
+        if last or self._failing or now >= self._next_pass:
             await self.passes.full(self._between)
+            self._next_pass = now + self._limits.checkpoint_seconds
         if now >= self._next_expiry:
-            self._next_expiry = now + EXPIRE_SECONDS
             await self.store.expire()
+            self._next_expiry = now + EXPIRE_SECONDS
         if last and self.store.shared:
             await self._release_all()
 
@@ -201,9 +202,7 @@ class Durability:
                 log.exception("a round of checkpoints failed")
                 await asyncio.sleep(FAILED_SECONDS)
             else:
-                if self._failing:
-                    log.info("checkpoints are saved again")
-                self._failing = False
+                self._went_well()
             self.arrivals.give_up()
             self._host.engine.sessions.lagging = self.lagging
 
@@ -230,3 +229,10 @@ class Durability:
         if not self._failing:
             log.error("checkpoints are not saved: %s", error)
         self._failing = True
+        self._failed_at = self._clock()
+
+    def _went_well(self) -> None:
+        """After a round. One that had nothing to tell the store proves nothing of a shared one: a life sign does."""
+        if self._failing and (not self.store.shared or self.lease.renewed_at > self._failed_at):
+            log.info("checkpoints are saved again")
+            self._failing = False

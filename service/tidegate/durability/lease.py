@@ -33,7 +33,8 @@ class Lease:
         self.handed_over = 0
         self._host, self._store, self._seconds, self._clock = host, store, seconds, clock
         self._on_lost, self._on_strays = on_lost, on_strays
-        self._beat = self._renewed = clock()
+        self.renewed_at = clock()  # when the last life sign was given that the store has answered
+        self._beat = self.renewed_at
         self._doubts = self._settled = 0  # how often it came to doubt, and for how many of them it has made sure
 
     async def run(self) -> None:
@@ -60,9 +61,9 @@ class Lease:
             renewal = await self._store.renew()
         except StoreError:
             return  # who saves says so
-        if asked - self._renewed > self._seconds:
+        if asked - self.renewed_at > self._seconds:
             self._doubts += 1  # cut off from the store for so long: others may not have been
-        self._renewed = asked
+        self.renewed_at = asked
         self._hear(renewal)
 
     def _let_go(self, wanted: Sequence[Key]) -> None:

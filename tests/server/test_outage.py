@@ -1,0 +1,62 @@
+"""The shared store goes away under a server: what the log says of it, and how a server ends that cannot save."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.servers import RunningServer
+from tests.services import RunningRedis, redis_server
+from tidegate import Client, Reason, TidegateError
+
+__all__ = ["redis_server"]
+PATIENCE_SECONDS = 60.0
+FAILURES = "tidegate_checkpoint_failures_total"
+X = [1.0, 2.0, 3.0, 4.0]
+
+
+def start(models: Path, redis: RunningRedis, name: str, *flags: str) -> RunningServer:
+    """A server with its sessions in that Redis, under a prefix of its own."""
+    return RunningServer(models, "--store", f"{redis.url}?prefix={name}", *flags)
+
+
+def until(server: RunningServer, happened: Callable[[], bool]) -> None:
+    """Returns when it has happened."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not happened():
+        assert time.monotonic() < deadline, server.log
+        time.sleep(0.05)
+
+
+def until_failed(server: RunningServer, rounds: int) -> None:
+    """Returns when the store has broken off so many more rounds."""
+    wanted = server.metric(FAILURES) + rounds
+    until(server, lambda: server.metric(FAILURES) >= wanted)
+
+
+def test_an_outage_is_two_lines(models: Path, redis_server: RunningRedis) -> None:
+    """One when the store goes, one when it is back: whether there is something to save or only something to fetch."""
+    with start(models, redis_server, "outage", "--limits-handover-seconds-max", "0.1") as server:
+        with Client(server.grpc, timeout_seconds=2.0) as client:
+            session = client.session("random", "a")
+            session.step(X)
+            redis_server.stop()
+            until_failed(server, 1)
+            session.step(X)
+            until_failed(server, 5)
+            redis_server.start()
+            until(server, lambda: "saved again" in server.log)
+            redis_server.stop()
+            for name in ("b", "c"):
+                with pytest.raises(TidegateError) as away:
+                    client.session("random", name).step(X)
+                assert away.value.reason is Reason.STORE_UNAVAILABLE
+            redis_server.start()
+            until(server, lambda: server.log.count("saved again") == 2)
+        server.stop()
+        told = re.findall(r"(ERROR|INFO) tidegate.durability.keeper", server.log)
+        assert told == ["ERROR", "INFO"] * 2, server.log
