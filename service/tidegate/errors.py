@@ -158,8 +158,9 @@ MEANINGS: Mapping[Reason, Meaning] = {
     ),
     Reason.TARGETS_DIFFER: Meaning(
         Code.FAILED_PRECONDITION,
-        "the session runs a version with other targets than the message's first row",
-        "Send its rows in a message of their own.",
+        "the session runs a version with other targets than the stream's (or, where it names no features, than the "
+        "message's first row)",
+        "Open a stream with the session's own version, which GetSession names (client.batches(model, version=...)).",
     ),
     Reason.SESSION_LIMIT: Meaning(
         _FULL, "the server holds as many sessions as it may", "Close sessions, add a replica, or raise the limit."

@@ -90,8 +90,7 @@ class AsyncClient:
 
         `levels`: quantiles wanted; `samples`: sample paths of each scenario. What is wrong with one is its `error`.
         """
-        targets = (await self._catalog.describe(model, "")).targets
-        return await forecast(self._connection, model, targets, scenarios, horizon, levels, samples, generation)
+        return await forecast(self._connection, self._catalog, model, scenarios, horizon, levels, samples, generation)
 
     async def models(self) -> list[Model]:
         """All models with their versions, by name."""

@@ -87,7 +87,8 @@ class AsyncBatches:
 
     async def __aenter__(self) -> AsyncBatches:
         """Asks what the model takes; raises MODEL_NOT_FOUND, UNREACHABLE."""
-        self._about = await self._catalog.fresh(self._model, self._version)
+        about = self._about = await self._catalog.fresh(self._model, self._version)
+        self._stream.name_columns(about.version, about.names)
         return self
 
     async def __aexit__(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tidegate.client.catalog import Catalog
 from tidegate.client.connection import Connection
 from tidegate.client.failures import RowError, read_row_error
 from tidegate.client.messages import built
@@ -72,15 +73,16 @@ class Forecast:
 
 async def forecast(
     connection: Connection,
+    catalog: Catalog,
     model: str,
-    targets: tuple[str, ...],
     scenarios: Sequence[str | Scenario],
     horizon: int,
     levels: Sequence[float],
     samples: int,
     generation: Generation | None,
 ) -> list[Forecast]:
-    """One forecast a scenario, in order; raises TidegateError for what is wrong with the call as a whole."""
+    """One forecast a scenario, in order, by the names of the version that made it; raises TidegateError for what is
+    wrong with the call as a whole."""
     asked = [Scenario(scenario) if isinstance(scenario, str) else scenario for scenario in scenarios]
     request = built(
         forecast_pb2.ForecastRequest,
@@ -101,9 +103,11 @@ async def forecast(
             )
         )
     response = await connection.call(connection.predictions.Forecast, request, about_sessions=True)
+    versions = {message.version for message in response.forecasts}  # "" where there is no forecast
+    targets = {version: (await catalog.describe(model, version)).targets for version in versions}
     errors = {error.row: read_row_error(error, asked[error.row].session_id, error.row) for error in response.errors}
     return [
-        read_forecast(message, scenario.session_id, targets, errors.get(row))
+        read_forecast(message, scenario.session_id, targets[message.version], errors.get(row))
         for row, (message, scenario) in enumerate(zip(response.forecasts, asked, strict=True))
     ]
 

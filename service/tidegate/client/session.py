@@ -128,10 +128,9 @@ class AsyncSession:
         how a categorical model's paths are drawn.
         """
         feed = self._feed
-        about = await feed.catalog.describe(feed.model, self._cursor.version or feed.version)
         scenario = Scenario(self.id, horizon, future, seed)
         found = await forecast(
-            feed.connection, self.model, about.targets, [scenario], horizon, levels, samples, generation
+            feed.connection, feed.catalog, self.model, [scenario], horizon, levels, samples, generation
         )
         return raised(found[0])
 

@@ -51,6 +51,11 @@ class PredictionStream:
         self._task: asyncio.Task[None] | None = None
         connection.streams.add(self)
 
+    def name_columns(self, version: str, features: Sequence[str]) -> None:
+        """Has values taken by these names, and answers be those of this version, whatever versions sessions are of."""
+        self._config.version = version
+        self._config.features[:] = features
+
     async def ask(self, patience: Patience, *messages: Message) -> list[Response]:
         """Sends messages in this order and waits for the answer of each, which may be an error.
 

@@ -31,6 +31,7 @@ class Scope:
     units: tuple[str, ...] = ()  # the units in which values come; () is the package's
     must_exist: bool = False  # an unknown session is refused, whatever its step
     strict_steps: bool = False  # a step above the next is refused, also where the model imputes gaps
+    targets: tuple[str, ...] = ()  # what answers hold, in order; () is what each row's version predicts
 
     def __hash__(self) -> int:  # asked for with every message
         return self._hash

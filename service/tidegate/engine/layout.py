@@ -54,7 +54,7 @@ class Layout:
 
 
 def layout_of(scope: Scope, package: Package) -> Layout:
-    """The mapping; raises TidegateError BAD_CONFIG or UNIT_MISMATCH, naming the feature."""
+    """The mapping; raises TidegateError BAD_CONFIG or UNIT_MISMATCH, naming the feature, or TARGETS_DIFFER."""
     manifest = package.manifest
     features = [manifest.features[place] for place in manifest.sent]
     names = tuple(feature.name for feature in features)
@@ -65,6 +65,8 @@ def layout_of(scope: Scope, package: Package) -> Layout:
             Reason.BAD_CONFIG,
             f"features must name each of {', '.join(names)} once; look at {', '.join(unknown)}",
         )
+    if scope.targets and scope.targets != manifest.targets:
+        raise TidegateError(Reason.TARGETS_DIFFER)
     if scope.units and len(scope.units) != len(sent):
         raise TidegateError(Reason.BAD_CONFIG, f"units must be one a feature: {len(sent)}, not {len(scope.units)}")
     order = np.array([sent.index(name) for name in names], np.intp)

@@ -11,7 +11,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -87,6 +87,8 @@ class Call:
             raise TidegateError(Reason.BAD_CONFIG, "a stream's config is fixed by its first message")
         scope = codec.scope_of(config, tenant="")
         lane = self._front.host.engine.catalog.about(scope)
+        if scope.features:  # who names what comes in knows what goes out by the names of one version
+            scope = replace(scope, targets=lane.package.manifest.targets)
         self.scope = self._front.interned(scope)
         self._view = codec.view_of(config, lane.package.manifest)
         self._told_of = config.checkpoints and lane.durability is Durability.INTERVAL
