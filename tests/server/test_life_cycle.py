@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import shutil
 import signal
+import subprocess
+import sys
+import time
 import urllib.error
 from asyncio.subprocess import PIPE, STDOUT
 from pathlib import Path
@@ -35,6 +38,31 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def stopped(server: RunningServer, number: int = signal.SIGTERM) -> int:
     """Sends the signal and waits for the exit code, beside everything else."""
     return await asyncio.to_thread(server.stop, number)
+
+
+class TestStart:
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_signals_are_heard_from_the_start(self, models: Path, number: int) -> None:
+        """Before torch is loaded SIGHUP is no end, and SIGTERM and SIGINT are one at once: exit code 0, never ready."""
+        command = [sys.executable, "-m", "tidegate.cli", "serve", "--models", str(models), "--port", "0"]
+        with subprocess.Popen([*command, "--http-port", "0"], stdout=subprocess.PIPE) as process:
+            deadline = time.monotonic() + PATIENCE_SECONDS
+            while not hears(process.pid, signal.SIGTERM):
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.001)
+            process.send_signal(signal.SIGHUP)
+            process.send_signal(number)
+            assert process.wait(PATIENCE_SECONDS) == 0
+            assert process.stdout is not None
+            assert process.stdout.read() == b""
+
+
+def hears(process: int, number: int) -> bool:
+    """Whether a process has an answer of its own to a signal (proc_pid_status(5): SigCgt)."""
+    status = Path(f"/proc/{process}/status").read_text()
+    caught = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt"))
+    return bool(int(caught, 16) >> (number - 1) & 1)
 
 
 class TestHttp:

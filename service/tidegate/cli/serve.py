@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import types
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
@@ -28,6 +32,7 @@ class ServeCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """A wrong value reads like one from the file or the environment: one line, without the usage."""
+        ctx.find_root().with_resource(ended_at_once())
         try:
             return super().parse_args(ctx, args)
         except click.BadParameter as error:
@@ -44,6 +49,24 @@ class ServeCommand(click.Command):
         for title, records in sections.items():
             with formatter.section(title):
                 formatter.write_dl(records)
+
+
+@contextmanager
+def ended_at_once() -> Iterator[None]:
+    """Answers signals until the server does so itself, seconds later, when torch is loaded. Nothing is served yet, so
+    it may end; there are no models to read again. A container's first process would not hear SIGTERM at all."""
+    answers = {signal.SIGHUP: signal.SIG_IGN, signal.SIGINT: _leave, signal.SIGTERM: _leave}
+    before = {number: signal.signal(number, answer) for number, answer in answers.items()}
+    try:
+        yield
+    finally:
+        for number, answer in before.items():
+            signal.signal(number, answer)
+
+
+def _leave(*_: object) -> None:
+    """Without the end of Python's own, which a half-loaded library may not bear."""
+    os._exit(0)
 
 
 def settings_options() -> list[click.Option]:
