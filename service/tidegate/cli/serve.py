@@ -55,7 +55,7 @@ class ServeCommand(click.Command):
 def ended_at_once() -> Iterator[None]:
     """Answers signals until the server does so itself, seconds later, when torch is loaded. Nothing is served yet, so
     it may end; there are no models to read again. A container's first process would not hear SIGTERM at all."""
-    answers = {signal.SIGHUP: signal.SIG_IGN, signal.SIGINT: _leave, signal.SIGTERM: _leave}
+    answers: dict[signal.Signals, Any] = {signal.SIGHUP: signal.SIG_IGN, signal.SIGINT: _leave, signal.SIGTERM: _leave}
     before = {number: signal.signal(number, answer) for number, answer in answers.items()}
     try:
         yield
