@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,13 +12,18 @@ import pytest
 from tests.servers import RunningServer
 from tidegate import AsyncClient, Reason, TidegateError
 from tidegate.client import Generation, Scenario
-from tidegate.client.messages import built, check_ids
+from tidegate.client.messages import built, checked_ids
 from tidegate.wire.stubs import forecast_pb2, session_pb2
 
 MODEL = "random"
 ROW = [0.0, 1.0, 2.0, 3.0]
 HALF = "caf\udce9"  # what os.listdir gives for a name that is not UTF-8
 Call = Callable[[AsyncClient], Awaitable[object]]
+
+
+def anything(value: Any) -> Any:
+    """What a caller without a type checker may give."""
+    return value
 
 
 async def listed(client: AsyncClient, **asked: str) -> None:
@@ -71,6 +77,13 @@ CALLS: dict[str, tuple[Call, Reason]] = {
     "stop": (lambda c: c.forecast(MODEL, ["a"], 3, generation=Generation(stop=HALF)), Reason.BAD_FORECAST),
     "a step to rewind to": (lambda c: c.session(MODEL, "a").rewind(-1), Reason.STEP_NOT_RETAINED),
     "a step to fork at": (lambda c: c.session(MODEL, "a").fork("b", step=-1), Reason.STEP_NOT_RETAINED),
+    "a number as id": (lambda c: c.session(MODEL, anything(7)).step(ROW), Reason.BAD_SESSION_ID),
+    "a number in a batch": (lambda c: batch_step(c, "good", anything(7)), Reason.BAD_SESSION_ID),
+    "a number among ids": (lambda c: c.close_sessions(MODEL, ["good", anything(7)]), Reason.BAD_SESSION_ID),
+    "a text as ids": (lambda c: c.open_sessions(MODEL, "good"), Reason.BAD_SESSION_ID),
+    "a number in a forecast": (lambda c: c.forecast(MODEL, ["good", Scenario(anything(7))], 3), Reason.BAD_SESSION_ID),
+    "a number to fork to": (lambda c: c.session(MODEL, "a").fork(anything(7)), Reason.BAD_SESSION_ID),
+    "half a horizon": (lambda c: c.session(MODEL, "a").forecast(anything(1.5)), Reason.BAD_FORECAST),
     "a first step": (lambda c: c.session(MODEL, "a").warm_up([ROW], first_step=-1), Reason.BAD_HISTORY),
 }
 
@@ -79,7 +92,7 @@ CALLS: dict[str, tuple[Call, Reason]] = {
 async def test_every_method_says_so(server: RunningServer, call: Call, reason: Reason) -> None:
     """The reason is that of what is wrong, the text names it, and the client goes on afterwards."""
     async with AsyncClient(server.grpc) as client:
-        with pytest.raises(TidegateError, match=r"give (text|a number|the number)") as refused:
+        with pytest.raises(TidegateError, match=r"give (text|a list|a number|the number)") as refused:
             await call(client)
         assert refused.value.reason is reason
         assert str(refused.value).isascii()
@@ -105,8 +118,8 @@ async def test_nothing_was_done(server: RunningServer) -> None:
 
 def test_what_can_be_held_is_held() -> None:
     """Ids of any whole characters pass, and a message is as its kind makes it."""
-    check_ids([])
-    check_ids(["", "a", "ü", "\U0001f30a"])
+    assert checked_ids(()) == []
+    assert checked_ids(np.array(["", "a", "ü", "\U0001f30a"])) == ["", "a", "ü", "\U0001f30a"]
     made = built(session_pb2.ForkSessionRequest, model="m", session_id="a", new_session_id="\U0001f30a", step=None)
     assert made == session_pb2.ForkSessionRequest(model="m", session_id="a", new_session_id="\U0001f30a")
 
@@ -116,4 +129,4 @@ def test_the_first_field_that_is_wrong_is_named() -> None:
     with pytest.raises(TidegateError, match="horizon is -1"):
         built(forecast_pb2.ForecastRequest, model="m", horizon=-1, samples=-2)
     with pytest.raises(TidegateError, match="ud83c"):
-        check_ids(["a", "\ud83c", "\udf0a"])
+        checked_ids(["a", "\ud83c", "\udf0a"])

@@ -12,7 +12,7 @@ from tidegate.client.catalog import Catalog
 from tidegate.client.connection import Connection
 from tidegate.client.feed import Feed
 from tidegate.client.forecasts import Forecast, Generation, Scenario, forecast
-from tidegate.client.messages import built
+from tidegate.client.messages import built, checked_ids
 from tidegate.client.records import Done, Migrated, Model, Opened, Reloaded, SessionInfo, read_session
 from tidegate.client.session import AsyncSession
 from tidegate.wire.stubs import session_pb2
@@ -60,6 +60,7 @@ class AsyncClient:
         All sessions of a model share a few streams. `version` (or alias) counts only where the session is opened here.
         `levels`: coverages of the intervals that predictions come with, such as 0.8; of a quantile head alone.
         """
+        (id,) = checked_ids([id])  # noqa: A001
         key = model, version, tuple(levels)
         if key not in self._feeds:
             self._feeds[key] = Feed(self._connection, self._catalog, *key)

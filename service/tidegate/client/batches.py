@@ -17,7 +17,7 @@ from tidegate.client.columns import Columns, split, to_message
 from tidegate.client.connection import Connection, new_routing_key
 from tidegate.client.conversation import Request, Response
 from tidegate.client.failures import RowError, from_status, told
-from tidegate.client.messages import built
+from tidegate.client.messages import built, checked_ids
 from tidegate.client.observations import Time, to_matrix, to_reset_column, to_time_column
 from tidegate.client.outcome import Outcome, Rows
 from tidegate.client.patience import Patience
@@ -126,10 +126,11 @@ class AsyncBatches:
         Rows of one session go out together where the model's sessions do not outlive a crash anyway, one after another
         where they do: of several steps in flight at once, a server could answer no more than the last one again.
         """
-        values = to_matrix(matrix, len(ids), len(self.about.names))
+        ids = checked_ids(ids)
+        values = to_matrix(matrix, len(ids), self.about.sent)
         known = None
         if future is not None:
-            known = to_matrix(np.asarray(future).astype(values.dtype), len(ids), len(self.about.future_names))
+            known = to_matrix(future, len(ids), self.about.known_ahead).astype(values.dtype)
         time_column, reset_column = to_time_column(times, len(ids)), to_reset_column(reset, len(ids))
         async with self._lock:
             aliases = self._roster.aliases(ids)

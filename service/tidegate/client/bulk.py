@@ -12,7 +12,7 @@ import numpy as np
 
 from tidegate.client.connection import Connection
 from tidegate.client.failures import AGAIN, RowError, read_row_error
-from tidegate.client.messages import built, check_ids
+from tidegate.client.messages import built, checked_ids
 from tidegate.client.patience import Patience
 from tidegate.client.records import Done, Migrated, Opened
 from tidegate.errors import TidegateError
@@ -32,8 +32,7 @@ Rows = Sequence[int]
 
 
 def pages(ids: Sequence[str], rows_max: int = ROWS_MAX) -> Iterator[Rows]:
-    """The rows cut to what one message holds; raises BAD_SESSION_ID for an id that none can, before the first."""
-    check_ids(ids)
+    """The rows cut to what one message holds."""
     rows = max(1, min(rows_max, BYTES_MAX // (4 + 4 * max(map(len, ids), default=0))))
     for start in range(0, len(ids), rows):
         yield range(start, min(start + rows, len(ids)))
@@ -46,7 +45,8 @@ async def open_many(
     ids: Sequence[str],
     key: Key | None = None,
 ) -> Opened:
-    """Finds or opens sessions."""
+    """Finds or opens sessions; like the others, raises BAD_SESSION_ID for an id that no message holds, before all."""
+    ids = checked_ids(ids)
     created, steps = np.zeros(len(ids), bool), np.zeros(len(ids), np.uint64)
 
     async def ask(part: Rows, patience: Patience) -> Any:
@@ -67,6 +67,7 @@ async def open_many(
 
 async def reset_many(connection: Connection, model: str, ids: Sequence[str]) -> Done:
     """Sets the states of sessions to zero."""
+    ids = checked_ids(ids)
 
     async def ask(part: Rows, patience: Patience) -> Any:
         names = [ids[row] for row in part]
@@ -82,6 +83,7 @@ async def reset_many(connection: Connection, model: str, ids: Sequence[str]) -> 
 
 async def close_many(connection: Connection, model: str, ids: Sequence[str]) -> Done:
     """Ends sessions."""
+    ids = checked_ids(ids)
     done, errors = 0, list[RowError]()
     for rows in pages(ids):
         names = [ids[row] for row in rows]
@@ -96,6 +98,7 @@ async def close_many(connection: Connection, model: str, ids: Sequence[str]) -> 
 
 async def migrate_many(connection: Connection, model: str, ids: Sequence[str], version: str) -> Migrated:
     """Moves sessions to another version."""
+    ids = checked_ids(ids)
     ways, replayed = ["failed"] * len(ids), np.zeros(len(ids), np.int64)
 
     async def ask(part: Rows, patience: Patience) -> Any:

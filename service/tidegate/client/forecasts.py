@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from tidegate.client.catalog import Catalog
 from tidegate.client.connection import Connection
 from tidegate.client.failures import RowError, read_row_error
+from tidegate.client.labels import column_names
 from tidegate.client.messages import built
 from tidegate.errors import Reason, TidegateError
 from tidegate.wire.stubs import forecast_pb2
@@ -145,6 +146,13 @@ def _matrices(content: bytes, shape: tuple[int, int]) -> Floats:
 
 
 def _message(scenario: Scenario) -> forecast_pb2.Scenario:
+    columns = column_names(scenario.future)
+    if columns is not None and len(columns) > 1:
+        raise TidegateError(
+            Reason.BAD_FORECAST,
+            "the future names its columns, which go by the order of the session's version here; give "
+            "frame[names].to_numpy() with the future_names of its description",
+        )
     try:
         known = [] if scenario.future is None else np.asarray(scenario.future, np.float64).ravel().tolist()
     except (TypeError, ValueError) as error:

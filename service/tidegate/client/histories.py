@@ -80,9 +80,9 @@ def past_rows(
     """What a caller holds as columns; raises BAD_HISTORY."""
     if not 0 <= first_step < 2**64:
         raise TidegateError(Reason.BAD_HISTORY, f"first_step is {first_step}; give the number of a step, or 0")
-    matrix = to_steps("values", values, None, len(about.names))
+    matrix = to_steps("values", values, None, about.sent)
     steps = len(matrix)
-    known = None if future is None else to_steps("future", future, steps, len(about.future_names))
+    known = None if future is None else to_steps("future", future, steps, about.known_ahead)
     if known is not None and known.dtype != matrix.dtype:  # a message has one type
         known, matrix = known.astype("<f8"), matrix.astype("<f8")
     return Columns(

@@ -1,17 +1,21 @@
 """Requests of what a caller gave: what a message cannot hold is refused here, in words, before anything is sent.
 
-Protobuf says it by ValueError: text that is not UTF-8 (half of a surrogate pair), and numbers out of their range.
+Protobuf says it by ValueError, of text that is not UTF-8 (half of a surrogate pair) and of numbers out of their range,
+and by TypeError, of what is no text or no number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, ParamSpec, TypeVar
 
 from tidegate.errors import Reason, TidegateError
+from tidegate.wire.stubs import session_pb2
 
 P = ParamSpec("P")
 M = TypeVar("M")
+
+TEXTS = ("model", "version", "filter", "session_id", "new_session_id", "stop")
 
 # What is wrong when a field cannot be what was given.
 REASONS = {
@@ -33,7 +37,7 @@ def built(kind: Callable[P, M], *args: P.args, **fields: P.kwargs) -> M:
     """A message of that kind; raises TidegateError with the reason of the first field that it cannot hold."""
     try:
         return kind(*args, **fields)
-    except ValueError:
+    except (TypeError, ValueError):
         for name, value in fields.items():
             if name in REASONS and not holds(kind, name, value):
                 raise refusal(name, value) from None
@@ -44,7 +48,7 @@ def holds(kind: Callable[..., object], name: str, value: object) -> bool:
     """Whether a field can be that."""
     try:
         kind(**{name: value})
-    except ValueError:
+    except (TypeError, ValueError):
         return False
     return True
 
@@ -53,15 +57,22 @@ def refusal(name: str, value: Any) -> TidegateError:
     """What is wrong with a field, and what to give instead."""
     if isinstance(value, str):
         problem = f"{name} is {value!r}, which holds half of a surrogate pair; give text that UTF-8 can hold"
+    elif name in TEXTS:
+        problem = f"{name} is {value!r}, which is no text; give text, such as {str(value)!r}"
     else:
-        problem = f"{name} is {value!r}, which is below 0 or too large; give a number from 0 on"
+        problem = f"{name} is {value!r}, which is below 0, too large or not whole; give a number from 0 on"
     return TidegateError(REASONS[name], problem)
 
 
-def check_ids(ids: Sequence[str]) -> None:
-    """Raises BAD_SESSION_ID for the first that no message can hold."""
+def checked_ids(ids: Iterable[str]) -> list[str]:
+    """The ids as a list; raises BAD_SESSION_ID for the first that no message can hold."""
+    if isinstance(ids, str):
+        raise TidegateError(Reason.BAD_SESSION_ID, f"the ids are the text {ids!r}; give a list of ids")
+    names = list(ids)
     try:
-        "".join(ids).encode()
-    except UnicodeEncodeError:
-        name = next(name for name in ids if any("\ud800" <= letter <= "\udfff" for letter in name))
-        raise refusal("session_id", name) from None
+        "".join(names).encode()
+    except (TypeError, UnicodeEncodeError):
+        raise refusal(
+            "session_id", next(name for name in names if not holds(session_pb2.Session, "session_id", name))
+        ) from None
+    return names

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
 from numpy.typing import ArrayLike, NDArray
 
+from tidegate.client.labels import column_names, misnamed, places, row_names
 from tidegate.errors import Reason, TidegateError
 
 Value = float | str | None  # a word is one of a feature's categories
@@ -20,65 +22,126 @@ Times = Iterable[Time | None] | NDArray[Any]
 NO_TIME = np.iinfo(np.int64).min  # how a batch says "no time" in a row; NumPy's NaT has the same bits
 NO_WORDS: Words = {}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SINCE_MAX = timedelta(seconds=2**63 // 1_000_000_000)  # from 1970 either way: what 64 bits hold
 
 
 def to_row(values: Values, features: tuple[str, ...], model: str, words: Words = NO_WORDS) -> list[float]:
     """One number a feature, in the model's order; None becomes NaN, which is a missing value, a word its number.
 
-    Raises TidegateError BAD_OBSERVATION, which names what is missing, unknown or not a number.
+    A mapping and a series with names are matched by name. Raises TidegateError BAD_OBSERVATION, which names what is
+    missing, unknown or not a number.
     """
+    row = in_order(values, features, model)
+    if len(row) != len(features):
+        raise bad(f"{model} takes {len(features)} values ({', '.join(features)}), not {len(row)}")
+    return [to_number(name, value, words.get(name, ())) for name, value in zip(features, row, strict=True)]
+
+
+def in_order(values: Values, features: tuple[str, ...], model: str) -> Sequence[Value] | NDArray[Any]:
+    """An observation's values as a row; raises BAD_OBSERVATION for what has no names and no order."""
     if isinstance(values, Mapping):
-        values = ordered(values, features, model)
-    if len(values) != len(features):
-        raise bad(f"{model} takes {len(features)} values ({', '.join(features)}), not {len(values)}")
-    return [to_number(name, value, words.get(name, ())) for name, value in zip(features, values, strict=True)]
+        check_names(values, features, model)
+        return [values[name] for name in features]
+    if column_names(values) is not None:
+        raise bad(
+            "an observation is one row; give one of the table's, such as frame.iloc[0], or use warm_up or batches"
+        )
+    if isinstance(values, str | bytes | Set) or not has_length(values):
+        raise bad(f"the values are {values!r}, not a mapping or a row of one value a feature ({', '.join(features)})")
+    names = row_names(values)
+    if names is None:
+        return values
+    check_names(names, features, model)
+    row = list(values)
+    return [row[place] for place in places(names, features)]
 
 
-def ordered(values: Mapping[str, Value], features: tuple[str, ...], model: str) -> list[Value]:
-    """A mapping's values in the model's order; every feature must be there and no other."""
-    missing = [name for name in features if name not in values]
-    unknown = [str(name) for name in values if name not in features]
-    if missing:
-        raise bad(f"no value for {', '.join(missing)} of {model} (None says that a value is missing)")
-    if unknown:
-        raise bad(f"{model} has no feature {', '.join(unknown)}; its features are {', '.join(features)}")
-    return [values[name] for name in features]
+def has_length(values: object) -> bool:
+    """Whether it holds several things; an array without dimensions does not."""
+    try:
+        len(values)  # type: ignore[arg-type]
+    except TypeError:
+        return False
+    return True
+
+
+def check_names(names: Collection[str], features: tuple[str, ...], model: str) -> None:
+    """Raises BAD_OBSERVATION, unless every feature is there and no other."""
+    problem = misnamed(names, features, model)
+    if problem is not None:
+        raise bad(problem)
 
 
 def to_number(name: str, value: Value, categories: tuple[str, ...] = ()) -> float:
-    """A value as the wire wants it; a word of a feature with categories becomes its number, from 0."""
+    """A value as the wire wants it; a word of a feature with categories becomes its number, from 0, and a number must
+    be that of a word, or -1."""
     if categories and isinstance(value, str):
         if value not in categories:
             problem = "which the model does not know (-1 stands for such a word); its words are"
             raise bad(f"{name} is {value!r}, {problem} {', '.join(categories)}")
         return float(categories.index(value))
     try:
-        return float("nan") if value is None else float(value)
+        number = float("nan") if value is None else float(value)
     except (TypeError, ValueError):
         raise bad(f"{name} is {value!r}, not a number") from None
+    if categories:
+        wrong = wrong_category(name, np.array([number]), categories)
+        if wrong:
+            raise bad(wrong)
+    return number
 
 
-def to_matrix(matrix: ArrayLike, rows: int, columns: int) -> NDArray[Any]:
-    """A batch's values as little-endian float32 (if they were) or float64 [rows, columns]; raises BAD_BATCH."""
-    try:
-        values = np.asarray(matrix)
-        values = np.ascontiguousarray(values, "<f4" if values.dtype == np.float32 else "<f8")
-    except (TypeError, ValueError) as error:
-        raise TidegateError(Reason.BAD_BATCH, f"the matrix does not hold numbers: {error}") from None
+def wrong_category(name: str, numbers: NDArray[Any], categories: tuple[str, ...]) -> str | None:
+    """What is wrong with the first number that is neither a word's, nor -1, nor NaN."""
+    known = np.isnan(numbers) | np.isin(numbers, np.arange(-1, len(categories)))
+    if known.all():
+        return None
+    last = len(categories) - 1
+    found = f"{name} is {numbers[~known][0]:g}, which is no word's number"
+    return f"{found}: 0 to {last} stand for {', '.join(categories)}, -1 for any other word"
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """The columns of a table: names in the model's order, and the words of those that have some."""
+
+    names: tuple[str, ...]
+    words: Words
+    model: str
+
+    def numbers(self, table: ArrayLike, name: str, reason: Reason) -> NDArray[Any]:
+        """A table as little-endian float32 (if it was) or float64 of whatever shape; a frame's columns are put in order
+        by their names. Raises TidegateError with the reason."""
+        columns = column_names(table)
+        if columns is not None and (problem := misnamed(columns, self.names, self.model)):
+            raise TidegateError(reason, problem)
+        try:
+            values = np.asarray(table)
+            if columns is not None:
+                values = values[:, places(columns, self.names)]
+            values = np.ascontiguousarray(values, "<f4" if values.dtype == np.float32 else "<f8")
+        except (TypeError, ValueError) as error:
+            raise TidegateError(reason, f"{name} does not hold numbers: {error}") from None
+        for place, feature in enumerate(self.names if values.ndim == 2 and values.shape[1] == len(self.names) else ()):
+            if feature in self.words and (problem := wrong_category(feature, values[:, place], self.words[feature])):
+                raise TidegateError(reason, problem)
+        return values
+
+
+def to_matrix(matrix: ArrayLike, rows: int, features: Features) -> NDArray[Any]:
+    """A batch's values [rows, features]; raises BAD_BATCH."""
+    values = features.numbers(matrix, "the matrix", Reason.BAD_BATCH)
+    columns = len(features.names)
     if values.shape != (rows, columns):
         problem = f"the matrix is {list(values.shape)}, not [{rows} ids, {columns} features]"
         raise TidegateError(Reason.BAD_BATCH, problem)
     return values
 
 
-def to_steps(name: str, matrix: ArrayLike, rows: int | None, columns: int) -> NDArray[Any]:
-    """A copy of a history's numbers, as little-endian float32 (if they were) or float64 [rows (None: at least one),
-    columns]; raises BAD_HISTORY."""
-    try:
-        values = np.asarray(matrix)
-        values = np.array(values, "<f4" if values.dtype == np.float32 else "<f8", order="C")
-    except (TypeError, ValueError) as error:
-        raise TidegateError(Reason.BAD_HISTORY, f"{name} does not hold numbers: {error}") from None
+def to_steps(name: str, matrix: ArrayLike, rows: int | None, features: Features) -> NDArray[Any]:
+    """A copy of a history's numbers [rows (None: at least one), features]; raises BAD_HISTORY."""
+    values = features.numbers(matrix, name, Reason.BAD_HISTORY).copy()
+    columns = len(features.names)
     if values.ndim != 2 or values.shape[1] != columns or not len(values) or len(values) != (rows or len(values)):
         problem = f"{name} is {list(values.shape)}, not [{rows or 'steps'}, {columns} features]"
         raise TidegateError(Reason.BAD_HISTORY, problem)
@@ -86,21 +149,38 @@ def to_steps(name: str, matrix: ArrayLike, rows: int | None, columns: int) -> ND
 
 
 def to_nanoseconds(time: Time) -> int:
-    """Nanoseconds since 1970 UTC. A datetime needs a time zone (ValueError); a datetime64 is taken as UTC. What is
-    neither is BAD_OBSERVATION."""
+    """Nanoseconds since 1970 UTC. A datetime needs a time zone; a datetime64 is taken as UTC; NaT is NO_TIME. Raises
+    BAD_OBSERVATION for anything else, and for what 64 bits do not hold (before 1677, after 2262)."""
+    if time != time:  # NaT, and that of pandas, which is a datetime
+        return NO_TIME
     if isinstance(time, np.datetime64):
-        return int(time.astype("datetime64[ns]").astype(np.int64))
+        return int(_nanoseconds(np.array([time]))[0])
     if not isinstance(time, datetime):
         raise bad(f"the time is {time!r}, not a datetime with a time zone or a datetime64 in UTC")
     if time.tzinfo is None:
-        raise ValueError(f"{time.isoformat()} has no time zone; give one, such as tzinfo=UTC")
+        raise bad(f"the time {time.isoformat()} has no time zone; give one, such as tzinfo=UTC")
     since = time - _EPOCH
+    if abs(since) >= _SINCE_MAX:
+        raise _beyond(time)
     return (since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1000
 
 
-def to_timestamp(time: Time) -> Timestamp:
-    """The same as a protobuf Timestamp."""
-    seconds, nanos = divmod(to_nanoseconds(time), 1_000_000_000)
+def _nanoseconds(times: NDArray[Any]) -> NDArray[np.int64]:
+    """Of datetime64, whatever its unit; NumPy itself wraps around."""
+    seconds = times.astype("datetime64[s]").astype(np.int64)
+    beyond = ~np.isnat(times) & (np.abs(seconds) >= _SINCE_MAX.total_seconds())
+    if beyond.any():
+        raise _beyond(times[beyond][0])
+    return times.astype("datetime64[ns]").astype(np.int64)
+
+
+def _beyond(time: object) -> TidegateError:
+    return bad(f"the time {time} is not between 1677 and 2262")
+
+
+def to_timestamp(nanoseconds: int) -> Timestamp:
+    """Nanoseconds since 1970 UTC as a protobuf Timestamp."""
+    seconds, nanos = divmod(nanoseconds, 1_000_000_000)
     return Timestamp(seconds=seconds, nanos=nanos)
 
 
@@ -114,7 +194,7 @@ def to_time_column(times: Iterable[Time | None] | NDArray[Any] | None, rows: int
     if times is None:
         return None
     if isinstance(times, np.ndarray) and times.dtype.kind == "M":
-        column = times.astype("datetime64[ns]").astype(np.int64)
+        column = _nanoseconds(times)
     else:
         column = np.array([NO_TIME if time is None else to_nanoseconds(time) for time in times], np.int64)
     return checked_rows("times", column, rows)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidegate.client.failures import RowError
-from tidegate.client.observations import Words, to_datetime
+from tidegate.client.observations import Features, Words, to_datetime
 from tidegate.wire.stubs import model_pb2, session_pb2
 
 DURABILITIES = {model_pb2.DURABILITY_INTERVAL: "interval", model_pb2.DURABILITY_STEP: "step"}
@@ -93,6 +93,16 @@ class Description:
     def all_names(self) -> tuple[str, ...]:
         """Every feature's name, in the package's order."""
         return tuple(feature.name for feature in self.features)
+
+    @property
+    def sent(self) -> Features:
+        """What is sent as values, as a table's columns."""
+        return Features(self.names, self.words, "the model")
+
+    @property
+    def known_ahead(self) -> Features:
+        """The future covariates, as a table's columns."""
+        return Features(self.future_names, self.words, "the model's future")
 
     @property
     def words(self) -> Words:

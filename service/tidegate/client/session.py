@@ -60,10 +60,9 @@ class AsyncSession:
             last = cursor.step if cursor.step is not None else await self._open(patience)
             about = await feed.catalog.describe(feed.model, cursor.version, patience)
             observation = self._observation(about, last + 1, values, reset, future)
-            nanoseconds = NO_TIME
-            if time is not None:
-                nanoseconds = to_nanoseconds(time)
-                observation.event_time.CopyFrom(to_timestamp(time))
+            nanoseconds = NO_TIME if time is None else to_nanoseconds(time)
+            if nanoseconds != NO_TIME:
+                observation.event_time.CopyFrom(to_timestamp(nanoseconds))
             single = Single(observation, nanoseconds, about.durability == "interval", cursor)
             return self._read(await feed.ask(self.id, single, patience), about)
 
