@@ -266,6 +266,7 @@ class PlainModel:
             session.to_zero()
         for _ in range(missing):
             session.inputs.append(self._fed_back(session))
+            session.missing_run = [run + 1 for run in session.missing_run]
         complete, imputed = self._complete(session, row)
         session.inputs.append(complete)
         session.steps_seen += missing + 1

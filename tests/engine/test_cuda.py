@@ -37,10 +37,11 @@ MODELS: dict[str, dict[str, Any]] = {
         "calendar": [{"field": "day_of_week"}],
         "frequency": "D",
         "ids": ["s1", "s2"],
+        "ages": True,
         "feedback": True,
         "head": {"kind": "quantile", "levels": [0.1, 0.5, 0.9]},
     },
-    "channels": {"features": BY_SESSION, "lags": LAGS, "channel_independent": True, "feedback": True},
+    "channels": {"features": BY_SESSION, "lags": LAGS, "channel_independent": True, "ages": True, "feedback": True},
     "change": {"head": {"output": "change", "change_scales": [0.5, 2.0], "hidden": [8], "activation": "relu"}},
     "words": {"features": [{"name": "a"}, {"name": "b"}], "head": {"kind": "categorical"}},
 }
@@ -62,6 +63,7 @@ def batch(package: Package, random: np.random.Generator, rows: int, step: int) -
         seen=np.where(fresh, 0, 5 + step),
         time=np.full(rows, 20_000 * DAY) + step * DAY,
         identity=random.integers(0, len(package.manifest.ids) + 1, rows).astype(np.int32),
+        ages=random.integers(0, 3, (rows, len(package.manifest.targets))).astype(np.uint16) if step % 2 else None,
     )
 
 

@@ -33,6 +33,8 @@ DERIVED: dict[str, dict[str, Any]] = {  # each takes three values and bridges ga
     },
     "channels": {"lags": LAGS, "channel_independent": True, "head": {"output": "change", "hidden": [24]}},
     "by-session": {"lags": LAGS, "features": [*BY_SESSION, {"name": "c", "role": "past"}], "feedback": True},
+    "ages": {"ages": True, "head": {"kind": "quantile", "levels": [0.1, 0.5, 0.9]}},
+    "aged-channels": {"lags": LAGS, "ages": True, "channel_independent": True},
     "quantiles": {"head": {"kind": "quantile", "levels": [0.1, 0.5, 0.9], "hidden": [20, 12], "activation": "tanh"}},
     "words": {"features": [{"name": word} for word in WORDS], "targets": WORDS, "head": {"kind": "categorical"}},
 }

@@ -36,6 +36,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         targets=["b", "a"],
         lags=LAGS,
         calendar=[{"field": "hour_of_day"}],
+        ages=True,
         channel_independent=True,
         head={"kind": "quantile", "levels": [0.1, 0.5, 0.9]},
         frequency="h",

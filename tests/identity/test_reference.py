@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tests.identity.feeds import DERIVED, Connection, derived_package, make_package
 from tests.servers import RunningServer
+from tidegate import Client
 from tidegate.model import reference
 from tidegate.model.inputs import Inputs
 from tidegate.model.package import Package
@@ -136,3 +137,45 @@ def test_derived_inputs_and_heads(tmp_path: Path, timed: bool) -> None:
                     found = Inputs(manifest).derive(raw[:, session], times).goals(found)
                 first = 1 if name == "by-session" else 0  # at first its scale is less than float32 shows
                 assert np.abs(found - wanted)[first:].max() < TOLERANCE, name
+
+
+def bridged(package: Package, raw: Floats, hours: list[int], ahead: int) -> Floats:
+    """Raw predictions at every hour from the first to `ahead` after the last, [hours, targets]: `raw` [rows, features]
+    are the observations of some hours, a session's own predictions stand in for what is missing, and how old each
+    target is by then is counted by hand."""
+    observed = dict(zip(hours, raw.tolist(), strict=True))
+    targets = package.target_indices.tolist()
+    inputs, ages, told = list[list[float]](), list[list[int]](), list[Floats]()
+    for hour in range(hours[-1] + 1 + ahead):
+        row = observed.get(hour, [np.nan] * raw.shape[1])
+        missing = [bool(np.isnan(row[target])) for target in targets]
+        stand_in = list(inputs[-1]) if inputs else list(row)
+        for place, target in enumerate(targets):
+            stand_in[target] = told[-1][place] if told else row[target]
+        inputs.append([s if np.isnan(x) else x for s, x in zip(stand_in, row, strict=True)])
+        before = ages[-1] if ages else [0] * len(targets)
+        ages.append([age + 1 if gone else 0 for age, gone in zip(before, missing, strict=True)])
+        outputs = reference.predict(package, np.array(inputs), ages=np.array(ages, np.uint16)).raw[-1]
+        told.append(outputs[package.manifest.point_indices])
+    return np.array(told)
+
+
+@pytest.mark.parametrize("kind", ["ages", "aged-channels"])
+def test_what_is_missing_and_for_how_long(tmp_path: Path, kind: str) -> None:
+    """Missing values, missing steps, and a forecast after them, of models that see how old their targets are: within
+    1e-5 of the equations."""
+    package = derived_package(tmp_path / "models", kind)
+    raw = np.random.default_rng(4).normal(3.0, 2.0, (12, 3))
+    hours = [0, 1, 2, 3, 6, 7, 8, 9, 11, 12, 13, 14]
+    for row, feature in ((2, 0), (3, 0), (3, 1), (4, 1), (7, 0), (8, 0), (9, 2), (11, 0), (11, 1)):
+        raw[row, feature] = np.nan
+    wanted = bridged(package, raw, hours, ahead=4)
+    with RunningServer(tmp_path / "models") as running, Client(running.grpc) as client:
+        session, start = client.session(kind, "s"), np.datetime64("2024-01-01T00", "ns")
+        found = [
+            session.step(row.tolist(), time=start + np.timedelta64(hour, "h")).values
+            for row, hour in zip(raw, hours, strict=True)
+        ]
+        forecast = session.forecast(5).values
+    assert np.abs(found - wanted[hours]).max() < TOLERANCE * 3
+    assert np.abs(forecast - wanted[hours[-1] :]).max() < TOLERANCE * 3

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.packages import random_weights
+from tidegate.model.ages import Ages
 from tidegate.model.calendar import Calendar
 from tidegate.model.device_inputs import Clock, DeviceInputs
 from tidegate.model.inputs import Inputs
@@ -22,6 +23,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "derived": {"lags": LAGS, "calendar": [{"field": "hour_of_day"}], "ids": ["one", "two"], "frequency": "h"},
     "channels": {"lags": LAGS, "channel_independent": True, "ids": ["two"]},
     "change": {"lags": LAGS[:1], "head": {"output": "change", "change_scales": [0.5, 2.0]}},
+    "ages": {"ages": True},
+    "ages of channels": {"lags": LAGS, "channel_independent": True, "ages": True, "ids": ["two"]},
     "quantiles": {"head": {"kind": "quantile", "levels": [0.1, 0.5, 0.9]}},
 }
 
@@ -55,7 +58,9 @@ def test_step_by_step_is_as_the_whole_sequence(model: str, scaling: str) -> None
     observations = random.normal(3.0, 2.0, (STEPS, 3))
     observations[:, 1] = random.integers(0, 4, STEPS)
     times = np.arange(STEPS, dtype=np.int64) * HOUR
-    whole = Inputs(manifest).derive(observations, times, "two")
+    ages = random.integers(0, 4, (STEPS, 2)).astype(np.uint16)
+    whole = Inputs(manifest).derive(observations, times, "two", ages)
+    aged = Ages(manifest)
     calendar = Calendar(manifest).columns(times, np.arange(1, STEPS + 1))
     device = DeviceInputs(package, torch.device("cpu"))
     memory = {
@@ -69,6 +74,8 @@ def test_step_by_step_is_as_the_whole_sequence(model: str, scaling: str) -> None
     for step in range(STEPS):
         seen = torch.full((ROWS,), step)
         clock = Clock(seen, torch.from_numpy(calendar[step]).expand(ROWS, -1), known.expand(ROWS))
+        if manifest.ages:
+            clock.ages = torch.from_numpy(aged.columns(np.tile(ages[step], (ROWS, 1)), ROWS))
         raw = torch.from_numpy(observations[step]).expand(ROWS, -1)
         found = device.observe(raw, clock, memory, slots)
         outputs = torch.linspace(-1, 1, manifest.outputs).expand(ROWS, -1)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tidegate.engine.feedback import Feedback
 from tidegate.engine.stepper import Memory, StepBatch, Stepper, StepResult
+from tidegate.model.ages import older
 from tidegate.model.frequency import Frequency, Times
 
 
@@ -19,13 +20,14 @@ from tidegate.model.frequency import Frequency, Times
 class Gap:
     """What lies before a batch's rows: steps int64 [n] that are missing; the last observation float64 [n, features],
     its time int64 [n] and the reply to it float64 [n, outputs], all raw; predicted bool [n, targets]: values of the
-    batch's own observation that are predictions themselves."""
+    batch's own observation that are predictions themselves; ages uint16 [n, targets] as they were before."""
 
     steps: NDArray[np.int64]
     observation: NDArray[np.float64]
     time: Times
     reply: NDArray[np.float64]
     predicted: NDArray[np.bool_]
+    ages: NDArray[np.uint16]
 
 
 def step_over(
@@ -44,6 +46,7 @@ def step_over(
             inputs=feedback.observations(gap.observation[rows], stand_ins),
             seen=batch.seen[rows] + done,
             time=frequency.add(gap.time[rows], done + 1),
+            ages=older(gap.ages[rows], done + 1),
         )
         result = stepper.launch(missing, memory).collect()
         reply[rows], finite[rows], seconds = result.values, result.finite, seconds + result.seconds

@@ -26,6 +26,7 @@ from tidegate.engine.recordings import Recordings
 from tidegate.engine.slots import SPARE_SLOT
 from tidegate.engine.staging import BUCKETS, Field, buffer_bytes, columns, fill, pieces, places
 from tidegate.engine.stepper import Memory, StepBatch, StepResult, Ticket
+from tidegate.model.ages import Ages
 from tidegate.model.calendar import Calendar
 from tidegate.model.device_inputs import Clock, DeviceInputs
 from tidegate.model.package import Package
@@ -49,7 +50,8 @@ class CudaStepper:
     ) -> None:
         manifest = package.manifest
         self._device, self._kernel, self.buckets = device, kernel, buckets
-        self._inputs, self._calendar = DeviceInputs(package, device), Calendar(manifest)
+        self._inputs = DeviceInputs(package, device)
+        self._calendar, self._ages = Calendar(manifest), Ages(manifest)
         self._queue = queue or queue_of(device)
         self.recordings = Recordings(self._queue, manifest.name, kernel.capturable)
         self._sent = [
@@ -59,6 +61,7 @@ class CudaStepper:
             Field("fresh", "bool"),
             *([Field("calendar", "float32", (manifest.calendar_width,))] if manifest.calendar_width else []),
             *([Field("identity", "int32")] if manifest.ids else []),
+            *([Field("ages", "float32", (manifest.age_width,))] if manifest.ages else []),
         ]
         self._returned = [Field("values", "float64", (manifest.outputs,)), Field("finite", "bool")]
         self._stages: dict[tuple[int, int], _Stage] = {}  # by set and bucket
@@ -123,13 +126,15 @@ class CudaStepper:
         }
         if self._calendar.width:
             sent["calendar"] = self._calendar.columns(batch.time, batch.seen + 1)
+        if self._ages.width:
+            sent["ages"] = self._ages.columns(batch.ages, len(batch))
         return sent
 
     def _advance(self, sent: Mapping[str, Tensor], returned: Mapping[str, Tensor], memory: Memory) -> None:
         """The step of one bucket: reads the columns that were sent, and the sessions'; writes both."""
         with torch.inference_mode():
             slots, inputs = sent["slots"], self._inputs
-            clock = Clock(sent["seen"], sent.get("calendar"), sent.get("identity"))
+            clock = Clock(sent["seen"], sent.get("calendar"), sent.get("identity"), sent.get("ages"))
             observed = inputs.observe(sent["inputs"], clock, memory, slots)
             after, outputs = self._kernel.step(observed.x, memory["state"], slots, sent["fresh"])
             values = inputs.restore(outputs, observed.base, observed.unit)

@@ -151,13 +151,19 @@ def make_flight(lane: Lane, rows: Queued, now: float) -> Flight:
         last_input=host["last_input"][going],
         missing_run=host["missing_run"][going],
         blank=seen == 0,
+        gap=missing,
     )
     imputed = lane.imputation.impute(rows.values[advancing], last)
     before = np.where(fresh, NO_TIME, host["event_time"][going])
     time = times_after(lane.package.frequency, rows.time[advancing], before, missing)
     identity = host["identity"][going] if "identity" in host else np.zeros(len(going), np.int32)
-    batch = StepBatch(going, imputed.values, fresh, seen, time, identity)
-    gap = Gap(missing, last.last_input, before, last.reply, imputed.predicted) if missing.any() else None
+    targets = lane.imputation.feedback.targets
+    ages = imputed.missing_run[:, targets] if lane.package.manifest.ages else None
+    batch = StepBatch(going, imputed.values, fresh, seen, time, identity, ages)
+    gap = None
+    if missing.any():
+        run = last.missing_run[:, targets]
+        gap = Gap(missing, last.last_input, before, last.reply, imputed.predicted, run)
     return Flight(lane, rows, slots, verdicts, marks, advancing, imputed, batch, gap)
 
 

@@ -12,21 +12,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidegate.engine.feedback import Feedback
+from tidegate.model.ages import AGE_MAX
 from tidegate.model.manifest import Manifest
 
-RUN_MAX = np.iinfo(np.uint16).max
 NO_CATEGORY = -1.0
 
 
 @dataclass
 class Memory:
     """What n sessions remember: reply float64 [n, outputs], last_input float64 [n, features] and missing_run uint16
-    [n, features], and `blank` bool [n] where they remember nothing."""
+    [n, features], `blank` bool [n] where they remember nothing; `gap` int64 [n], steps that are missing since."""
 
     reply: NDArray[np.float64]
     last_input: NDArray[np.float64]
     missing_run: NDArray[np.uint16]
     blank: NDArray[np.bool_]
+    gap: NDArray[np.int64]
 
 
 @dataclass
@@ -60,8 +61,8 @@ class Imputation:
         stand_in = self.feedback.observations(memory.last_input, self.feedback.stand_ins(memory.reply))
         stand_in[memory.blank] = self.means
         missing = absent & self._expected
-        before = np.where(memory.blank[:, None], 0, memory.missing_run).astype(np.int64)
-        run = np.where(missing, np.minimum(before + 1, RUN_MAX), 0).astype(np.uint16)
+        before = np.where(memory.blank[:, None], 0, memory.missing_run + memory.gap[:, None])
+        run = np.where(missing, np.minimum(before + 1, AGE_MAX), 0).astype(np.uint16)
         return Imputed(np.where(absent, stand_in, values), missing, run, absent[:, targets])
 
     def carry(
@@ -79,4 +80,4 @@ class Imputation:
         source = np.maximum.accumulate(known, axis=0)
         filled = np.where(source < 0, last, np.take_along_axis(values, np.maximum(source, 0), axis=0))
         since = np.where((known >= 0).any(0), (~absent)[::-1].argmax(0), len(values) + run.astype(np.int64))
-        return filled, np.where(self._expected, np.minimum(since, RUN_MAX), 0).astype(np.uint16)
+        return filled, np.where(self._expected, np.minimum(since, AGE_MAX), 0).astype(np.uint16)

@@ -14,7 +14,7 @@ import math
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
 
@@ -26,6 +26,7 @@ from tidegate.engine.columns import session_schema
 from tidegate.engine.device import use_one_thread
 from tidegate.engine.pace import Pace
 from tidegate.engine.slots import SPARE_SLOT
+from tidegate.model.ages import Ages
 from tidegate.model.calendar import Calendar
 from tidegate.model.device_inputs import Clock, DeviceInputs
 from tidegate.model.frequency import NO_TIME
@@ -45,7 +46,8 @@ Memory = Mapping[str, torch.Tensor]
 class StepBatch:
     """n rows of n different sessions: slots int64 [n]; inputs float64 [n, features] raw and complete (no NaN); fresh
     bool [n]: start from zero state; seen int64 [n]: steps that the state has seen (0 where fresh); time int64 [n]: of
-    the observation, ns since 1970 UTC or NO_TIME; identity int32 [n]: which of the package's ids, from 1, 0 for none.
+    the observation, ns since 1970 UTC or NO_TIME; identity int32 [n]: which of the package's ids, from 1, 0 for none;
+    ages uint16 [n, targets]: for how many steps now each has not been observed, None where all were.
     """
 
     slots: NDArray[np.int64]
@@ -54,6 +56,7 @@ class StepBatch:
     seen: NDArray[np.int64]
     time: NDArray[np.int64]
     identity: NDArray[np.int32]
+    ages: NDArray[np.uint16] | None = None
     lies: tuple[int, int] | None = None  # where slots and inputs lie, if that is known, and that no row is fresh
 
     def __len__(self) -> int:
@@ -61,8 +64,15 @@ class StepBatch:
 
     def take(self, rows: NDArray[np.int64] | slice) -> StepBatch:
         """Some of its rows."""
-        columns = {field.name: getattr(self, field.name)[rows] for field in fields(self) if field.name != "lies"}
-        return StepBatch(**columns)
+        return StepBatch(
+            slots=self.slots[rows],
+            inputs=self.inputs[rows],
+            fresh=self.fresh[rows],
+            seen=self.seen[rows],
+            time=self.time[rows],
+            identity=self.identity[rows],
+            ages=None if self.ages is None else self.ages[rows],
+        )
 
 
 @dataclass
@@ -145,7 +155,7 @@ class TorchStepper:
         self._device = torch.device(device)
         self._kernel = build_kernel(package, self._device)
         self._inputs = DeviceInputs(package, self._device)
-        self._calendar = Calendar(package.manifest)
+        self._calendar, self._ages = Calendar(package.manifest), Ages(package.manifest)
         self._identified = bool(package.manifest.ids)
         self._channels, self._outputs = package.manifest.channels, package.manifest.outputs
         self._threads = threads if device == "cpu" else 1
@@ -203,7 +213,7 @@ class TorchStepper:
         return units
 
     def _begin(self, batch: StepBatch) -> Begun:
-        return Work(batch, self._calendar, self._identified, self._outputs, self._device)
+        return Work(batch, self._calendar, self._ages, self._identified, self._outputs, self._device)
 
     def _split(self, padded: int) -> list[int]:
         """Row bounds of each thread's part: whole tiles."""
@@ -305,7 +315,13 @@ class Work:
     """A batch on the device, padded to whole tiles with rows of the spare slot, and room for its results."""
 
     def __init__(
-        self, batch: StepBatch, calendar: Calendar, identified: bool, outputs: int, device: torch.device
+        self,
+        batch: StepBatch,
+        calendar: Calendar,
+        ages: Ages,
+        identified: bool,
+        outputs: int,
+        device: torch.device,
     ) -> None:
         self.rows = len(batch)
         self.padded = -(-self.rows // TILE_ROWS) * TILE_ROWS
@@ -316,17 +332,14 @@ class Work:
         self._seen = self._put(batch.seen, 0)
         self._calendar = self._put(calendar.columns(batch.time, batch.seen + 1), 0.0) if calendar.width else None
         self._identity = self._put(batch.identity, 0) if identified else None
+        self._ages = self._put(ages.columns(batch.ages, self.rows), 0.0) if ages.width else None
         self.values = torch.empty((self.padded, outputs), dtype=torch.float64, device=device)
         self.finite = torch.ones(self.padded, dtype=torch.bool, device=device)
 
     def clock(self, rows: slice) -> Clock:
         """What the derived inputs need to know of some rows."""
-        calendar, identity = self._calendar, self._identity
-        return Clock(
-            self._seen[rows],
-            None if calendar is None else calendar[rows],
-            None if identity is None else identity[rows],
-        )
+        known = (self._calendar, self._identity, self._ages)
+        return Clock(self._seen[rows], *(None if column is None else column[rows] for column in known))
 
     def count(self, rows: slice) -> int:
         """How many of these are no padding."""

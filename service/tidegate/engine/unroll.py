@@ -18,6 +18,7 @@ from tidegate.engine.sampling import Distribution, quantiles
 from tidegate.engine.slots import Slots
 from tidegate.engine.stepper import StepBatch
 from tidegate.errors import Reason
+from tidegate.model.ages import older
 
 LAUNCH_ROWS_MAX, LAUNCH_SECONDS = 4096, 5e-3  # of one launch: live rows wait no longer for it
 Rows = NDArray[np.float64]
@@ -64,6 +65,7 @@ class Unrolling:
         self._outputs, self._last = host["reply"][slots], host["last_input"][slots]
         self._seen, self._time = host["steps_seen"][slots], host["event_time"][slots]
         self._identity = host["identity"][slots] if "identity" in host else np.zeros(len(slots), np.int32)
+        self._ages = host["missing_run"][slots][:, self._feedback.targets]
         self._values = np.empty((len(slots), steps, len(manifest.targets)))
         self._times = np.empty((len(self._scenarios), steps), np.int64)
         self._first = self._outputs.copy()
@@ -124,6 +126,7 @@ class Unrolling:
             seen=self._seen[going],
             time=self._time[going],
             identity=self._identity[going],
+            ages=older(self._ages[going], step),
         )
         rows_max = self._launch_rows()
         for low in range(0, len(going), rows_max):

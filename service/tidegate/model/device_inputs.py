@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tidegate.model.manifest import Manifest
+from tidegate.model.manifest import AGE_COLUMNS, Manifest
 from tidegate.model.package import Package
 
 Memory = Mapping[str, Tensor]  # a slab's device columns, or a copy of some of its rows
@@ -30,12 +30,13 @@ Memory = Mapping[str, Tensor]  # a slab's device columns, or a copy of some of i
 @dataclass
 class Clock:
     """What the host knows of M rows: seen int64 [M], steps since the state was zero; calendar float32 [M, columns];
-    identity int32 [M], the number of the session's id among the package's ids from 1, 0 if it is none of them. The last
-    two are None for packages without."""
+    identity int32 [M], the number of the session's id among the package's ids from 1, 0 if it is none of them; ages
+    float32 [M, columns]. The last three are None for packages without."""
 
     seen: Tensor
     calendar: Tensor | None = None
     identity: Tensor | None = None
+    ages: Tensor | None = None
 
 
 @dataclass
@@ -104,9 +105,9 @@ class DeviceInputs:
     def linear(self) -> Linear | None:
         """The derivation, where it is a linear one that looks at nothing but the observation."""
         manifest = self._manifest
-        derived = manifest.calendar_width or manifest.ids or manifest.feedback or manifest.channel_independent
+        derived = manifest.calendar_width or manifest.ids or manifest.ages or manifest.feedback
         curved = self._log1p is not None or manifest.head.kind == "categorical"
-        if not self._plain or self._fixed is None or derived or curved:
+        if not self._plain or self._fixed is None or derived or curved or manifest.channel_independent:
             return None
         base, unit = (part[0].repeat_interleave(manifest.head.width).cpu().numpy() for part in self._fixed)
         return Linear(self._center.cpu().numpy(), self._scale.cpu().numpy(), unit, base)
@@ -129,6 +130,7 @@ class DeviceInputs:
             parts.append(self._differences(lagged, scale, clock, memory["ring"], slots))
         parts += [clock.calendar] if clock.calendar is not None else []
         parts += [self._one_hot(clock.identity)] if clock.identity is not None else []
+        parts += [clock.ages] if clock.ages is not None else []
         x = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
         if self._channel_ids is not None:
             x = self._by_channel(x)
@@ -273,11 +275,13 @@ def _arrangement(manifest: Manifest) -> Tensor:
     for lags in manifest.lags:
         owners += [lags.feature if lags.feature in manifest.targets else None] * len(lags.steps)
     owners += [None] * (manifest.calendar_width + len(manifest.ids))
+    before_ages = len(owners)
+    owners += [target for target in manifest.targets for _ in range(AGE_COLUMNS)] if manifest.ages else []
     values = sum(feature.width for feature in manifest.features)
     rows = []
     for target in manifest.targets:
         columns: list[int] = []
-        for part in (range(values), range(values, len(owners))):
+        for part in (range(values), range(values, before_ages), range(before_ages, len(owners))):
             mine = [column for column in part if owners[column] == target]
             placed = False
             for column in part:

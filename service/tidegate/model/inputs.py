@@ -3,10 +3,10 @@
 The server derives the same a step at a time (`model/device_inputs.py`); a test holds them equal. A row of inputs is
 
     features in the package's order (one-hot where they are categories)
-    | lag differences, feature by feature | calendar | ids, one-hot | feedback.
+    | lag differences, feature by feature | calendar | ids, one-hot | ages | feedback.
 
 A channel-independent model has such a row for each target: of the targets' columns, it holds the channel's own, in the
-place of the first target's, and after the ids the channel's number, one-hot.
+place of the first target's, and after the ages the channel's number, one-hot.
 
 Every output is (transform(x) - base) / unit, the transform that of its target: base and unit are the center and scale
 of the scaling (of the package, or those that the session has at that step) or, where the head predicts the change, the
@@ -21,9 +21,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tidegate.model.ages import Ages
 from tidegate.model.calendar import Calendar
 from tidegate.model.frequency import NO_TIME, Frequency
-from tidegate.model.manifest import Feature, Manifest
+from tidegate.model.manifest import AGE_COLUMNS, Feature, Manifest
 
 Array = NDArray[np.float64]
 
@@ -64,11 +65,19 @@ class Inputs:
         self._names = [feature.name for feature in manifest.features]
         self._targets = [self._names.index(target) for target in manifest.targets]
         self._log1p = np.array([feature.scaling.transform == "log1p" for feature in manifest.features])
-        self._calendar = Calendar(manifest)
+        self._calendar, self._ages = Calendar(manifest), Ages(manifest)
         self._frequency = Frequency.parse(manifest.frequency)
 
-    def derive(self, observations: Array, times: NDArray[np.int64] | None = None, session_id: str = "") -> Derived:
+    def derive(
+        self,
+        observations: Array,
+        times: NDArray[np.int64] | None = None,
+        session_id: str = "",
+        ages: NDArray[np.uint16] | None = None,
+    ) -> Derived:
         """Inputs of a session that begins with the first of `observations` [steps, features] (raw, complete: no NaN).
+
+        `ages` [steps, targets]: for how many steps now each has not been observed; None: all were at all times.
 
         `times` int64 [steps] in ns since 1970 UTC; without them, or where they are NO_TIME, a step is one interval
         after the one before, the first at the first interval after 1970 began.
@@ -87,7 +96,8 @@ class Inputs:
         if session_id in manifest.ids:
             ids[:, manifest.ids.index(session_id)] = 1.0
         rows = [
-            self._row(channel, values, lags, [calendar.astype(np.float64), ids]) for channel in range(manifest.channels)
+            self._row(channel, values, lags, [calendar.astype(np.float64), ids, self._aged(channel, ages, len(levels))])
+            for channel in range(manifest.channels)
         ]
         base, unit = self._outputs(levels, scales)
         return Derived(np.stack(rows, axis=1), base, unit, self._log1p[self._targets], manifest.head.width)
@@ -163,6 +173,16 @@ class Inputs:
         width = sum(part.shape[1] for part in parts)
         parts.append(np.zeros((len(parts[0]), manifest.input_width - width)))  # feedback
         return np.concatenate(parts, axis=1)
+
+    def _aged(self, channel: int, ages: NDArray[np.uint16] | None, steps: int) -> Array:
+        """The age inputs that one channel sees."""
+        columns = self._ages.columns(ages, steps).astype(np.float64)
+        own = (
+            slice(AGE_COLUMNS * channel, AGE_COLUMNS * (channel + 1))
+            if self._manifest.channel_independent
+            else slice(None)
+        )
+        return columns[:, own]
 
     def _outputs(self, levels: Array, scales: Scales) -> tuple[Array, Array]:
         """Base and unit of the targets at every step."""

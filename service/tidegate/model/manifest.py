@@ -23,6 +23,7 @@ TARGET_ROLES = ("target", "output")
 REWIND_STEPS_MAX = REPLAY_STEPS_MAX = 1_000
 LAG_STEPS_MAX, LAGS_MAX = 10_000, 256
 CATEGORIES_MAX, IDS_MAX, LEVELS_MAX, HEAD_LAYERS_MAX = 4096, 65_536, 99, 4
+AGE_COLUMNS = 2  # a target; see `model/ages.py`
 
 
 class Strict(BaseModel):
@@ -216,7 +217,8 @@ class Manifest(Strict):
     h = o*tanh(c): with identity, h = o*c, and the candidate keeps its tanh. `gru_reset` matters to gru alone: before
     or after the product with h (`after` is torch.nn.GRU). `cell` "onnx" is a foreign `graph` with its head inside.
     Derived inputs: `lags`; `calendar`, in `time_zone`; `ids`, session ids that the cell knows one-hot (all zeros for
-    any other); `feedback`, the last prediction in training units (zeros before there is one). `channel_independent`:
+    any other); `ages`, whether a target is missing and for how long by now (`model/ages.py`); `feedback`, the last
+    prediction in training units (zeros before there is one). `channel_independent`:
     one set of weights, and each target its own row of state (`model/inputs.py`). `scaling_window` is the memory of
     scaling by session, in steps. `rewind_steps`: how many steps back a session can be taken; each costs as much memory
     as the session itself. `lateness_steps`, at most `rewind_steps`: how many of its last observations are stepped again
@@ -234,6 +236,7 @@ class Manifest(Strict):
     lags: tuple[Lags, ...] = Field(default=(), max_length=FEATURES_MAX)
     calendar: tuple[CalendarInput, ...] = Field(default=(), max_length=8)
     ids: tuple[str, ...] = Field(default=(), max_length=IDS_MAX)
+    ages: bool = False
     feedback: bool = False
     channel_independent: bool = False
     scaling_window: int = Field(default=1_000, ge=2, le=10_000_000)
@@ -282,6 +285,8 @@ class Manifest(Strict):
             raise ValueError(f"targets: must name each feature of role 'target' or 'output' once ({', '.join(marked)})")
         if "output" in roles.values() and (self.head.output == "change" or self.channel_independent):
             raise ValueError("features: an output is never seen, so no change of it is predicted, and it is no channel")
+        if "output" in roles.values() and self.ages:
+            raise ValueError("ages: an output is never observed, and has none")
         return self
 
     @model_validator(mode="after")
@@ -345,12 +350,18 @@ class Manifest(Strict):
             own = sum(of_targets.values()) + sum(count for name, count in lag_counts.items() if name in of_targets)
             width += own // self.channels - own + self.channels
         feedback = self.head.width * len(self.targets) // self.channels if self.feedback else 0
-        return width + self.calendar_width + len(self.ids) + feedback
+        return width + self.calendar_width + len(self.ids) + self.age_width // self.channels + feedback
 
     @cached_property
     def calendar_width(self) -> int:
         """Columns that the calendar inputs take."""
         return sum(CALENDAR_SIZES[entry.field] if entry.encoding == "one_hot" else 2 for entry in self.calendar)
+
+    @cached_property
+    def age_width(self) -> int:
+        """Columns of all age inputs; of a channel-independent model, each channel sees its own."""
+        pairs = 1 if self.head.kind == "categorical" else len(self.targets)
+        return AGE_COLUMNS * pairs if self.ages else 0
 
     @cached_property
     def lag_steps_max(self) -> int:

@@ -26,13 +26,18 @@ class Predictions(NamedTuple):
 
 
 def predict(
-    package: Package, observations: Array, times: NDArray[np.int64] | None = None, session_id: str = ""
+    package: Package,
+    observations: Array,
+    times: NDArray[np.int64] | None = None,
+    session_id: str = "",
+    ages: NDArray[np.uint16] | None = None,
 ) -> Predictions:
     """Streams `observations` [steps, features] (raw units, none missing) through the model from zero state.
 
     `times` int64 [steps] in ns since 1970 UTC. Where they are missing, steps date themselves (`model/calendar.py`).
+    `ages` [steps, targets] as in `Inputs.derive`.
     """
-    derived = Inputs(package.manifest).derive(observations, times, session_id)
+    derived = Inputs(package.manifest).derive(observations, times, session_id, ages)
     scaled = predict_derived(package, derived.x)
     return Predictions(scaled, scaled if package.manifest.head.kind == "categorical" else derived.restore(scaled))
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import linear
 
+from tidegate.model.ages import Ages
 from tidegate.model.calendar import Calendar
 from tidegate.model.device_inputs import Clock, Observed
 from tidegate.model.manifest import Manifest
@@ -42,7 +43,7 @@ class Sequence:
         manifest = package.manifest
         self._device, self._manifest = device, manifest
         self._inputs = SequenceInputs(package, device)
-        self._calendar = Calendar(manifest)
+        self._calendar, self._ages = Calendar(manifest), Ages(manifest)
         self._layers = _layers(package, device)
         self._head = _Head(package, device)
 
@@ -56,7 +57,7 @@ class Sequence:
         slot: int,
     ) -> tuple[NDArray[np.float64], int | None]:
         """Takes `observations` [T, features] (raw, complete), the session in row `slot` of the device columns `memory`
-        having seen `seen` steps; `times` int64 [T] as in StepBatch.
+        having seen `seen` steps; `times` int64 [T] as in StepBatch. No target is missing in them.
 
         Returns the raw outputs [T, outputs] and None; or the first step that is not finite, and `memory` is as it was.
         """
@@ -78,14 +79,16 @@ class Sequence:
 
     def _known(
         self, times: NDArray[np.int64], steps: NDArray[np.int64], identity: int
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """Calendar and identity of a Clock."""
-        calendar = identities = None
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Calendar, identity and ages of a Clock."""
+        calendar = identities = ages = None
         if self._calendar.width:
             calendar = torch.from_numpy(self._calendar.columns(times, steps + 1)).to(self._device)
         if self._manifest.ids:
             identities = torch.full((len(steps),), identity, dtype=torch.int32, device=self._device)
-        return calendar, identities
+        if self._ages.width:
+            ages = torch.from_numpy(self._ages.columns(None, len(steps))).to(self._device)
+        return calendar, identities, ages
 
 
 def _not_finite(seen: Observed, raw: Tensor, h: Tensor, state: Tensor) -> int | None:

@@ -34,6 +34,7 @@ def draft_manifest(recipe: Recipe, dataset: Dataset, version: str = "0") -> Fiel
         "targets": [name for name, plan, _ in columns if plan.column.role == "target"],
         "calendar": [entry.model_dump() for entry in recipe.inputs.calendar_inputs()],
         "ids": _ids(recipe, dataset),
+        "ages": recipe.inputs.ages,
         "feedback": recipe.inputs.feedback,
         "channel_independent": recipe.inputs.channel_independent,
         "scaling_window": recipe.inputs.scaling_window,

@@ -43,6 +43,11 @@ class Inputs(Strict):
     ids: bool | tuple[str, ...] = Field(
         default=False, description="the cell knows the streams of the training part (or those named) by their ids"
     )
+    ages: bool = Field(
+        default=False,
+        description="the cell sees whether each target is missing, and for how many steps by now: for models that "
+        "bridge gaps or forecast far; train them with gaps (training.gap_share)",
+    )
     feedback: bool = Field(default=False, description="the cell sees its own last prediction")
     channel_independent: bool = Field(
         default=False, description="one set of weights for all targets, each with a state of its own"

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tidegate.model.ages import AGE_MAX, Ages
 from tidegate.model.device_inputs import Clock, DeviceInputs
 from tidegate.model.manifest import Manifest
 from tidegate.model.package import Package, expected_shapes
@@ -55,6 +56,7 @@ class Memory:
     """What the stretches' sessions remember between pieces."""
 
     last: Tensor  # raw float64 [stretches, features]: what stands in for missing values
+    ages: Tensor  # int64 [stretches, targets]: for how many steps now they have been missing
     columns: dict[str, Tensor]
 
 
@@ -91,6 +93,8 @@ class Rollout:
         package = Package(manifest, zeros, "")
         self._inputs = DeviceInputs(package, device)
         self._targets = torch.from_numpy(package.target_indices).to(device)
+        self._ages = Ages(manifest)
+        self._age_table = torch.from_numpy(self._ages.table).to(device) if manifest.ages else None
         self._points = torch.from_numpy(manifest.point_indices).to(device)
         names = list(package.feature_names)
         self._lagged = torch.tensor([names.index(lags.feature) for lags in manifest.lags], device=device).long()
@@ -108,7 +112,8 @@ class Rollout:
         last = torch.where((seen > 0)[:, None], examples.filled[before], examples.means)
         columns = {"scale": examples.moments[first].clone(), "ring": self._history(first, seen)}
         columns["feedback"] = torch.zeros(len(first), self._manifest.outputs, device=self._device)
-        return Memory(last, columns)
+        ages = torch.zeros((len(first), len(self._targets)), dtype=torch.int64, device=self._device)
+        return Memory(last, ages, columns)
 
     def _history(self, first: Tensor, seen: Tensor) -> Tensor:
         """Rings [stretches, length, lagged] that hold step n at n mod length."""
@@ -145,7 +150,7 @@ class Rollout:
         xs, bases, units = [], [], []
         for step, rows in enumerate(batch.rows):
             raw = self._complete(rows, batch.gap[step] if batch.gap is not None else None, memory)
-            clock = Clock(examples.seen[rows], examples.calendar[rows], examples.identity[rows])
+            clock = Clock(examples.seen[rows], examples.calendar[rows], examples.identity[rows], self._aged(memory))
             seen = self._inputs.observe(raw, clock, memory.columns, slots)
             outputs, state = network(seen.x[None], state)
             outputs = outputs.view(stretches, -1).clamp(-OUTPUT_MAX, OUTPUT_MAX)
@@ -165,7 +170,14 @@ class Rollout:
         missing = raw.isnan()
         if gap is not None:
             missing |= gap[:, None] & ~self._known
+        memory.ages = torch.where(missing[:, self._targets], memory.ages + 1, 0)
         return torch.where(missing, memory.last, raw)
+
+    def _aged(self, memory: Memory) -> Tensor | None:
+        """The age inputs [stretches, columns]."""
+        if self._age_table is None:
+            return None
+        return self._age_table[memory.ages[:, : self._ages.targets].clamp(max=AGE_MAX)].flatten(1)
 
     def _stand_in(self, predictions: Tensor) -> Tensor:
         """float64 [stretches, targets]: points, or the one-hot of the likeliest word."""
