@@ -95,6 +95,50 @@ def test_more_than_one_message_holds(server: RunningServer) -> None:
         assert (found.step, found.steps_seen) == (20_000, 20_000)
 
 
+@pytest.mark.parametrize("first_step", [0, 1])
+def test_long_ones_are_safe_to_repeat(server: RunningServer, first_step: int) -> None:
+    """One that failed in its third part, at a row that the error names, goes on behind the first two when it is sent
+    again with that row mended, numbered or not; all of it again, by its number, is a duplicate."""
+    values = feed(40_000)
+    wrong = values.copy()
+    wrong[35_000, 2] = np.inf
+    with Client(server.grpc) as client:
+        session, other = client.session(MODEL, new_id()), client.session(MODEL, new_id())
+        with pytest.raises(TidegateError, match=r"row 35000 of the history.*value 2") as refused:
+            session.warm_up(wrong, first_step=first_step)
+        assert (refused.value.reason, refused.value.variables["row"]) == (Reason.BAD_OBSERVATION, "35000")
+        assert session.info().step == 32_768
+        last = session.warm_up(values, first_step=first_step)
+        assert (last.step, last.steps_seen, last.duplicate) == (40_000, 40_000, False)
+        assert last.values.tobytes() == other.warm_up(values).values.tobytes()
+        again = session.warm_up(values, first_step=1)
+        assert (again.step, again.duplicate) == (40_000, True)
+        assert session.warm_up(values[:100]).step == 40_100
+
+
+def test_another_history_is_another(server: RunningServer) -> None:
+    """What follows one that failed in a later part is taken anew if it begins otherwise, or when there was a step or a
+    reset in between; with the first number and another row at the last step it is a conflict."""
+    values = feed(20_000)
+    wrong = values.copy()
+    wrong[17_000] = np.inf
+    with Client(server.grpc) as client:
+        for between in ("nothing", "a step", "a reset"):
+            session = client.session(MODEL, new_id())
+            with pytest.raises(TidegateError, match="row 17000"):
+                session.warm_up(wrong)
+            with pytest.raises(TidegateError) as refused:
+                session.warm_up(values + 1.0, first_step=1)
+            assert refused.value.reason is Reason.STEP_CONFLICT
+            if between == "a step":
+                session.step(values[0])
+            if between == "a reset":
+                session.reset()
+            taken = session.info().step
+            following = values + 1.0 if between == "nothing" else values
+            assert session.warm_up(following).step == taken + 20_000
+
+
 async def test_order_with_steps_at_once(server: RunningServer) -> None:
     """Steps that are asked for while a history is taken come after it."""
     values = feed()

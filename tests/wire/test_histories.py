@@ -146,7 +146,7 @@ async def test_a_row_that_cannot_be_taken_is_named(client: Client, name: str) ->
     for exact in (False, True):
         error = refusal_of((await stream.ask(history(name, bad, 2, exact=exact))).error)
         assert (error.reason, error.code) == ("HISTORY_DIVERGED", grpc.StatusCode.FAILED_PRECONDITION)
-        assert error.variables == {"expected_step": "2"}
+        assert error.variables == {"expected_step": "2", "row": "120"}
         assert error.message.startswith("row 120 of the history")
     assert (await stream.predict(observation(name, x[1], 2))).steps_seen == 2
 

@@ -16,6 +16,7 @@ from tidegate.client.columns import OBJECT_BYTES, Columns
 from tidegate.client.connection import Connection
 from tidegate.client.conversation import Request, Response
 from tidegate.client.failures import from_status
+from tidegate.client.histories import Begun
 from tidegate.client.messages import built
 from tidegate.client.patience import Patience
 from tidegate.client.stream import PredictionStream
@@ -37,6 +38,7 @@ class Cursor:
     step: int | None = None
     version: str = ""
     opened: bool = False  # by this client, and no step since
+    begun: Begun | None = None  # a history some parts of which were taken, and not all
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def follow(self, info: session_pb2.Session, opened: bool = False) -> None:

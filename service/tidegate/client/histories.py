@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import blake2b
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tidegate.client.columns import Columns
+from tidegate.client.columns import Columns, split
 from tidegate.client.conversation import Request, Response
 from tidegate.client.observations import Times, to_steps, to_time_column
 from tidegate.client.records import Description
@@ -51,6 +52,54 @@ class Past:
     def columns(self) -> Columns:
         """The rows themselves."""
         return self.rows
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """Of a history that went out in parts the rows that were taken before one failed: their first step, how many, and
+    what they are."""
+
+    first: int
+    rows: int
+    digest: bytes
+
+    def numbered(self, rows: Columns, last: int) -> Columns:
+        """The rows of another call, for a session that stands at step `last`: under the numbers of the first call if
+        they begin with what was taken then, else as they are."""
+        stands = self.rows <= last - self.first + 1 <= len(rows)
+        if not stands or digest(rows.take(slice(self.rows))) != self.digest:
+            return rows
+        return replace(rows, steps=np.uint64(self.first) + np.arange(len(rows), dtype=np.uint64))
+
+
+def begun(rows: Columns, last: int) -> Begun:
+    """What is remembered of a history that has been taken up to step `last`."""
+    first = int(rows.steps[0])
+    taken = last - first + 1
+    return Begun(first, taken, digest(rows.take(slice(taken))))
+
+
+def digest(rows: Columns) -> bytes:
+    """Of all that is sent but the numbers."""
+    columns = (rows.values, rows.times, rows.reset, rows.future)
+    return blake2b(b"".join(b"" if column is None else column.tobytes() for column in columns)).digest()
+
+
+def parts_of(rows: Columns, last: int) -> Iterator[slice]:
+    """The messages that a history goes out in, for a session that stands at step `last`: without those that end below
+    it, which were taken; the one that holds it says whether they were the same. The last one is the answer."""
+    for part in split(rows):
+        if rows.steps[part.stop - 1] >= last or part.stop == len(rows):
+            yield part
+
+
+def in_the_whole(error: TidegateError, start: int) -> TidegateError:
+    """An error about a row of a part, which begins at row `start` of its history, as one of the history."""
+    if "row" not in error.variables:
+        return error
+    row = int(error.variables["row"])
+    problem = error.problem.replace(f"row {row} ", f"row {start + row} ", 1)
+    return TidegateError(error.reason, problem, **error.variables | {"row": start + row})
 
 
 def to_history(rows: Columns, exact: bool) -> types_pb2.History:

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 from numpy.typing import ArrayLike
 
-from tidegate.client.columns import split
 from tidegate.client.feed import Cursor, Feed, Single
 from tidegate.client.forecasts import Forecast, Generation, Scenario, forecast, raised
-from tidegate.client.histories import Past, past_rows
+from tidegate.client.histories import Past, begun, in_the_whole, parts_of, past_rows
 from tidegate.client.messages import built
 from tidegate.client.observations import NO_TIME, Time, Times, Values, to_nanoseconds, to_row, to_timestamp
 from tidegate.client.patience import Patience
@@ -64,7 +63,9 @@ class AsyncSession:
             if nanoseconds != NO_TIME:
                 observation.event_time.CopyFrom(to_timestamp(nanoseconds))
             single = Single(observation, nanoseconds, about.durability == "interval", cursor)
-            return self._read(await feed.ask(self.id, single, patience), about)
+            prediction = self._read(await feed.ask(self.id, single, patience), about)
+            cursor.begun = None
+            return prediction
 
     async def warm_up(
         self,
@@ -85,16 +86,26 @@ class AsyncSession:
         takes about as long as they do. `future`: [steps, future covariates].
 
         Taken as a whole or not at all: raises TidegateError (BAD_HISTORY, HISTORY_DIVERGED, STEP_CONFLICT, ...), and
-        the session is as it was. A history of more than 16,384 steps, or 4 MB, goes out in parts of which this holds.
+        the session is as it was. A history of more than 16,384 steps, or 4 MB, goes out in parts of which this holds:
+        the same call again, with the row mended that was wrong, goes on behind those that were taken.
         """
         cursor, feed = self._cursor, self._feed
         async with feed.connection.patience() as patience, cursor.lock:
             last = cursor.step if cursor.step is not None else await self._open(patience)
             about = await feed.catalog.describe(feed.model, cursor.version, patience)
             rows = past_rows(self.id, about, first_step or last + 1, values, times, reset, future)
-            for part in split(rows):
-                past = Past(rows.take(part), exact, about.durability == "interval", cursor)
-                prediction = self._read(await feed.ask(self.id, past, patience), about)
+            if cursor.begun is not None and not first_step:
+                rows = cursor.begun.numbered(rows, last)
+            try:
+                for part in parts_of(rows, last):
+                    past = Past(rows.take(part), exact, about.durability == "interval", cursor)
+                    prediction = self._read(await feed.ask(self.id, past, patience), about)
+            except TidegateError as error:
+                raise in_the_whole(error, part.start) from None
+            finally:
+                if (cursor.step or 0) > last:
+                    cursor.begun = begun(rows, cursor.step or 0)
+            cursor.begun = None
             return prediction
 
     def _read(self, answer: types_pb2.Prediction, about: Description) -> Prediction:
@@ -210,6 +221,7 @@ class AsyncSession:
     def _moved(self, session: session_pb2.Session) -> SessionInfo:
         """Goes on from what a command made of it, which the server made durable before it answered."""
         self._forget()
+        self._cursor.begun = None
         self._cursor.follow(session)
         return read_session(session)
 

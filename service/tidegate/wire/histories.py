@@ -20,7 +20,8 @@ _DTYPES = {types.DTYPE_UNSPECIFIED: "<f4", types.DTYPE_FLOAT32: "<f4", types.DTY
 
 
 def history_of(message: types.History, scope: Scope, steps_max: int) -> History:
-    """Checks a history's columns against each other; raises BAD_HISTORY, naming the column."""
+    """Checks a history's columns against each other; raises BAD_HISTORY, naming the column, and BAD_OBSERVATION, naming
+    the row, for infinity."""
     steps = message.steps
     if not 0 < steps <= steps_max:
         raise _bad(f"steps is {steps}, must be 1 to {steps_max}")
@@ -29,12 +30,17 @@ def history_of(message: types.History, scope: Scope, steps_max: int) -> History:
     times = np.array(message.event_times_unix_ns, np.int64)
     if len(times) not in (0, steps):
         raise _bad(f"event_times_unix_ns has {len(times)} entries for {steps} steps")
+    values = _numbers(message, "values", message.values)
+    future = _numbers(message, "future_covariates", message.future_covariates) if message.future_covariates else None
+    _check_finite(values)
+    if future is not None:
+        _check_finite(future)
     return History(
         scope=scope,
         first_step=message.first_step,
         times=times if len(times) else np.full(steps, NO_TIME, np.int64),
-        values=_numbers(message, "values", message.values),
-        future=_numbers(message, "future_covariates", message.future_covariates) if message.future_covariates else None,
+        values=values,
+        future=future,
         reset=message.reset,
         exact=message.exact,
     )
@@ -48,8 +54,7 @@ def answer_of(
     if reason is Reason.OK or not row:
         return codec.single(sequence, replies, place, session_id, view)
     error = row_error(reason, int(replies.expected[place]))
-    problem = f"row {row} of the history, from 0: {error.problem}"
-    return codec.stream_error(sequence, TidegateError(reason, problem, **error.variables))
+    return codec.stream_error(sequence, _of_row(row, reason, error.problem, **error.variables))
 
 
 def _numbers(message: types.History, name: str, content: bytes) -> NDArray[np.float64]:
@@ -63,6 +68,17 @@ def _numbers(message: types.History, name: str, content: bytes) -> NDArray[np.fl
     if row_bytes > FEATURES_MAX * dtype.itemsize:
         raise _bad(f"{name} has {row_bytes // dtype.itemsize} columns; at most {FEATURES_MAX}")
     return np.frombuffer(content, dtype).reshape(message.steps, -1).astype(np.float64)
+
+
+def _check_finite(values: NDArray[np.float64]) -> None:
+    """Raises BAD_OBSERVATION, which names the first row that is not."""
+    rows, columns = np.nonzero(np.isinf(values))
+    if len(rows):
+        raise _of_row(int(rows[0]), Reason.BAD_OBSERVATION, f"value {columns[0]}, from 0, is infinite")
+
+
+def _of_row(row: int, reason: Reason, problem: str, **variables: str) -> TidegateError:
+    return TidegateError(reason, f"row {row} of the history, from 0: {problem}", row=row, **variables)
 
 
 def _bad(problem: str) -> TidegateError:
