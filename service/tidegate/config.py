@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -21,8 +21,14 @@ from pydantic_settings import (
 )
 
 from tidegate.errors import ConfigError
+from tidegate.store_setting import STORES, store_setting
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+SECONDS_MAX = 100 * 365 * 86_400.0  # "for ever", and still a time that every clock and store can count
+KEEPALIVE_SECONDS_MAX = 86_400.0
+
+Seconds = Annotated[float, Field(gt=0, le=SECONDS_MAX)]
+KeepaliveSeconds = Annotated[float, Field(ge=0.001, le=KEEPALIVE_SECONDS_MAX)]  # gRPC counts milliseconds
 
 
 class Durability(StrEnum):
@@ -36,21 +42,19 @@ class Durability(StrEnum):
 class Limits(BaseModel):
     """Everything that is bounded. Units are in the names."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     # Memory of sessions.
     sessions_max: int = Field(default=1_100_000, ge=1, le=100_000_000, description="sessions held at once")
     state_bytes_max: int = Field(default=0, ge=0, description="bytes of session columns in all; 0: half of the memory")
-    idle_seconds_max: float = Field(
-        default=7 * 86_400.0, gt=0, description="a session not stepped for so long is closed"
-    )
-    sweep_seconds: float = Field(default=1.0, gt=0, description="how often idle sessions are looked for")
+    idle_seconds_max: Seconds = Field(default=7 * 86_400.0, description="a session not stepped for so long is closed")
+    sweep_seconds: Seconds = Field(default=1.0, description="how often idle sessions are looked for")
     aliases_max: int = Field(default=2_097_152, ge=1, description="an alias must be below this")
 
     # Work in the queue.
     inbox_rows_max: int = Field(default=131_072, ge=1, description="rows queued in all; then streams are not read")
     batch_rows_max: int = Field(default=4096, ge=1, description="rows of one step of the model")
-    batch_seconds_max: float = Field(default=0.05, gt=0, description="rows of one step when other models wait")
+    batch_seconds_max: Seconds = Field(default=0.05, description="rows of one step when other models wait")
 
     # Messages and streams.
     message_bytes_max: int = Field(default=4 * 1024 * 1024, ge=1024, description="a larger message ends its stream")
@@ -62,18 +66,20 @@ class Limits(BaseModel):
     stream_rows_max: int = Field(default=32_768, ge=1, description="rows of a stream read but not answered")
 
     # Durability.
-    checkpoint_seconds: float = Field(default=1.0, gt=0, description="how often sessions that moved are saved")
-    checkpoint_lag_seconds_max: float = Field(
-        default=30.0, gt=0, description="a longer lag of checkpoints: unhealthy, and no new sessions"
+    checkpoint_seconds: Seconds = Field(default=1.0, description="how often sessions that moved are saved")
+    checkpoint_lag_seconds_max: Seconds = Field(
+        default=30.0,
+        validate_default=True,
+        description="a longer lag of checkpoints: unhealthy, and no new sessions; at least two checkpoint_seconds",
     )
-    lease_seconds: float = Field(
+    lease_seconds: Seconds = Field(
         default=3.0, ge=0.5, description="a replica not heard of for so long has lost its sessions to those who ask"
     )
-    handover_seconds_max: float = Field(
-        default=5.0, gt=0, description="rows wait for a session that lives elsewhere; then SESSION_MOVED"
+    handover_seconds_max: Seconds = Field(
+        default=5.0, description="rows wait for a session that lives elsewhere; then SESSION_MOVED"
     )
-    stored_seconds_max: float = Field(
-        default=30 * 86_400.0, gt=0, description="a session in the store alone is forgotten after this"
+    stored_seconds_max: Seconds = Field(
+        default=30 * 86_400.0, description="a session in the store alone is forgotten after this"
     )
     parked_rows_max: int = Field(default=65_536, ge=1, description="rows that wait for the store; then reading stops")
 
@@ -88,13 +94,22 @@ class Limits(BaseModel):
     forecasts_waiting_max: int = Field(default=256, ge=1, description="calls in progress; more are refused")
 
     # Peers and life cycle.
-    keepalive_seconds: float = Field(default=5.0, gt=0, description="a silent peer is pinged after this")
-    keepalive_timeout_seconds: float = Field(default=5.0, gt=0, description="and given up after this")
+    keepalive_seconds: KeepaliveSeconds = Field(default=5.0, description="a silent peer is pinged after this")
+    keepalive_timeout_seconds: KeepaliveSeconds = Field(default=5.0, description="and given up after this")
     http_connections_max: int = Field(default=64, ge=1, description="open HTTP connections; then the oldest is closed")
-    http_idle_seconds_max: float = Field(
-        default=5.0, gt=0, description="an HTTP connection without a whole request is closed after this"
+    http_idle_seconds_max: Seconds = Field(
+        default=5.0, description="an HTTP connection without a whole request is closed after this"
     )
-    drain_seconds_max: float = Field(default=30.0, gt=0, description="from SIGTERM to the exit")
+    drain_seconds_max: Seconds = Field(default=30.0, description="from SIGTERM to the exit")
+
+    @field_validator("checkpoint_lag_seconds_max")
+    @classmethod
+    def _lag_outlasts_the_interval(cls, value: float, info: ValidationInfo) -> float:
+        """What is saved as often as it should be lags by up to an interval and the time of a pass."""
+        interval = info.data.get("checkpoint_seconds", 0.0)
+        if value < 2 * interval:
+            raise ValueError(f"must be at least twice checkpoint_seconds, which is {interval:g}")
+        return value
 
 
 def _levels(text: str) -> dict[str, Durability]:
@@ -153,15 +168,21 @@ class Settings(BaseSettings):
     @field_validator("store")
     @classmethod
     def _store_is_known(cls, value: str) -> str:
-        kind, _, path = value.partition(":")
-        if value != "memory" and (kind not in ("sqlite", "redis", "rediss", "unix") or not path):
-            raise ValueError("must be memory, sqlite:PATH or redis://HOST:PORT/DB")
-        return value
+        if value.strip() == "memory":
+            return "memory"
+        try:
+            return store_setting(value)
+        except ValueError:
+            raise ValueError(f"must be memory, {STORES}") from None
 
     @field_validator("durability")
     @classmethod
-    def _durability_is_known(cls, value: str) -> str:
-        _levels(value)
+    def _durability_can_be_had(cls, value: str, info: ValidationInfo) -> str:
+        """The default is taken without a store too, and is none then; what was asked for is not."""
+        levels = _levels(value)
+        asked = levels.pop("") is Durability.STEP or any(level is not Durability.NONE for level in levels.values())
+        if asked and info.data.get("store") == "memory":
+            raise ValueError("needs a store, such as --store sqlite:PATH")
         return value
 
     def durability_of(self, model: str) -> Durability:
@@ -198,7 +219,8 @@ def load_settings(config: Path | None = None, **flags: Any) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{key}: {first['msg']} (got {first['input']!r})") from None
+        told = "" if key == "store" or first["type"] == "extra_forbidden" else f" (got {first['input']!r})"
+        raise ConfigError(f"{key}: {first['msg']}{told}") from None  # a store is told of without its password
     except SettingsError as error:
         raise ConfigError(f"environment: {error}") from None
     except ValueError as error:

@@ -210,7 +210,11 @@ def _durability(host: EngineHost, front: FrontEnd, settings: Settings) -> Durabi
         limits.stored_seconds_max,
         limits.idle_seconds_max,
     )
-    return Durability(host, open_store(settings.store, terms), limits, front.mark)
+    try:
+        store = open_store(settings.store, terms)
+    except StoreError as error:
+        raise ConfigError(f"store: {error}") from None
+    return Durability(host, store, limits, front.mark)
 
 
 def serve(settings: Settings) -> int:

@@ -189,10 +189,13 @@ def test_refusals(tmp_path: Path) -> None:
     """A wrong setting is wrong usage; a file that is there, and a Redis that is not, are one line each."""
     backup = str(tmp_path / "backup.db")
     assert run("backup", backup).exit_code == 2
-    for store in ("memory", "sqlite:", "http://h"):
+    for store in ("memory", "sqlite:", "http://h", "redis:h", "redis://h/name"):
         wrong = run("backup", backup, "--store", store)
         assert wrong.exit_code == 2
         assert "must be sqlite:PATH or redis://" in wrong.stderr
+    for seconds in ("inf", "nan", "0", "1e300"):
+        wrong = run("restore", __file__, "--store", "redis://h", "--stored-seconds-max", seconds)
+        assert (wrong.exit_code, "--stored-seconds-max" in wrong.stderr) == (2, True)
     for words, problem in (
         (["backup", backup, "--store", f"sqlite:{tmp_path / 'none.db'}"], "there is no such file"),
         (["backup", backup, "--store", "redis://me:secret@127.0.0.1:1/0"], "Error: redis://127.0.0.1:1/0: "),

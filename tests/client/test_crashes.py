@@ -26,7 +26,10 @@ SESSIONS, STEPS, KILLS = 8, 60, (11, 12, 40)
 VALUES = np.random.default_rng(11).standard_normal((STEPS, SESSIONS, 4))
 RESET = 13  # the step at which one session is reset, soon after a kill
 WAIT_SECONDS_MAX = 60.0
-SELDOM = {"TIDEGATE_LIMITS__CHECKPOINT_SECONDS": "3600"}  # nothing becomes durable but by a command
+SELDOM = {  # nothing becomes durable but by a command
+    "TIDEGATE_LIMITS__CHECKPOINT_SECONDS": "3600",
+    "TIDEGATE_LIMITS__CHECKPOINT_LAG_SECONDS_MAX": "7200",
+}
 
 Seen = list[tuple[Any, ...]]
 BeforeStep = Callable[[int], Awaitable[None]]

@@ -10,11 +10,14 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.packages import random_package
 from tests.servers import START_SECONDS_MAX, RunningServer
+from tidegate.config import Settings, load_settings
+from tidegate.errors import ConfigError
 from tidegate.model.package import MANIFEST
 
 
@@ -90,6 +93,86 @@ def test_a_wrong_file_is_a_line(tmp_path: Path, text: bytes, named: str) -> None
     file = tmp_path / "settings.toml"
     file.write_bytes(text)
     assert named in refuse("--config", str(file))
+
+
+BOUNDS: dict[str, tuple[dict[str, Any], str]] = {
+    "a wait for ever": ({"limits": {"stored_seconds_max": "inf"}}, "limits.stored_seconds_max: "),
+    "a wait that is no number": ({"limits": {"lease_seconds": "nan"}}, "limits.lease_seconds: "),
+    "a wait longer than a clock counts": ({"limits": {"idle_seconds_max": 1e300}}, "limits.idle_seconds_max: "),
+    "a wait shorter than gRPC counts": ({"limits": {"keepalive_seconds": 1e-4}}, "limits.keepalive_seconds: "),
+    "a wait longer than gRPC counts": ({"limits": {"keepalive_timeout_seconds": 1e7}}, "limits.keepalive_timeout_"),
+    "checkpoints that lag by themselves": (
+        {"limits": {"checkpoint_seconds": 20}},
+        "limits.checkpoint_lag_seconds_max: .* at least twice checkpoint_seconds, which is 20",
+    ),
+    "what memory cannot keep": ({"durability": "step"}, "durability: .* needs a store"),
+    "what memory cannot keep of a model": ({"durability": "none,random=interval"}, "durability: .* needs a store"),
+}
+
+
+@pytest.mark.parametrize(("settings", "problem"), BOUNDS.values(), ids=BOUNDS.keys())
+def test_what_cannot_be_kept_is_refused(settings: dict[str, Any], problem: str) -> None:
+    """Times that nothing can count, and promises that the other settings break."""
+    with pytest.raises(ConfigError, match=f"^{problem}"):
+        load_settings(**settings)
+
+
+PASSWORD = "hunter2"
+STORES = [
+    f"http://u:{PASSWORD}@h:6379/0",
+    f"redis:u:{PASSWORD}@h:6379/0",
+    f"redis://u:{PASSWORD}@h:port/0",
+    f"redis://u:{PASSWORD}@:6379",
+    f"redis://u:{PASSWORD}@h/name",
+    f"redis://u:{PASSWORD}@h/3/extra",
+    f"redis://u:{PASSWORD}@h/0#1",
+    f"unix://u:{PASSWORD}@h/socket",
+    "redis:foo",
+    "redis://",
+    "redis:///1",
+    "unix:socket",
+    "sqlite:",
+    "memory:",
+]
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_a_wrong_store_is_refused(store: str) -> None:
+    """Nothing but a database that is named in full is connected to; and no error shows a password."""
+    with pytest.raises(ConfigError, match=r"^store: ") as refused:
+        load_settings(store=store)
+    assert PASSWORD not in str(refused.value)
+
+
+@pytest.mark.parametrize("store", [STORES[0], f"redis://u:{PASSWORD}@h/0?colour=red", f"unix://u:{PASSWORD}@/a?db=x"])
+def test_a_wrong_store_is_a_line(models: Path, store: str) -> None:
+    """Where the settings refuse it, and where the store does."""
+    line = refuse("--models", str(models), TIDEGATE_STORE=store)
+    assert line.startswith("Error: store: ")
+    assert PASSWORD not in line
+
+
+def test_a_wrong_key_does_not_show_what_it_holds() -> None:
+    """It may be a store, misspelt."""
+    with pytest.raises(ConfigError, match=r"^stor: ") as refused:
+        load_settings(stor=f"redis://u:{PASSWORD}@h")
+    assert PASSWORD not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("setting", "store"),
+    [
+        (" memory ", "memory"),
+        (" sqlite:a b.db\n", "sqlite:a b.db"),
+        ("valkey://u:p@h:6379/1", "redis://u:p@h:6379/1"),
+        ("valkeys://h/", "rediss://h/"),
+        ("redis://[::1]:6379/0?prefix=a", "redis://[::1]:6379/0?prefix=a"),
+        ("unix:///run/socket?db=1", "unix:///run/socket?db=1"),
+    ],
+)
+def test_a_store_has_other_names(setting: str, store: str) -> None:
+    """Blanks around it are none of it, and a Valkey is spoken to as a Redis is."""
+    assert Settings(store=setting).store == store
 
 
 class TestModels:

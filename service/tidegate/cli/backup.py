@@ -12,21 +12,28 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from tidegate.cli.options import as_json, print_json
+from tidegate.store_setting import store_setting
 
 if TYPE_CHECKING:
     from tidegate.store.backup import Restored
     from tidegate.store.protocol import Store
 
 Answer = TypeVar("Answer")
-KINDS = ("sqlite", "redis", "rediss", "unix")
 NAMED_MAX = 20  # sessions that are named one by one; of more there is the number
 DAY_SECONDS = 86_400.0
+STORED_SECONDS_MAX = 100 * 365 * DAY_SECONDS
 
 
 def _known(context: click.Context, option: click.Parameter, value: str) -> str:
-    kind, _, place = value.partition(":")
-    if kind not in KINDS or not place:
-        raise click.BadParameter("must be sqlite:PATH or redis://HOST:PORT/DB", context, option)
+    try:
+        return store_setting(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), context, option) from None
+
+
+def _sane(context: click.Context, option: click.Parameter, value: float) -> float:
+    if not 0 < value <= STORED_SECONDS_MAX:  # nor is it "nan"
+        raise click.BadParameter(f"must be above 0 and at most {STORED_SECONDS_MAX:.0f}", context, option)
     return value
 
 
@@ -70,7 +77,8 @@ def backup(file: Path, store: str, as_json: bool) -> None:
 @click.option("--overwrite", is_flag=True, help="Also sessions that the store has at the same or a later step.")
 @click.option(
     "--stored-seconds-max",
-    type=click.FloatRange(min=0, min_open=True),
+    type=float,
+    callback=_sane,
     default=30 * DAY_SECONDS,
     show_default=True,
     envvar="TIDEGATE_LIMITS__STORED_SECONDS_MAX",
