@@ -83,8 +83,9 @@ class Server:
         if self.durability is not None:
             observability.register_durability(self.metrics, self.durability)
 
-    async def run(self) -> None:
-        """Serves until `stop`, then drains. Raises ConfigError when it cannot begin."""
+    async def run(self) -> int:
+        """Serves until `stop`, then drains. Returns the exit code: 0, or 1 when not all was saved at the end. Raises
+        ConfigError when it cannot begin."""
         settings = self.settings
         grpc_server = GrpcServer(self.front, self.metrics, settings.limits, self.reload)
         changes = await self.reload()
@@ -113,6 +114,7 @@ class Server:
             self.background(self._watch_health(grpc_server))
         await self._stopping.wait()
         await self._drain(grpc_server)
+        return 1 if self.durability is not None and self.durability.lag_seconds else 0
 
     @property
     def _healthy(self) -> bool:
@@ -227,14 +229,13 @@ def serve(settings: Settings) -> int:
     else:
         runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
     with runner:
-        runner.run(_serve(settings))
-    return 0
+        return runner.run(_serve(settings))
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings) -> int:
     server = Server(settings)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.stop)
     loop.add_signal_handler(signal.SIGHUP, server.begin_reload)
-    await server.run()
+    return await server.run()

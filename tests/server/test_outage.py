@@ -57,6 +57,21 @@ def test_an_outage_is_two_lines(models: Path, redis_server: RunningRedis) -> Non
                 assert away.value.reason is Reason.STORE_UNAVAILABLE
             redis_server.start()
             until(server, lambda: server.log.count("saved again") == 2)
-        server.stop()
+        assert server.stop() == 0
         told = re.findall(r"(ERROR|INFO) tidegate.durability.keeper", server.log)
         assert told == ["ERROR", "INFO"] * 2, server.log
+
+
+def test_what_cannot_be_saved_is_an_exit_code(models: Path, redis_server: RunningRedis) -> None:
+    """A server that is to end while the store is away tries until the drain's limit, says what is lost, and exits 1."""
+    with start(models, redis_server, "end", "--limits-drain-seconds-max", "2") as server:
+        with Client(server.grpc) as client:
+            session = client.session("random", "a")
+            session.step(X)
+            redis_server.stop()
+            try:
+                session.step(X)
+                assert server.stop() == 1
+            finally:
+                redis_server.start()
+        assert "is not saved" in server.log

@@ -104,9 +104,14 @@ class Durability:
         Nothing must move meanwhile."""
         self._stopping = True
         self._wake.set()
-        if self._tasks:
-            await self._tasks[0]  # a round is never cut off: what it took would be lost on its way
-            await self._last_rounds()
+        try:
+            if self._tasks:
+                await self._tasks[0]  # a round is never cut off: what it took would be lost on its way
+                await self._last_rounds()
+        except asyncio.CancelledError:
+            if self.lag_seconds:
+                log.error("time is up: what moved in the last %.1f s is not saved", self.lag_seconds)
+            raise
         for task in self._tasks[1:]:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -115,19 +120,15 @@ class Durability:
 
     async def _last_rounds(self) -> None:
         """Until all is saved and given back; who stops the server says for how long."""
-        try:
-            while True:
-                try:
-                    await self.round(last=True)
-                except StoreError as error:
-                    self._failed(error)
-                else:
-                    if not (self.exits.waiting or self.passes.unsaved or self._host.engine.departures.waiting):
-                        return
-                await asyncio.sleep(FAILED_SECONDS)
-        except asyncio.CancelledError:
-            log.error("time is up: what moved in the last %.1f s is not saved", self.lag_seconds)
-            raise
+        while True:
+            try:
+                await self.round(last=True)
+            except StoreError as error:
+                self._failed(error)
+            else:
+                if not (self.exits.waiting or self.passes.unsaved or self._host.engine.departures.waiting):
+                    return
+            await asyncio.sleep(FAILED_SECONDS)
 
     @asynccontextmanager
     async def visit(self, keys: Sequence[Key], changed: bool) -> AsyncIterator[Mapping[Key, Reason]]:
