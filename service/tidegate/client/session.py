@@ -10,7 +10,7 @@ from tidegate.client.feed import Cursor, Feed, Single
 from tidegate.client.forecasts import Forecast, Generation, Scenario, forecast, raised
 from tidegate.client.histories import Past, begun, in_the_whole, parts_of, past_rows
 from tidegate.client.messages import built
-from tidegate.client.observations import NO_TIME, Time, Times, Values, to_nanoseconds, to_row, to_timestamp
+from tidegate.client.observations import NO_TIME, Time, Times, Values, bad, to_nanoseconds, to_row, to_timestamp
 from tidegate.client.patience import Patience
 from tidegate.client.predictions import Prediction, read_prediction
 from tidegate.client.records import Description, SessionInfo, read_session
@@ -44,28 +44,45 @@ class AsyncSession:
         return self._feed.model
 
     async def step(
-        self, values: Values, *, time: Time | None = None, reset: bool = False, future: Values | None = None
+        self,
+        values: Values,
+        *,
+        time: Time | None = None,
+        reset: bool = False,
+        future: Values | None = None,
+        late: bool = False,
     ) -> Prediction:
         """Takes one observation and predicts the next.
 
         `values`: feature name -> value, or one value a feature in the model's order; None and NaN are missing values,
         and a feature with categories takes a word or its number. `time`: an aware datetime, or a datetime64 in UTC.
         `reset` sets the state to zero first, as one atom with the step. `future`: what is known of the predicted step,
-        by name or in the order of the model's future covariates; without it they hold their last values. Raises
-        TidegateError: BAD_OBSERVATION, STEP_CONFLICT, SESSION_DIVERGED, UNREACHABLE, ...
+        by name or in the order of the model's future covariates; without it they hold their last values. `late`: it
+        corrects the observation of that `time`, one of the model's last `lateness_steps`; the prediction is then
+        `revised`, and the numbering stays. Should the server crash within the next second, a correction is not sent
+        again. Raises TidegateError: BAD_OBSERVATION, STEP_CONFLICT, SESSION_DIVERGED, UNREACHABLE, ...
         """
         cursor, feed = self._cursor, self._feed
         async with feed.connection.patience() as patience, cursor.lock:
             last = cursor.step if cursor.step is not None else await self._open(patience)
             about = await feed.catalog.describe(feed.model, cursor.version, patience)
-            observation = self._observation(about, last + 1, values, reset, future)
+            observation = self._observation(about, 0 if late else last + 1, values, reset, future)
             nanoseconds = NO_TIME if time is None else to_nanoseconds(time)
             if nanoseconds != NO_TIME:
                 observation.event_time.CopyFrom(to_timestamp(nanoseconds))
-            single = Single(observation, nanoseconds, about.durability == "interval", cursor)
+            if late:
+                self._check_late(about, nanoseconds)
+            single = Single(observation, nanoseconds, about.durability == "interval" and not late, cursor)
             prediction = self._read(await feed.ask(self.id, single, patience), about)
             cursor.begun = None
             return prediction
+
+    def _check_late(self, about: Description, nanoseconds: int) -> None:
+        """Raises BAD_OBSERVATION for what could only be taken as the next one."""
+        if not about.lateness_steps:
+            raise bad(f"{self.model} takes nothing late: its package says no lateness_steps")
+        if nanoseconds == NO_TIME:
+            raise bad("a late observation needs its time, which says where it belongs")
 
     async def warm_up(
         self,

@@ -36,10 +36,16 @@ class Session:
         return self._session.model
 
     def step(
-        self, values: Values, *, time: Time | None = None, reset: bool = False, future: Values | None = None
+        self,
+        values: Values,
+        *,
+        time: Time | None = None,
+        reset: bool = False,
+        future: Values | None = None,
+        late: bool = False,
     ) -> Prediction:
         """Takes one observation and predicts the next; see AsyncSession.step."""
-        return self._loop.run(self._session.step(values, time=time, reset=reset, future=future))
+        return self._loop.run(self._session.step(values, time=time, reset=reset, future=future, late=late))
 
     def warm_up(
         self,
