@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -182,3 +183,45 @@ def test_names_that_begin_alike(tmp_path: Path) -> None:
     names = [column.name for column in load_recipe(tmp_path / "recipe.toml").features]
     assert names[0] == "x" * 64
     assert names[11] == "x" * 61 + "_12"
+
+
+@pytest.mark.parametrize(
+    ("name", "written", "frequency", "expected"),
+    [
+        ("ts", lambda days: days.as_unit("s").astype("int64"), "D", "unix s"),
+        ("event_time", lambda days: days.as_unit("ms").astype("int64"), "D", "unix ms"),
+        ("epoch", lambda days: days.as_unit("ns").astype("int64"), "D", "unix ns"),
+        ("date", lambda days: days.strftime("%Y%m%d"), "D", ""),
+        ("year", lambda days: 1900 + np.arange(len(days)), "YS", ""),
+    ],
+)
+def test_times_that_are_numbers(
+    tmp_path: Path, name: str, written: Callable[[pd.DatetimeIndex], object], frequency: str, expected: str
+) -> None:
+    """Numbers since 1970, dates without signs between them, and years are times in a column of such a name; the recipe
+    loads them as what they are."""
+    days = pd.date_range("2024-01-01", periods=60)
+    frame = pd.DataFrame({name: written(days), "level": np.arange(60.0) % 7})
+    sight, text = seen(tmp_path, frame)
+    assert (sight.time, sight.time_format, sight.steps.frequency) == (name, expected, frequency)
+    (tmp_path / "recipe.toml").write_text(text)
+    times = load(load_recipe(tmp_path / "recipe.toml")).streams[0].times
+    first = "1900-01-01" if frequency == "YS" else "2024-01-01"
+    assert times[0] == np.datetime64(first, "ns").astype(np.int64)
+    assert len(times) == 60
+
+
+@pytest.mark.parametrize("name", ["count", "time_on_duty"])
+def test_counts_are_no_times(tmp_path: Path, name: str) -> None:
+    """Large numbers of another name, and small ones of such a name, are what is measured."""
+    large = 1_700_000_000 + np.arange(60) * 3600 if name == "count" else np.arange(60) + 1990
+    sight, _ = seen(tmp_path, pd.DataFrame({name: large, "level": np.arange(60.0) % 7}))
+    assert sight.time == ""
+    assert name in sight.numbers
+
+
+def test_a_file_in_another_encoding(tmp_path: Path) -> None:
+    """Is refused with what to do."""
+    (tmp_path / "data.csv").write_bytes("time,Wärme\n2024-01-01,1\n".encode("cp1252"))
+    with pytest.raises(ConfigError, match=r"data\.csv: is not in UTF-8 .*; save it so"):
+        look(tmp_path / "data.csv")

@@ -32,6 +32,11 @@ def utc(*times: str) -> Times:
         (["2024-01-01", "2024-01-01 12:30:00.5"], {}, ["2023-12-31T23", "2024-01-01T11:30:00.5"]),
         (["13/01/2024", "01/02/2024"], {"time_zone": "UTC"}, ["2024-01-13", "2024-02-01"]),
         (["02.01.2024"], {"time_format": "%d.%m.%Y", "time_zone": "UTC"}, ["2024-01-02"]),
+        (["1704067200", "1704067201.5"], {}, ["2024-01-01", "2024-01-01T00:00:01.5"]),
+        (["1704067200000"], {}, ["2024-01-01"]),
+        (["1704067200123456789"], {}, ["2024-01-01T00:00:00.123456789"]),
+        (["86400"], {"time_format": "unix s"}, ["1970-01-02"]),
+        (["20240102"], {"time_zone": "UTC"}, ["2024-01-02"]),
         (["2024-01-01 00.30 +0100"], {"time_format": "%Y-%m-%d %H.%M %z"}, ["2023-12-31T23:30"]),
     ],
 )
@@ -48,6 +53,7 @@ def test_ways_of_writing(cells: list[str], options: dict[str, str], expected: li
         (["2024-01-01", "2024-13-01"], "data: row 2: at is '2024-13-01', which is not read as a time; see data.time_f"),
         (["1st of May", "2nd of May"], "data: row 1: at is '1st of May', which is not read as a time"),
         (["2024-01-01", ""], "data: row 2: at is '', which"),
+        (["1704067200", "soon"], "data: row 2: at is 'soon', which"),
         (["2024-01-01T00:00+01:00", "2024-01-01T01:00"], "data: row 2: at names no zone, but others do; write times"),
         (
             ["2024-03-31 01:00", "2024-03-31 02:30"],
@@ -72,3 +78,12 @@ def test_an_hour_that_comes_twice() -> None:
     np.testing.assert_array_equal(parsed(hours), expected)
     mixed = [hour for hour in hours for _ in "ab"]
     np.testing.assert_array_equal(parsed(mixed, streams=["a", "b"] * 4), np.repeat(expected, 2))
+
+
+@pytest.mark.parametrize("numbers", [[1704067200, 1704070800], [1704067200.0, 1704070800.0], [20240101, 20240102]])
+def test_columns_of_numbers(numbers: list[float]) -> None:
+    """Those of a DataFrame or a Parquet file are read as the cells of a CSV file are."""
+    frame = pd.DataFrame({"at": numbers})
+    found = parse_times(frame, Data.model_validate({"time": "at", "frequency": "h"}), "data")
+    assert found[0] == utc("2024-01-01")[0]
+    assert len(np.unique(found)) == 2

@@ -59,7 +59,11 @@ class Data(Strict):
     time: str = Field(
         default="", description="the column of times; without one, rows are in order and dated by their number"
     )
-    time_format: str = Field(default="", description="how times are written, as strptime reads it; found when empty")
+    time_format: str = Field(
+        default="",
+        description="how times are written, as strptime reads it; or `unix s` (ms, us, ns), numbers since 1970; found "
+        "when empty",
+    )
     time_zone: str = Field(
         default="UTC",
         description="the zone of the calendar inputs, and of times (and of dates in this recipe) that name no zone; of "

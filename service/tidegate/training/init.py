@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from tidegate.training.data_options import Data
 from tidegate.training.layout import Layout, find_layout
 from tidegate.training.sources import PARQUET, read_source
 from tidegate.training.steps import Steps, find_steps
-from tidegate.training.times import nanoseconds, read_times
+from tidegate.training.times import nanoseconds, read_times, unix_format
 
 WORDS_MAX = 50  # a text with more different words than this is no category
 IDS_MAX = 10_000
@@ -24,6 +25,9 @@ ROWS_LOOKED = 1000  # for how times are written
 TIMES_SHARE_MIN = 0.9  # of the rows looked at: a column of which fewer are times is none of times
 REPEATS_SHARE_MAX = 0.01  # of rows: fewer repeated times are slips, and tell of no streams
 REPEATS_LEFT_MAX = 0.05  # of the repeats: an id tells nearly all of them apart
+TIME_NAME = re.compile(r"time|date|stamp|epoch|unix|^(t|ts|ds|dt)$", re.IGNORECASE)  # of numbers that are times
+DATE_NAME = re.compile(r"year|date|^(ds|dt|day|yr)$", re.IGNORECASE)  # of years, and of dates such as 20240131
+YEARS = range(1500, 2500)  # of a date that is a number
 FILLED_SHARE_MIN = 0.2  # of the times between a stream's first and last: a number that fills fewer is no id
 # Day and month are told apart by dots, or by a day above 12; times of the other kinds need no format.
 TIME_FORMATS = [date + time for date in ("%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y") for time in ("", " %H:%M", " %H:%M:%S")]
@@ -93,7 +97,11 @@ def _find_time(frame: pd.DataFrame) -> tuple[str, str]:
     """The first column of times, and how they are written ("": as ISO 8601 has it); "" and "" for none."""
     for name in frame:
         head = frame[name].dropna().head(ROWS_LOOKED)
-        if pd.api.types.is_numeric_dtype(head) or not len(head):
+        if pd.api.types.is_numeric_dtype(head):
+            if _counts_time(str(name), head):
+                return name, unix_format(head)
+            continue
+        if not len(head):
             continue
         shares = {way: _read_share(head, way) for way in ("ISO8601", *TIME_FORMATS)}
         most = max(shares.values())
@@ -101,6 +109,18 @@ def _find_time(frame: pd.DataFrame) -> tuple[str, str]:
         if most >= TIMES_SHARE_MIN and len(fitting) == 1:
             return name, fitting[0].replace("ISO8601", "")
     return "", ""
+
+
+def _counts_time(name: str, numbers: pd.Series[Any]) -> bool:
+    """Whether numbers of a column with such a name are times: since 1970, or years, or dates such as 20240131."""
+    if not len(numbers) or numbers.nunique() == 1 or (numbers % 1 != 0).any():
+        return False
+    texts = numbers.astype("int64").astype(str)
+    lengths = set(texts.str.len())
+    if unix_format(numbers) and TIME_NAME.search(name):
+        return len(lengths) == 1
+    dates = lengths in ({4}, {8}) and texts.str[:4].astype(int).isin(YEARS).all() and DATE_NAME.search(name)
+    return bool(dates) and _read_share(texts, "ISO8601") == 1
 
 
 def _read_share(cells: pd.Series[Any], time_format: str) -> float:

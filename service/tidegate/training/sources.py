@@ -33,6 +33,8 @@ def read_source(data: Data, folder: Path, texts: frozenset[str] = frozenset()) -
         return _csv(path, data, texts)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not in UTF-8 ({error}); save it so, or convert it with iconv -t UTF-8") from None
     except ValueError as error:
         kind = "Parquet" if path.suffix in PARQUET else "CSV"
         raise ConfigError(f"{path}: is not {kind} ({error})") from None

@@ -6,6 +6,7 @@ first is the earlier one. A time that has no second row is refused, not guessed.
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any
 
@@ -20,6 +21,9 @@ from tidegate.training.data_options import Data
 
 OFFSET = r":\d{2}(?:\.\d+)?\s*(?:Z|[+-]\d{2}(?::?\d{2})?)$"  # what ends a time of day that names its zone
 ADVICE = "write times with their offset (2024-03-01T00:00+01:00), or in UTC"
+UNIX = "unix "  # and a unit: a number since 1970 began, UTC
+UNIX_UNITS = {"s": 1e11, "ms": 1e14, "us": 1e17, "ns": math.inf}  # a number belongs to the first that it is below
+UNIX_MIN = 1e8  # a smaller number is a year or a date; in seconds it would be before March 1973
 
 
 def parse_times(frame: pd.DataFrame, data: Data, origin: str) -> Times:
@@ -57,10 +61,26 @@ def read_times(cells: pd.Series[Any], time_format: str, origin: str) -> pd.Serie
     return times
 
 
+def unix_format(cells: pd.Series[Any]) -> str:
+    """`unix s`, ms, us or ns, by how large the first number is; "" where it is none since 1970."""
+    if pd.api.types.is_datetime64_any_dtype(cells):
+        return ""
+    first = pd.to_numeric(cells.dropna().head(1), errors="coerce").abs()
+    if not (first >= UNIX_MIN).any():
+        return ""
+    return UNIX + next(unit for unit, end in UNIX_UNITS.items() if first.iloc[0] < end)
+
+
 def _read(cells: pd.Series[Any], time_format: str, origin: str) -> pd.Series[Any]:
     """By the way of writing that reads most cells; NaT where it reads none."""
-    if pd.api.types.is_numeric_dtype(cells) or pd.api.types.is_datetime64_any_dtype(cells):
+    if pd.api.types.is_datetime64_any_dtype(cells):
         return pd.to_datetime(cells)
+    written = time_format or unix_format(cells)
+    if written.startswith(UNIX):
+        numbers = pd.to_numeric(cells, errors="coerce")
+        return pd.to_datetime(numbers, unit=written.removeprefix(UNIX), utc=True, errors="coerce")
+    if pd.api.types.is_numeric_dtype(cells):  # years, or dates such as 20240131
+        cells = cells.astype("Int64").astype(object).map(str, na_action="ignore")
     zoned = cells.astype(str).str.contains(OFFSET, regex=True).to_numpy(np.bool_)
     without = cells.notna().to_numpy() & ~zoned
     if zoned.any() and without.any():
