@@ -89,6 +89,7 @@ class Reason(IntEnum):
     CHECKPOINT_LAG = 42
     BAD_HISTORY = 43
     HISTORY_DIVERGED = 44
+    MODELS_UNREADABLE = 45
 
 
 _BAD = Code.INVALID_ARGUMENT
@@ -175,7 +176,9 @@ MEANINGS: Mapping[Reason, Meaning] = {
     Reason.DEADLINE_EXCEEDED: Meaning(
         Code.DEADLINE_EXCEEDED, "the deadline passed before the step was taken", "Try again with the same step number."
     ),
-    Reason.CANCELLED: Meaning(Code.CANCELLED, "the caller went away before the step was taken", "Nothing to do."),
+    Reason.CANCELLED: Meaning(
+        Code.CANCELLED, "the caller went away before the step was taken", "Ask again, by a new client if it is closed."
+    ),
     Reason.DRAINING: Meaning(
         Code.UNAVAILABLE, "the server is shutting down", "Connect again (to another replica) and go on."
     ),
@@ -245,6 +248,11 @@ MEANINGS: Mapping[Reason, Meaning] = {
         Code.FAILED_PRECONDITION,
         "a row's result was not finite; no row was taken, and the session is as it was",
         "Mend the row, or send the history in two, without it.",
+    ),
+    Reason.MODELS_UNREADABLE: Meaning(
+        Code.FAILED_PRECONDITION,
+        "the model repository cannot be read, or holds nothing that can be served; what is loaded serves on",
+        "Mend the folder of models, of which the server's log says more, and reload again.",
     ),
     Reason.CHECKPOINT_LAG: Meaning(
         _FULL,

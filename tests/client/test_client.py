@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import signal
+import subprocess
+import sys
 import threading
 import uuid
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -17,6 +21,7 @@ from tests.packages import random_package
 from tests.servers import RunningServer
 from tidegate import AsyncClient, Client, Code, Reason, TidegateError
 from tidegate.client import Prediction, Session
+from tidegate.client.connection import CALLS_MAX
 
 MODEL = "random"
 ROW = [0.0, 1.0, 2.0, 3.0]
@@ -215,6 +220,82 @@ async def test_giving_up_takes_nobody_with_it(server: RunningServer) -> None:
         # A number goes up only with an answer: the cancelled steps, taken or not, are numbered 2 again.
         again = await asyncio.gather(*(session.step(ROW) for session in sessions[::2]))
         assert {prediction.step for prediction in again} == {2}
+
+
+async def test_close_says_so_to_other_tasks(tmp_path: Path) -> None:
+    """Unary calls that wait when the client is closed end with CANCELLED, which is no cancellation of their tasks; a
+    task that is cancelled itself ends as such."""
+    models = tmp_path / "models"
+    random_package(models)
+    with RunningServer(models) as server:
+        client = AsyncClient(server.grpc)
+        await client.models()
+        server.process.send_signal(signal.SIGSTOP)
+        waiting, cancelled = asyncio.create_task(client.models()), asyncio.create_task(client.models())
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        await client.close()
+        found = await asyncio.gather(waiting, cancelled, return_exceptions=True)
+        server.stop(signal.SIGKILL)
+    assert isinstance(found[0], TidegateError)
+    assert (found[0].reason, found[0].problem) == (Reason.CANCELLED, "the client was closed")
+    assert isinstance(found[1], asyncio.CancelledError)
+
+
+async def test_descriptions_wait_for_nobody(server: RunningServer) -> None:
+    """What a model takes is told while as many calls run as may: those who opened sessions wait for it."""
+    async with AsyncClient(server.grpc) as client, AsyncExitStack() as room:
+        for _ in range(CALLS_MAX):
+            await room.enter_async_context(client._connection._room)
+        assert (await client.model(MODEL)).name == MODEL
+
+
+OTHER_PROCESS = """
+import os, sys
+from tidegate import Client, TidegateError
+client = Client(sys.argv[1])
+session = client.session("random", "forked")
+session.step([0, 1, 2, 3])
+child = os.fork()
+if not child:
+    try:
+        session.step([0, 1, 2, 3])
+    except TidegateError as error:
+        print(error, flush=True)
+    client.close()
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+print(session.step([0, 1, 2, 3]).step)
+client.close()
+"""
+OTHER_LOOP = """
+import asyncio, sys
+from tidegate import AsyncClient, TidegateError
+client = AsyncClient(sys.argv[1])
+session = client.session("random", "loops")
+async def step():
+    try:
+        print((await session.step([0, 1, 2, 3])).step)
+    except TidegateError as error:
+        print(error)
+asyncio.run(step())
+asyncio.run(step())
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [(OTHER_PROCESS, ["make one in each process", "2"]), (OTHER_LOOP, ["1", "make one in each loop"])],
+)
+def test_a_client_that_was_taken_along(server: RunningServer, program: str, said: list[str]) -> None:
+    """In a forked process, or in a second event loop, calls are refused at once and say what to do; where the client
+    was made it goes on."""
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program, server.grpc]
+    quiet = {**os.environ, "GRPC_VERBOSITY": "NONE"}  # gRPC itself tells of forks
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, env=quiet)
+    for line, words in zip(ran.stdout.splitlines(), said, strict=True):
+        assert words in line
+    assert ran.stderr == ""
 
 
 def test_a_deadline_must_be_positive() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import os
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
@@ -24,6 +25,7 @@ class Worker:
     """The thread with its loop. Knows nothing of who uses it, so that it can end when nobody does."""
 
     def __init__(self, cleanup: Cleanup) -> None:
+        self.process = os.getpid()
         self.loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
         self._cleanup = cleanup
@@ -43,7 +45,10 @@ class Worker:
         await self._cleanup()
 
     def end(self) -> None:
-        """Stops the loop and waits for the thread (not from within it, where a garbage collection may call this)."""
+        """Stops the loop and waits for the thread (not from within it, where a garbage collection may call this). In a
+        process that was forked there is none."""
+        if self.process != os.getpid():
+            return
         self.loop.call_soon_threadsafe(self._stop.set)
         if threading.current_thread() is not self._thread:
             self._thread.join(JOIN_SECONDS_MAX)
@@ -62,6 +67,7 @@ class BackgroundLoop:
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """The coroutine's result; raises what it raises. Interrupted while it waits, the coroutine is cancelled."""
         try:
+            self._check_process()
             future = self._scheduled(coroutine)
         except BaseException:
             coroutine.close()
@@ -73,6 +79,12 @@ class BackgroundLoop:
         except BaseException:
             future.cancel()
             raise
+
+    def _check_process(self) -> None:
+        """Raises CANCELLED in a process that was forked: the thread is not there, and the lock may be held for ever."""
+        if self._worker is not None and self._worker.process != os.getpid():
+            problem = "the client was used before this process was forked; make one in each process"
+            raise TidegateError(Reason.CANCELLED, problem)
 
     def _scheduled(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
         """Hands the coroutine to the worker, under the lock: after close() nothing may slip in and never be run."""
@@ -89,6 +101,8 @@ class BackgroundLoop:
 
     def close(self) -> None:
         """Ends the loop and its thread; what waits is told CANCELLED. May be called again."""
+        if self._worker is not None and self._worker.process != os.getpid():
+            return
         with self._lock:
             self._closed = True
             end = self._end

@@ -51,7 +51,8 @@ class Catalog:
     async def model(self, name: str, version: str = "", patience: Patience | None = None) -> Model:
         """The model, and what its version (or alias; empty: the default) takes; raises MODEL_NOT_FOUND."""
         request = built(model_pb2.GetModelRequest, model=name, version=version)
-        response = await self._connection.call(self._connection.models.GetModel, request, patience=patience)
+        method = self._connection.models.GetModel
+        response = await self._connection.call(method, request, patience=patience, at_once=True)
         return read_model(response.model, response.description)
 
     async def models(self) -> list[Model]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Protocol
@@ -98,6 +99,7 @@ class Connection:
         self.allowance = Allowance()
         self.streams: WeakSet[Recovering] = WeakSet()
         self._room = asyncio.Semaphore(CALLS_MAX)
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @cached_property
     def channel(self) -> Any:
@@ -134,26 +136,38 @@ class Connection:
         patience: Patience | None = None,
         repeatable: bool = True,
         about_sessions: bool = False,
+        at_once: bool = False,
     ) -> Any:
         """One unary call; raises TidegateError.
 
         `repeatable`: done twice is as good as done once, so that it is made again after a lost connection.
         `about_sessions`: it asks for, or changes, what this client may have stepped. `patience`: the time of the
-        caller's call, of which this one is a part.
+        caller's call, of which this one is a part. `at_once`: does not wait for others to end, which wait for it.
         """
         if patience is None:
             async with self.patience() as patience:
                 return await self.call(
-                    method, request, key, patience=patience, repeatable=repeatable, about_sessions=about_sessions
+                    method,
+                    request,
+                    key,
+                    patience=patience,
+                    repeatable=repeatable,
+                    about_sessions=about_sessions,
+                    at_once=at_once,
                 )
         while True:
+            self.check_open()
             if about_sessions:
                 await self._recovered(patience)
             self.check_open()
             breaks = self.breaks
             try:
-                async with self._room:
+                async with nullcontext() if at_once else self._room:
                     response = await method(request, timeout=patience.remaining, metadata=key or self.routing_key)
+            except asyncio.CancelledError:  # of this task, or of the call: its channel was closed
+                if self.closed and not asyncio.current_task().cancelling():  # type: ignore[union-attr]
+                    raise TidegateError(Reason.CANCELLED, "the client was closed") from None
+                raise
             except grpc.RpcError as failure:
                 await self._again(from_call(failure), repeatable, patience)
                 continue
@@ -183,9 +197,14 @@ class Connection:
         await patience.pause(error)
 
     def check_open(self) -> None:
-        """Raises CANCELLED once closed."""
+        """Raises CANCELLED once closed, and in another event loop than that of the first call."""
         if self.closed:
             raise TidegateError(Reason.CANCELLED, "the client is closed")
+        loop = asyncio.get_running_loop()
+        self._loop = self._loop or loop
+        if self._loop is not loop:
+            problem = "the client was used in another event loop, where its streams are; make one in each loop"
+            raise TidegateError(Reason.CANCELLED, problem)
 
     async def close(self) -> None:
         """Closes the channel; calls in progress end with CANCELLED."""
