@@ -16,6 +16,7 @@ import socket
 import time
 from collections.abc import Coroutine
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from tidegate import logs, observability
@@ -90,8 +91,7 @@ class Server:
         grpc_server = GrpcServer(self.front, self.metrics, settings.limits, self.reload)
         changes = await self.reload()
         if not any(entry.lanes for entry in self.catalog.models.values()):
-            why = "; ".join(changes.refused) or "it holds no package"
-            raise ConfigError(f"models: nothing in {settings.models} can be served: {why}")
+            raise ConfigError(f"models: nothing in {settings.models} can be served: {'; '.join(changes.refused)}")
         self.host.start()
         try:
             await self._restore()
@@ -144,10 +144,12 @@ class Server:
         self._stopping.set()
 
     async def reload(self) -> Changes:
-        """Reads the model repository again. Broken packages are logged and named; the rest is served."""
+        """Reads the model repository again. Broken packages are logged and named; the rest is served. Raises
+        ConfigError, and changes nothing, where there is no rest: a folder that was emptied, a volume that is away."""
         async with self._reloading:
             known = self.catalog.known()
             snapshot = await asyncio.to_thread(repository.scan, self.settings.models, known)
+            _check_served(snapshot, self.settings.models)
             steppers = await asyncio.to_thread(self.catalog.prepare, snapshot, set(known.values()))
             changes = await self.host.call(lambda: self.catalog.install(snapshot, steppers))
         assert isinstance(changes, Changes)
@@ -199,6 +201,15 @@ async def _until(deadline: float, work: Coroutine[Any, Any, None]) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(max(0.1, deadline - time.monotonic())):
             await work
+
+
+def _check_served(snapshot: repository.Snapshot, folder: Path) -> None:
+    """Raises ConfigError where a repository holds nothing that can be served."""
+    models = snapshot.models.values()
+    if not any(model.versions or model.kept for model in models):
+        problems = [f"{model.name}/{version}: {why}" for model in models for version, why in model.refused.items()]
+        problems += [f"{model.name}/{problem}" for model in models for problem in model.problems]
+        raise ConfigError(f"models: nothing in {folder} can be served: {'; '.join(problems) or 'it holds no package'}")
 
 
 def _durability(host: EngineHost, front: FrontEnd, settings: Settings) -> Durability | None:

@@ -18,6 +18,7 @@ from tests.packages import random_package, random_weights
 from tests.servers import RunningServer
 from tests.wire.clients import Client, batch, check_text, observation, refusal_of, refused, until, values_of
 from tests.wire.inprocess import InProcess, gate, in_process
+from tidegate.errors import TidegateError
 from tidegate.model import reference
 from tidegate.model.package import MANIFEST, WEIGHTS, Package, save_package
 from tidegate.wire.stubs import model_pb2 as pb
@@ -71,6 +72,10 @@ async def close(client: Client, *names: str, model: str = "random") -> None:
 
 def move(folder: Path, target: Path) -> Path:
     return folder.rename(target)
+
+
+def make_empty(folder: Path) -> None:
+    folder.mkdir()
 
 
 def predicted(package: Package, steps: int) -> Any:
@@ -227,7 +232,7 @@ class TestAliases:
         assert refusal_of((await stream.ask(observation("e", X[0]))).error).reason == "VERSION_NOT_FOUND"
         assert (await stream.predict(observation("a", X[1], 3))).step == 3
 
-    async def test_a_broken_file_is_named(self, client: Client, models: Path) -> None:
+    async def test_a_broken_file_is_named(self, running: InProcess, client: Client, models: Path) -> None:
         """Junk in aliases.json, or a pin that names nothing, is reported; sessions run on, and nothing is guessed."""
         await client.predict(observation("a", X[0]))
         for content, field in (("{", "aliases.json"), ('{"pin": "7"}', "aliases.json.pin")):
@@ -236,6 +241,8 @@ class TestAliases:
             assert problem.startswith(f"random/{field}")
             assert (await client.predict(observation("a", X[0]))).prediction.step > 1
             assert (await refused(client.predict(observation("new", X[0])))).reason == "VERSION_NOT_FOUND"
+            with pytest.raises(TidegateError, match=r"random has no default version; versions: 1; aliases: none"):
+                running.lane()
             assert (await client.predict(observation(f"new-{field}", X[0]), version="1")).prediction.step == 1
 
 
@@ -331,13 +338,19 @@ class TestBroken:
         assert await states(client) == {}
 
     async def test_a_folder_that_cannot_be_read_changes_nothing(self, client: Client, models: Path) -> None:
-        """When the whole repository is gone, the reload fails in words (without the path), and everything serves on."""
+        """When the whole repository is gone, or holds nothing that can be served, the reload fails in words
+        (without the path), and everything serves on."""
         await client.predict(observation("a", X[0]))
         away = move(models, models.parent / "away")
         error = await refused(client.models.ReloadModels(pb.ReloadModelsRequest()))
-        assert error.code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.FAILED_PRECONDITION)
+        assert (error.reason, error.code) == ("MODELS_UNREADABLE", grpc.StatusCode.FAILED_PRECONDITION)
         assert "model repository" in error.message
         assert (await client.predict(observation("a", X[1]))).prediction.step == 2
+        make_empty(models)
+        assert (await refused(client.models.ReloadModels(pb.ReloadModelsRequest()))).reason == "MODELS_UNREADABLE"
+        assert await states(client) == {"1": READY}
+        assert (await client.predict(observation("b", X[0]))).prediction.step == 1
+        move(models, models.parent / "empty")
         move(away, models)
         assert await reload(client) == ([], [], [])
 

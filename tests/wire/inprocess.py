@@ -26,7 +26,7 @@ from tidegate.server import Server
 class InProcess:
     """A running server: `server` is what the command line would have made, `grpc` and `http` its addresses."""
 
-    def __init__(self, server: Server, grpc: str, http: str, running: asyncio.Task[None]) -> None:
+    def __init__(self, server: Server, grpc: str, http: str, running: asyncio.Task[int]) -> None:
         self.server = server
         self.grpc = grpc
         self.http = http

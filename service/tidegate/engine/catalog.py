@@ -93,9 +93,10 @@ class Catalog:
         lane = entry.lanes.get(wanted)
         if lane is None or lane.retired:
             good = [name for name, lane in entry.lanes.items() if not lane.retired]
+            missing = f"version or alias {version!r}" if version else "default version"
             raise TidegateError(
                 Reason.VERSION_NOT_FOUND,
-                f"{model} has no version or alias {version or 'by default'!r}; "
+                f"{model} has no {missing}; "
                 f"versions: {', '.join(good) or 'none'}; aliases: {', '.join(entry.aliases) or 'none'}",
             )
         return lane

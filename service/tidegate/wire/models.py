@@ -56,8 +56,7 @@ class ModelService:
             changes = await self._reload()
         except ConfigError as error:
             log.error("reload failed: %s", error)
-            problem = "the model repository cannot be read; what is loaded serves on"
-            raise TidegateError(Reason.INTERNAL, problem) from None
+            raise TidegateError(Reason.MODELS_UNREADABLE) from None
         return pb.ReloadModelsResponse(
             added=changes.added, removed=changes.removed, refused=changes.refused
         ).SerializeToString()

@@ -30,6 +30,7 @@ class ModelServiceStub(object):
 
     Code                 meaning, and what the client does
     NOT_FOUND            MODEL_NOT_FOUND, VERSION_NOT_FOUND: the message names what there is
+    FAILED_PRECONDITION  MODELS_UNREADABLE: a reload changed nothing; mend the folder of models and reload again
     UNAVAILABLE          DRAINING: use another replica
     """
 
@@ -61,6 +62,7 @@ class ModelServiceServicer(object):
 
     Code                 meaning, and what the client does
     NOT_FOUND            MODEL_NOT_FOUND, VERSION_NOT_FOUND: the message names what there is
+    FAILED_PRECONDITION  MODELS_UNREADABLE: a reload changed nothing; mend the folder of models and reload again
     UNAVAILABLE          DRAINING: use another replica
     """
 
@@ -117,6 +119,7 @@ class ModelService(object):
 
     Code                 meaning, and what the client does
     NOT_FOUND            MODEL_NOT_FOUND, VERSION_NOT_FOUND: the message names what there is
+    FAILED_PRECONDITION  MODELS_UNREADABLE: a reload changed nothing; mend the folder of models and reload again
     UNAVAILABLE          DRAINING: use another replica
     """
 
