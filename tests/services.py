@@ -28,7 +28,7 @@ class RunningRedis:
         self._log = folder / "redis.log"
         self._process: subprocess.Popen[bytes] | None = None
         for attempt in range(PORTS_TRIED_MAX):
-            self.port = _free_port()
+            self.port = free_port()
             try:
                 self.start()
                 return
@@ -128,7 +128,8 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningRe
         yield running
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """One that nobody has, for now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -94,8 +94,8 @@ class Server:
             raise ConfigError(f"models: nothing in {settings.models} can be served: {'; '.join(changes.refused)}")
         self.host.start()
         try:
+            http_port = await self._http.start(settings.host, settings.http_port)  # alive, and not ready
             await self._restore()
-            http_port = await self._http.start(settings.host, settings.http_port)
             grpc_port = await grpc_server.start(settings.host, settings.port)
         except ConfigError:
             await grpc_server.stop(0)

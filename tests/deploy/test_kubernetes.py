@@ -83,10 +83,14 @@ def test_probes_ask_over_http(container: dict[str, Any], probe: str, path: str) 
     assert container[probe]["httpGet"] == {"path": path, "port": "http"}
 
 
-def test_grace_is_longer_than_the_drain(pod: dict[str, Any], settings: Settings) -> None:
-    """Kubernetes kills only after the server's own drain limit, with time to spare for the exit."""
+def test_grace_is_longer_than_the_drain(pod: dict[str, Any], container: dict[str, Any], settings: Settings) -> None:
+    """The server serves for some seconds after its pod has left the lists; Kubernetes kills only after these and the
+    server's own drain limit, with time to spare for the exit."""
     assert settings.limits.drain_seconds_max == Limits().drain_seconds_max
-    assert pod["terminationGracePeriodSeconds"] >= settings.limits.drain_seconds_max + 10
+    program, seconds = container["lifecycle"]["preStop"]["exec"]["command"]
+    assert program == "sleep"
+    assert int(seconds) > container["readinessProbe"]["periodSeconds"]
+    assert pod["terminationGracePeriodSeconds"] >= int(seconds) + settings.limits.drain_seconds_max + 10
 
 
 def test_arguments_are_the_servers(container: dict[str, Any], pod: dict[str, Any]) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.servers import RunningServer
-from tests.services import RunningRedis, redis_server
+from tests.services import RunningRedis, free_port, redis_server
 from tidegate import Client, Reason, TidegateError
 
 __all__ = ["redis_server"]
@@ -60,6 +63,36 @@ def test_an_outage_is_two_lines(models: Path, redis_server: RunningRedis) -> Non
         assert server.stop() == 0
         told = re.findall(r"(ERROR|INFO) tidegate.durability.keeper", server.log)
         assert told == ["ERROR", "INFO"] * 2, server.log
+
+
+def test_it_is_alive_before_the_store_has_answered(models: Path, redis_server: RunningRedis) -> None:
+    """A start that waits for the store is no reason to be killed: /livez is 200 and /readyz 503 until it is ready."""
+    port = free_port()
+    redis_server.freeze()
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            starting = pool.submit(start, models, redis_server, "alive", "--http-port", str(port))
+            deadline = time.monotonic() + PATIENCE_SECONDS
+            while status(port, "/livez") != 200:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            assert status(port, "/readyz") == 503
+        finally:
+            redis_server.thaw()
+        with starting.result() as server:
+            assert (server.get("/livez"), server.get("/readyz")) == ("ok\n", "ok\n")
+
+
+def status(port: int, path: str) -> int:
+    """What the page answers; 0 when nobody listens."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=PATIENCE_SECONDS) as response:
+            return int(response.status)
+    except urllib.error.HTTPError as error:
+        error.close()
+        return error.code
+    except urllib.error.URLError:
+        return 0
 
 
 def test_what_cannot_be_saved_is_an_exit_code(models: Path, redis_server: RunningRedis) -> None:
