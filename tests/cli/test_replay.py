@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 
 from tests.packages import random_package
 from tests.servers import RunningServer
-from tidegate import Client
+from tidegate import Client, TidegateError
 from tidegate.cli import main
 from tidegate.cli.table import MISSING, TRUTHS, to_time, to_value
 from tidegate.training import sources
@@ -202,6 +202,89 @@ def test_a_wrong_column_option(sky: RunningServer, tmp_path: Path, option: str, 
     result = run(sky, write_table(tmp_path / "sky.csv", ["x0", "sky"], []), "--column", option, model="sky")
     assert result.exit_code == 2
     assert said in " ".join(result.stderr.split())
+
+
+@pytest.fixture(scope="module")
+def words(server: RunningServer) -> RunningServer:
+    """The server with a model, `words`, that predicts which of three comes next."""
+    names = ("cat", "dog", "owl")
+    features = [{"name": name, "role": "target"} for name in names]
+    random_package(server.models, "words", features=features, targets=names, head={"kind": "categorical"})
+    with Client(server.grpc) as client:
+        client.reload_models()
+    return server
+
+
+def test_a_column_of_words(words: RunningServer, tmp_path: Path) -> None:
+    """A model of words takes them from one column, and a client as they are; an unknown one is named with its line, and
+    the error about a file without columns of the words' names says how."""
+    seen = ["dog", "cat", "", "owl", "owl"]
+    file = write_table(tmp_path / "words.csv", ["day", "animal"], [["1", word] for word in seen])
+    output = tmp_path / "out.jsonl"
+    result = run(words, file, "--words", "animal", "--output", str(output), model="words")
+    assert result.exit_code == 0, result.output
+    records = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [record["dog"] for record in records] == [1.0, 0.0, None, 0.0, 0.0]
+    with Client(words.grpc) as client:
+        session = client.session("words", uuid.uuid4().hex)
+        for word, record in zip(seen, records[1:], strict=False):
+            found = session.step(word or [None] * 3)
+            assert round(found["owl"], 6) == record["owl_predicted"]
+        with pytest.raises(TidegateError, match="does not know the word 'cow'; its words are cat, dog, owl"):
+            session.step("cow")
+    assert "--words HEADER which one holds words" in run(words, file, model="words").stderr
+    wrong = write_table(tmp_path / "cow.csv", ["animal"], [["dog"], ["cow"]])
+    assert "line 3: animal is 'cow'" in run(words, wrong, "--words", "animal", model="words").stderr
+    assert run(words, file, "--words", "animal").exit_code == 2
+
+
+def test_rows_beside_one_that_fails_are_written(server: RunningServer, tmp_path: Path) -> None:
+    """They were taken. The error names the line, and what stays is said nowhere else: a session of the replay's own is
+    closed all the same."""
+    run_id = uuid.uuid4().hex
+    rows: list[list[object]] = [[f"{run_id}-{row % 3}", 1, 2, 3, "inf" if row == 3 else row] for row in range(9)]
+    file, output = write_table(tmp_path / "some.csv", ["feed", *COLUMNS], rows), tmp_path / "out.jsonl"
+    result = run(server, file, "--id-column", "feed", "--output", str(output))
+    assert result.exit_code == 1
+    assert f"line 5, session {run_id}-0" in result.stderr
+    written = [json.loads(line) for line in output.read_text().splitlines()]
+    with Client(server.grpc) as client:
+        taken = {info.id: info.step for info in client.sessions(filter=f"id={run_id}*")}
+    assert taken == {f"{run_id}-0": 1, f"{run_id}-1": 3, f"{run_id}-2": 3}
+    assert {name: [r["step"] for r in written if r["session"] == name][-1] for name in taken} == taken
+    assert run(server, file).exit_code == 1
+    with Client(server.grpc) as client:
+        assert not list(client.sessions(filter="id=some-*"))
+
+
+def test_files_that_cannot_be_written(server: RunningServer, table: Path, tmp_path: Path) -> None:
+    """A folder that is not there is wrong usage, before anything is stepped; what fails later is one line."""
+    result = run(server, table, "--session", "unwritten", "--output", str(tmp_path / "none" / "out.csv"))
+    assert result.exit_code == 2
+    assert "there is no folder" in " ".join(result.stderr.split())
+    with Client(server.grpc) as client:
+        assert not list(client.sessions(filter="id=unwritten"))
+    (tmp_path / "loop.csv").symlink_to(tmp_path / "loop.csv")
+    result = run(server, table, "--output", str(tmp_path / "loop.csv"))
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+    assert "loop.csv: " in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("2024-01-01,1,2,3,4,5", "line 3: has more cells than the header"),
+        ("01/02/2020,1,2,3,4", "line 3: the time is '01/02/2020'; write it as 2024-01-31"),
+        ("2500-01-01,1,2,3,4", "line 3: the time 2500-01-01 00:00:00+00:00 is not between 1677 and 2262"),
+    ],
+)
+def test_a_wrong_line(server: RunningServer, tmp_path: Path, line: str, said: str) -> None:
+    """Cells beyond the header, and what is no time, are named with their line; nothing is taken for something else."""
+    file = tmp_path / "line.csv"
+    file.write_text(f"day,{','.join(COLUMNS)}\n2023-12-31,1,2,3,4\n{line}\n")
+    result = run(server, file, "--time-column", "day")
+    assert result.exit_code == 1
+    assert said in result.stderr
 
 
 def test_an_unknown_word(sky: RunningServer, tmp_path: Path) -> None:

@@ -151,3 +151,19 @@ def test_bench(server: RunningServer, tmp_path: Path, load: list[str]) -> None:
 def test_bench_usage(server: RunningServer) -> None:
     """A load that cannot be is wrong usage."""
     assert run(server, "bench", "--model", MODEL, "--sessions", "2", "--streams", "3").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["bench", "--model", MODEL, "--seconds", "60", "--json"],
+        ["sessions", "export", MODEL, "nobody"],
+        ["demo", "weather", "--svg"],
+    ],
+    ids=" ".join,
+)
+def test_files_without_a_folder(server: RunningServer, tmp_path: Path, words: list[str]) -> None:
+    """They are wrong usage, said before the work."""
+    result = CliRunner().invoke(main, [*words, str(tmp_path / "none" / "file")])
+    assert result.exit_code == 2
+    assert "there is no folder" in " ".join(result.stderr.split())

@@ -42,3 +42,13 @@ def test_rows_say_how_much_is_gained() -> None:
         accuracy.observe("s", np.array([observed]), bridged)
         accuracy.predicted("s", np.array([prediction], np.float32))
     assert score_rows(accuracy.scores()) == [("t", "1.000", "2.000", "50.0%")]
+
+
+def test_nothing_is_no_figure() -> None:
+    """A target that was never scored has none, and one that never changes has no gain over persistence."""
+    accuracy = Accuracy(("constant",))
+    assert score_rows(accuracy.scores()) == [("constant", "–", "–", "no rows")]
+    for _ in range(3):
+        accuracy.observe("s", np.ones(1))
+        accuracy.predicted("s", np.full(1, 1.5, np.float32))
+    assert score_rows(accuracy.scores()) == [("constant", "0.500", "0.000", "–")]

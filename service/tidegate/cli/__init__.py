@@ -47,6 +47,10 @@ class Verbs(click.Group):
             raise WrongSetting(str(error)) from None
         except TidegateError as error:
             raise click.ClickException(str(error)) from None
+        except OSError as error:
+            if error.filename is None:  # no file's trouble
+                raise
+            raise click.ClickException(f"{error.filename}: {error.strerror}") from None
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from tidegate.cli.load import Load, Result, generate
-from tidegate.cli.options import address, print_table
+from tidegate.cli.options import NewFile, address, print_table
 
 PERCENTILES = (50, 90, 99, 99.9)
 
@@ -26,7 +26,7 @@ PERCENTILES = (50, 90, 99, 99.9)
     "--seconds", type=click.FloatRange(min=0, min_open=True), default=10.0, show_default=True, help="Measured."
 )
 @click.option("--warmup", type=click.FloatRange(min=0), default=2.0, show_default=True, help="Seconds before that.")
-@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the result here.")
+@click.option("--json", "json_file", type=NewFile(), help="Write the result here.")
 @address
 def bench(
     model: str,

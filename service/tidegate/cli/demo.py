@@ -6,15 +6,15 @@ from pathlib import Path
 
 import click
 
+from tidegate.cli.options import NewFile
+
 NAMES = ("weather", "weather-us", "dinner", "storybook", "storybook-rnn")
 
 
 @click.command()
 @click.argument("name", type=click.Choice(NAMES), default="weather")
 @click.option("--keep", is_flag=True, help="Leave the server running afterwards, until Ctrl-C.")
-@click.option(
-    "--svg", type=click.Path(path_type=Path, dir_okay=False), help="weather: save the last screen as an SVG picture."
-)
+@click.option("--svg", type=NewFile(), help="weather: save the last screen as an SVG picture.")
 @click.pass_context
 def demo(ctx: click.Context, /, name: str, keep: bool, svg: Path | None) -> None:
     """Start a server and show what one of its models can do.

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import click
@@ -17,6 +18,22 @@ PIPED_WIDTH = 240  # columns of a table that no terminal limits
 address = click.option(
     "--address", default="127.0.0.1:8001", show_default=True, metavar="HOST:PORT", help="Where the server listens."
 )
+
+
+class NewFile(click.Path):
+    """A file to write, whose folder must be there: said before the work and not after it."""
+
+    def __init__(self) -> None:
+        super().__init__(dir_okay=False, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The path; fails as click does."""
+        path: Path = super().convert(value, param, ctx)  # type: ignore[assignment]
+        if not path.parent.is_dir():
+            self.fail(f"there is no folder {path.parent}; make it first", param, ctx)
+        return path
+
+
 as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object a line instead of a table.")
 
 

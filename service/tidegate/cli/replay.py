@@ -7,7 +7,7 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from tidegate.cli.options import address, print_table
+from tidegate.cli.options import NewFile, address, print_table
 from tidegate.cli.table import ENCODING, Layout, Row, check_features, column_option, count_rows, read_rows
 from tidegate.client import Batches, Client, Description, RowFlag
 from tidegate.client.accuracy import Accuracy, score_rows
@@ -36,7 +36,8 @@ Write = Callable[[dict[str, Any]], None]
 @click.option("--id-column", help="The column that names each row's session, for files of many feeds.")
 @click.option("--time-column", help="The column of the observation's time, ISO 8601; UTC where it says no zone.")
 @column_option
-@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write observed beside predicted here.")
+@click.option("--words", metavar="HEADER", help="The column of words of a model that predicts one of its targets.")
+@click.option("--output", type=NewFile(), help="Write observed beside predicted here.")
 @click.option("--limit", type=click.IntRange(min=1), help="At most this many rows.")
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Rows a second; default: as fast as it goes.")
 @address
@@ -47,6 +48,7 @@ def replay(
     id_column: str | None,
     time_column: str | None,
     columns: dict[str, str],
+    words: str | None,
     output: Path | None,
     limit: int | None,
     rate: float | None,
@@ -67,20 +69,24 @@ def replay(
     with Client(address) as client, client.batches(model) as batches, file.open(newline="", encoding=ENCODING) as text:
         about = batches.about
         check_features(columns, about.names)
-        layout = Layout(about.names, name, id_column, time_column, about.words, columns)
+        vocabulary = about.targets if about.head == "categorical" else ()
+        layout = Layout(about.names, name, id_column, time_column, about.words, columns, vocabulary, words)
         rows = islice(read_rows(text, layout), limit)
         total = min(count_rows(file), limit or count_rows(file))
-        with opened_output(output, about) as write, progress_bar(total) as advance:
-            accuracy = run(batches, rows, write, advance, rate)
-        if not session and not id_column:
-            client.close_sessions(model, [name])
+        try:
+            with opened_output(output, about) as write, progress_bar(total) as advance:
+                accuracy = run(batches, rows, write, advance, rate)
+        finally:
+            if not session and not id_column:
+                with suppress(TidegateError):  # what stopped the replay says more
+                    client.close_sessions(model, [name])
     print_table(("target", "MAE", "persistence", "below"), score_rows(accuracy.scores()))
 
 
 def run(
     batches: Batches, rows: Iterator[Row], write: Write, advance: Callable[[int], None], rate: float | None
 ) -> Accuracy:
-    """Steps chunk by chunk; stops at the first row that fails, naming its line."""
+    """Steps chunk by chunk; stops after the first one with a row that fails, naming its line."""
     accuracy = Accuracy(batches.about.targets)
     size = ROWS_PER_MESSAGE if rate is None else max(1, int(rate / MESSAGES_PER_SECOND))
     due = time.monotonic()
@@ -94,19 +100,22 @@ def run(
 
 
 def step_chunk(batches: Batches, chunk: list[Row], accuracy: Accuracy, write: Write) -> None:
-    """One message: steps, scores, writes."""
+    """One message: steps, scores, writes; rows beside one that fails were taken, and are written too."""
     ids, matrix = [row.session for row in chunk], np.array([row.values for row in chunk])
     times = [row.time for row in chunk]
     predictions = batches.step(ids, matrix, times=times if any(times) else None)
     targets = [batches.about.names.index(name) for name in batches.about.targets]
-    bad = predictions.errors[0] if predictions.errors else None
-    for index, row in enumerate(chunk[: bad.row if bad else len(chunk)]):
+    failed = {error.row: error for error in predictions.errors}
+    for index, row in enumerate(chunk):
+        if index in failed:
+            continue
         bridged = bool(predictions.flags[index] & RowFlag.STEPS_IMPUTED)
         observed = matrix[index, targets]
         predicted = accuracy.observe(row.session, observed, bridged)
         accuracy.predicted(row.session, predictions.values[index])
         write(to_record(row, int(predictions.steps[index]), batches.about.targets, observed, predicted))
-    if bad:
+    if failed:
+        bad = predictions.errors[0]
         problem = told(bad.reason.name, bad.message, {}).problem
         raise TidegateError(bad.reason, f"line {chunk[bad.row].line}, session {bad.id}: {problem}")
 

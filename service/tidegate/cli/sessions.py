@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from tidegate.cli.backup import backup, restore
-from tidegate.cli.options import address, as_json, print_json, print_table
+from tidegate.cli.options import NewFile, address, as_json, print_json, print_table
 from tidegate.client import Client, RowError, SessionInfo
 
 COLUMNS = ("model", "session", "version", "step", "steps seen", "last observation", "last active", "state")
@@ -193,7 +193,7 @@ def rewind(model: str, session: str, step: int, address: str, as_json: bool) -> 
 @sessions.command("export")
 @click.argument("model")
 @click.argument("session")
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("file", type=NewFile())
 @address
 def export_session(model: str, session: str, file: Path, address: str) -> None:
     """Write all that the server remembers of a session to FILE. The session lives on."""

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import click
+import numpy as np
 
-from tidegate.client.observations import Words, to_number
+from tidegate.client.observations import Words, to_nanoseconds, to_number
 from tidegate.errors import TidegateError
 
 ENCODING = "utf-8-sig"  # UTF-8, with a byte order mark or without
@@ -33,7 +34,8 @@ class Row:
 @dataclass(frozen=True, slots=True)
 class Layout:
     """Which columns hold what: `columns` are the headers of features that have another one than their name, `words` the
-    categories of those that have some."""
+    categories of those that have some. `word_column` holds a word in the place of a column a word of the `vocabulary`.
+    """
 
     features: tuple[str, ...]
     session: str
@@ -41,11 +43,16 @@ class Layout:
     time_column: str | None
     words: Words = field(default_factory=dict)
     columns: Mapping[str, str] = field(default_factory=dict)
+    vocabulary: tuple[str, ...] = ()
+    word_column: str | None = None
 
     @property
     def headers(self) -> dict[str, str]:
         """The column of each feature, in their order."""
-        return {name: self.columns.get(name, name) for name in self.features}
+        headers = {name: self.columns.get(name, name) for name in self.features}
+        if self.word_column is not None:
+            headers |= {name: self.word_column for name in self.features if name in self.vocabulary}
+        return headers
 
 
 def read_columns(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
@@ -88,6 +95,9 @@ def read_rows(file: TextIO, layout: Layout) -> Iterator[Row]:
     try:
         check_header(file.name, list(reader.fieldnames or []), layout)
         for cells in reader:
+            if None in cells:  # where csv puts what is beyond the header
+                problem = f"line {reader.line_num}: has more cells than the header; a cell with a comma needs quotes"
+                raise click.ClickException(problem)
             yield read_row(cells, reader.line_num, layout, headers)
     except (UnicodeDecodeError, csv.Error) as error:
         raise click.ClickException(f"{file.name}: is not a CSV in UTF-8 ({error}); save it as one") from None
@@ -95,25 +105,37 @@ def read_rows(file: TextIO, layout: Layout) -> Iterator[Row]:
 
 def check_header(file: str, found: list[str], layout: Layout) -> None:
     """Raises ClickException for a column that is not there."""
-    features = [header for header in layout.headers.values() if header not in found]
+    if layout.word_column is not None and not layout.vocabulary:
+        raise click.UsageError("--words: the model predicts numbers and no words")
+    features = [header for header in dict.fromkeys(layout.headers.values()) if header not in found]
     others = [name for name in (layout.id_column, layout.time_column) if name is not None and name not in found]
     if features or others:
         problem = f"{file}: has no column {', '.join([*features, *others])}, but {', '.join(found)}"
         advice = "; --column NAME=HEADER says which column is a feature's" if features else ""
+        if layout.vocabulary and not layout.word_column:
+            advice += ", --words HEADER which one holds words"
         raise click.ClickException(problem + advice)
 
 
-def read_row(cells: dict[str, str], line: int, layout: Layout, headers: Mapping[str, str]) -> Row:
+def read_row(cells: dict[str, Any], line: int, layout: Layout, headers: Mapping[str, str]) -> Row:
     """One line."""
     try:
-        written = cells[layout.time_column] if layout.time_column else ""
+        written = cells[layout.time_column] or "" if layout.time_column else ""
         time = to_time(written) if written else None
-        values = [to_value(name, cells[header], layout.words.get(name, ())) for name, header in headers.items()]
+        values = [to_cell(name, cells[header], layout) for name, header in headers.items()]
     except TidegateError as error:
         raise click.ClickException(f"line {line}: {error.problem}") from None
     except ValueError as error:
         raise click.ClickException(f"line {line}: {error}") from None
-    return Row(line, cells[layout.id_column] if layout.id_column else layout.session, written, time, values)
+    return Row(line, cells[layout.id_column] or "" if layout.id_column else layout.session, written, time, values)
+
+
+def to_cell(name: str, cell: str | None, layout: Layout) -> float:
+    """What a cell says of a feature: its value or, of a word of the vocabulary, whether it is this one."""
+    if layout.word_column is None or name not in layout.vocabulary:
+        return to_value(name, cell, layout.words.get(name, ()))
+    number = to_value(layout.word_column, cell, layout.vocabulary)
+    return number if np.isnan(number) else float(layout.vocabulary[int(number)] == name)
 
 
 def to_value(name: str, cell: str | None, categories: tuple[str, ...] = ()) -> float:
@@ -125,6 +147,12 @@ def to_value(name: str, cell: str | None, categories: tuple[str, ...] = ()) -> f
 
 
 def to_time(cell: str) -> datetime:
-    """An ISO 8601 date or time (slashes are taken too); without a time zone it is UTC."""
-    time = datetime.fromisoformat(cell.strip().replace("/", "-"))
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time
+    """An ISO 8601 date or time (slashes are taken too); without a time zone it is UTC. Raises ValueError, and
+    BAD_OBSERVATION outside of 1677 to 2262."""
+    try:
+        read = datetime.fromisoformat(cell.strip().replace("/", "-"))
+    except ValueError:
+        raise ValueError(f"the time is {cell!r}; write it as 2024-01-31 or 2024-01-31T07:00:00+01:00") from None
+    time = read.replace(tzinfo=UTC) if read.tzinfo is None else read
+    to_nanoseconds(time)
+    return time

@@ -65,8 +65,14 @@ class Accuracy:
 
 
 def score_rows(scores: list[Score]) -> list[tuple[str, str, str, str]]:
-    """Cells for a table: target, MAE, persistence's MAE, percent below."""
+    """Cells for a table: target, MAE, persistence's MAE, percent below; a dash for what there is no figure of."""
     return [
-        (score.target, f"{score.model:.3f}", f"{score.persistence:.3f}", f"{score.below_percent:.1f}%")
+        (score.target, f"{score.model:.3f}", f"{score.persistence:.3f}", _percent(score.below_percent))
+        if score.count
+        else (score.target, "–", "–", "no rows")
         for score in scores
     ]
+
+
+def _percent(value: float) -> str:
+    return "–" if np.isnan(value) else f"{value:.1f}%"

@@ -91,6 +91,13 @@ def to_number(name: str, value: Value, categories: tuple[str, ...] = ()) -> floa
     return number
 
 
+def one_hot(word: str, words: tuple[str, ...], model: str) -> list[Value]:
+    """A word of a model that has a feature a word: 1 there, and 0 for all others."""
+    if word not in words:
+        raise bad(f"{model} does not know the word {word!r}; its words are {', '.join(words)}")
+    return [float(word == known) for known in words]
+
+
 def wrong_category(name: str, numbers: NDArray[Any], categories: tuple[str, ...]) -> str | None:
     """What is wrong with the first number that is neither a word's, nor -1, nor NaN."""
     known = np.isnan(numbers) | np.isin(numbers, np.arange(-1, len(categories)))

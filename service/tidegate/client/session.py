@@ -10,7 +10,17 @@ from tidegate.client.feed import Cursor, Feed, Single
 from tidegate.client.forecasts import Forecast, Generation, Scenario, forecast, raised
 from tidegate.client.histories import Past, begun, in_the_whole, parts_of, past_rows
 from tidegate.client.messages import built
-from tidegate.client.observations import NO_TIME, Time, Times, Values, bad, to_nanoseconds, to_row, to_timestamp
+from tidegate.client.observations import (
+    NO_TIME,
+    Time,
+    Times,
+    Values,
+    bad,
+    one_hot,
+    to_nanoseconds,
+    to_row,
+    to_timestamp,
+)
 from tidegate.client.patience import Patience
 from tidegate.client.predictions import Prediction, read_prediction
 from tidegate.client.records import Description, SessionInfo, read_session
@@ -55,12 +65,13 @@ class AsyncSession:
         """Takes one observation and predicts the next.
 
         `values`: feature name -> value, or one value a feature in the model's order; None and NaN are missing values,
-        and a feature with categories takes a word or its number. `time`: an aware datetime, or a datetime64 in UTC.
-        `reset` sets the state to zero first, as one atom with the step. `future`: what is known of the predicted step,
-        by name or in the order of the model's future covariates; without it they hold their last values. `late`: it
-        corrects the observation of that `time`, one of the model's last `lateness_steps`; the prediction is then
-        `revised`, and the numbering stays. Should the server crash within the next second, a correction is not sent
-        again. Raises TidegateError: BAD_OBSERVATION, STEP_CONFLICT, SESSION_DIVERGED, UNREACHABLE, ...
+        and a feature with categories takes a word or its number; a model that knows nothing but words takes one of
+        them as it is. `time`: an aware datetime, or a datetime64 in UTC. `reset` sets the state to zero first, as one
+        atom with the step. `future`: what is known of the predicted step, by name or in the order of the model's
+        future covariates; without it they hold their last values. `late`: it corrects the observation of that `time`,
+        one of the model's last `lateness_steps`; the prediction is then `revised`, and the numbering stays. Should the
+        server crash within the next second, a correction is not sent again. Raises TidegateError: BAD_OBSERVATION,
+        STEP_CONFLICT, SESSION_DIVERGED, UNREACHABLE, ...
         """
         cursor, feed = self._cursor, self._feed
         async with feed.connection.patience() as patience, cursor.lock:
@@ -135,6 +146,8 @@ class AsyncSession:
         self, about: Description, step: int, values: Values, reset: bool, future: Values | None
     ) -> types_pb2.Observation:
         """Raises BAD_OBSERVATION."""
+        if isinstance(values, str) and about.head == "categorical" and about.names == about.targets:
+            values = one_hot(values, about.targets, self.model)
         row = to_row(values, about.names, self.model, about.words)
         known = [] if future is None else to_row(future, about.future_names, f"the future of {self.model}", about.words)
         return types_pb2.Observation(session_id=self.id, step=step, values=row, reset=reset, future_covariates=known)
