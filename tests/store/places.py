@@ -81,11 +81,11 @@ class MemoryPlace:
 
 
 class SqlitePlace:
-    """A file in a folder that is not there yet."""
+    """A file that is not there yet."""
 
     def __init__(self, folder: Path) -> None:
         self.clock = Clock()
-        self.path = folder / "new" / "sessions.db"
+        self.path = folder / "sessions.db"
 
     def store(self, replica: str = "a", lease: float = LEASE_SECONDS, stored: float = 1e5, held: float = 1e6) -> Store:
         return SqliteStore(self.path, Terms(replica, lease, stored, held), self.clock)

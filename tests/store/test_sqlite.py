@@ -39,6 +39,11 @@ def file_bytes_max(limit: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+def names(folder: Path) -> set[str]:
+    """What is in a folder."""
+    return {file.name for file in folder.iterdir()}
+
+
 async def test_it_outlives_the_process(tmp_path: Path) -> None:
     """What another store object wrote to the file is there, new layouts and old ones, and free to be claimed."""
     path = tmp_path / "sessions.db"
@@ -110,7 +115,8 @@ async def test_one_server_at_a_time(tmp_path: Path) -> None:
 
 
 async def test_it_refuses_what_it_cannot_read(tmp_path: Path) -> None:
-    """A file of a later format, one that is no database, and a folder that cannot be made say so, and stay unlocked."""
+    """A file of a later format, one that is no database, a folder, and a folder that is not there say so, and stay
+    unlocked; no file is made but the lock of the first, which could have been a store."""
     path = tmp_path / "sessions.db"
     with sqlite3.connect(path) as file:
         file.execute("PRAGMA user_version = 99")
@@ -121,12 +127,16 @@ async def test_it_refuses_what_it_cannot_read(tmp_path: Path) -> None:
         (path, "format 99"),
         (path, "format 99"),
         (tmp_path / "text", "not a database"),
-        (tmp_path / "file" / "x", "file"),
+        (tmp_path / "file" / "x", "there is no folder"),
+        (tmp_path / "none" / "x", "there is no folder"),
+        (tmp_path, "directory"),
     ):
         store = SqliteStore(place, TERMS)
         with pytest.raises(StoreError, match=problem):
             await store.start()
         await store.stop()
+    assert names(tmp_path) == {"sessions.db", "sessions.db.lock", "text", "file"}
+    assert f"{tmp_path.name}.lock" not in names(tmp_path.parent)
 
 
 async def test_one_that_is_not_open_says_so(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ except ImportError:  # Windows has none; there SQLite's own locks still keep eac
 
 FORMAT = 2  # `user_version` of the file; 1 had no `expires_at`
 BUSY_SECONDS_MAX = 5.0  # another process, such as a backup, holds the file for so long: an error
+_HEAD = b"SQLite format 3\0"  # which a file that SQLite has just made does not have yet: it is empty
 
 _TABLES = """
 BEGIN IMMEDIATE;
@@ -44,8 +45,9 @@ _ASKED = "CREATE TEMP TABLE asked (place INTEGER PRIMARY KEY, tenant, model, ses
 
 def lock(path: Path) -> int:
     """Holds the lock beside the file; returns its descriptor: to close it, or to end the process, gives it back. The
-    lock file stays, since a process that waits at its door may have it open. Raises StoreError when it is held."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    lock file stays, since a process that waits at its door may have it open. Raises StoreError when it is held, and,
+    so that a mistyped path leaves nothing behind, where there can be no such file."""
+    _check_place(path)
     descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         if fcntl is not None:
@@ -60,6 +62,17 @@ def lock(path: Path) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def _check_place(path: Path) -> None:
+    """Raises StoreError where there is no folder, or a file that is no SQLite file."""
+    if not path.parent.is_dir():
+        raise StoreError(f"sqlite:{path}: there is no folder {path.parent}; make it, or name another file")
+    if path.exists():
+        with path.open("rb") as file:
+            head = file.read(len(_HEAD))
+        if head not in (b"", _HEAD):
+            raise StoreError(f"sqlite:{path}: is not a database; name another file")
 
 
 def open_file(path: Path, expires_at: int) -> sqlite3.Connection:
