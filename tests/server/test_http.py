@@ -124,3 +124,20 @@ class TestTime:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 await running.running
             writer.close()
+
+
+async def test_peers_that_speak_something_else_are_not_logged(server: RunningServer) -> None:
+    """A gRPC client at the wrong port, TLS, and junk: each is closed, and the log says nothing, since they come again
+    for ever."""
+    for words in (
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\r\n\r\n",
+        b"junk\r\n\r\n",
+    ):
+        reader, writer = await connected(server)
+        writer.write(words)
+        assert not (await rest_soon(reader)).startswith(b"HTTP/1.1 200")
+        writer.close()
+    assert server.get("/livez") == "ok\n"
+    assert " ERROR " not in server.log
+    assert "Traceback" not in server.log

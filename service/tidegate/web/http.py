@@ -8,15 +8,19 @@ one away. A few silent peers would then keep probes out, and a probe that fails 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from tidegate.config import Limits
 from tidegate.errors import ConfigError
 
 CLOSE_SECONDS = 0.5  # for pages that are being written when the server stops; then what is left is cancelled
+
+log = logging.getLogger(__name__)
 
 
 class HttpServer:
@@ -35,8 +39,10 @@ class HttpServer:
                 web.get("/readyz", self._readyz),
             ]
         )
+        log.addFilter(_is_of_ours)
         self._runner = web.AppRunner(
             app,
+            logger=log,
             access_log=None,
             handle_signals=False,
             keepalive_timeout=limits.http_idle_seconds_max,
@@ -83,3 +89,8 @@ class HttpServer:
 
     async def _readyz(self, _: web.Request) -> web.Response:
         return web.Response(text="ok\n") if self._ready() else web.Response(status=503, text="not ready\n")
+
+
+def _is_of_ours(record: logging.LogRecord) -> bool:
+    """Not what is said of peers that do not speak HTTP: a gRPC client at the wrong port tries for ever."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
