@@ -6,6 +6,7 @@ else the TOML file of `--config`, else the default.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -23,6 +24,8 @@ from pydantic_settings import (
 from tidegate.errors import ConfigError
 from tidegate.store_setting import STORES, store_setting
 
+PREFIX, NESTED = "TIDEGATE_", "__"  # of variables; between a group and its field
+OTHER_VARIABLES = {"TIDEGATE_NATIVE"}  # read where there are no settings
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 SECONDS_MAX = 100 * 365 * 86_400.0  # "for ever", and still a time that every clock and store can count
 KEEPALIVE_SECONDS_MAX = 86_400.0
@@ -134,8 +137,8 @@ class Settings(BaseSettings):
     """What `tidegate serve` takes; every field is a flag, a key of the TOML file and an environment variable."""
 
     model_config = SettingsConfigDict(
-        env_prefix="TIDEGATE_",
-        env_nested_delimiter="__",
+        env_prefix=PREFIX,
+        env_nested_delimiter=NESTED,
         extra="forbid",
         frozen=True,
         nested_model_default_partial_update=True,
@@ -190,6 +193,10 @@ class Settings(BaseSettings):
         levels = _levels(self.durability)
         return Durability.NONE if self.store == "memory" else levels.get(model, levels[""])
 
+    def models_named(self) -> list[str]:
+        """The models that `durability` names."""
+        return sorted(_levels(self.durability).keys() - {""})
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -206,6 +213,13 @@ class Settings(BaseSettings):
             else InitSettingsSource(settings_cls, {})
         )
         return (init_settings, env_settings, file)
+
+
+def unknown_variables(names: Iterable[str]) -> list[str]:
+    """Those that look like settings and are none, such as TIDEGATE_PROT; within a group they are refused."""
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | OTHER_VARIABLES
+    ours = {name: name.upper() for name in names if name.upper().startswith(PREFIX)}
+    return sorted(name for name, upper in ours.items() if upper.partition(NESTED)[0] not in known)
 
 
 def load_settings(config: Path | None = None, **flags: Any) -> Settings:

@@ -10,6 +10,7 @@ import contextlib
 import gc
 import json
 import logging
+import os
 import secrets
 import signal
 import socket
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tidegate import logs, observability
-from tidegate.config import Settings
+from tidegate.config import Settings, unknown_variables
 from tidegate.durability import Durability
 from tidegate.engine.catalog import Catalog, Changes
 from tidegate.engine.device import (
@@ -155,6 +156,9 @@ class Server:
         assert isinstance(changes, Changes)
         for refused in changes.refused:
             log.warning("refused %s", refused)
+        for name in self.settings.models_named():
+            if name not in self.catalog.models:
+                log.warning("durability: names %s, which is not loaded", name)
         for kind, entries in (("serving", changes.added), ("retired", changes.removed)):
             if entries:
                 log.info("%s %s", kind, ", ".join(entries))
@@ -233,6 +237,8 @@ def _durability(host: EngineHost, front: FrontEnd, settings: Settings) -> Durabi
 def serve(settings: Settings) -> int:
     """Runs a server in this process until SIGTERM or SIGINT; returns the exit code. Raises ConfigError."""
     logs.configure(settings.log_format, settings.log_level)
+    for name in unknown_variables(os.environ):
+        log.warning("%s is no setting; tidegate serve --help names them", name)
     try:
         import uvloop  # noqa: PLC0415
     except ImportError:  # not on every platform

@@ -16,6 +16,7 @@ import pytest
 
 from tests.packages import random_package
 from tests.servers import START_SECONDS_MAX, RunningServer
+from tidegate import Client
 from tidegate.config import Settings, load_settings
 from tidegate.errors import ConfigError
 from tidegate.model.package import MANIFEST
@@ -228,6 +229,21 @@ class TestAddresses:
         with RunningServer(models, "--host", "0.0.0.0", "--insecure") as server:
             assert server.grpc.startswith("0.0.0.0:")
             assert server.get("/livez") == "ok\n"
+
+
+class TestWarnings:
+    def test_names_that_nothing_has_are_told(self, models: Path, tmp_path: Path) -> None:
+        """A variable that is no setting, and a model of --durability that is not loaded, at each reload: misspelt, they
+        would do nothing."""
+        flags = ["--store", f"sqlite:{tmp_path / 'sessions.db'}", "--durability", "interval,random=step,radnom=none"]
+        names = {"TIDEGATE_PROT": "1", "TIDEGATE_NATIVE": "1", "tidegate_log_level": "info"}
+        with RunningServer(models, *flags, environment=names) as server:
+            with Client(server.grpc) as client:
+                client.reload_models()
+            warnings = [line.partition(" WARNING ")[2] for line in server.log.splitlines() if " WARNING " in line]
+        unloaded = "tidegate.server: durability: names radnom, which is not loaded"
+        unknown = "tidegate.server: TIDEGATE_PROT is no setting; tidegate serve --help names them"
+        assert warnings == [unknown, unloaded, unloaded]
 
 
 class TestReady:
