@@ -181,6 +181,21 @@ def test_reasons_of_a_session(client: Client) -> None:
     assert caught.value.reason is Reason.NO_DISTRIBUTION
 
 
+def test_what_does_not_fit_says_how(client: Client) -> None:
+    """More is known ahead than there are steps: the error names the limit, of one session and among many."""
+    session = client.session("quantiles", "ahead")
+    session.step([0.0, 1.0], future=[1.0])
+    said = "5 rows of the future for 4 steps ahead; at most 3"
+    with pytest.raises(TidegateError, match=said) as caught:
+        session.forecast(4, future=[[1.0]] * 5)
+    assert caught.value.reason is Reason.BAD_FORECAST
+    assert str(caught.value).count(caught.value.hint) == 1
+    (found,) = client.forecast("quantiles", [Scenario("ahead", future=[[1.0]] * 5)], 4)
+    assert found.error is not None
+    assert said in found.error.message
+    assert session.forecast(4, future=[[1.0]] * 3).values.shape == (4, 1)
+
+
 def test_descriptions(client: Client) -> None:
     """A model says what is sent, what is known ahead, what head it has and which intervals there are."""
     about = client.model("quantiles").description

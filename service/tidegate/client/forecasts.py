@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tidegate.client.catalog import Catalog
 from tidegate.client.connection import Connection
-from tidegate.client.failures import RowError, read_row_error
+from tidegate.client.failures import RowError, read_row_error, told
 from tidegate.client.labels import column_names
 from tidegate.client.messages import built
 from tidegate.errors import Reason, TidegateError
@@ -135,8 +135,9 @@ def read_forecast(
 
 def raised(found: Forecast) -> Forecast:
     """The forecast, unless there is none: then its error as an exception."""
-    if found.error is not None:
-        raise TidegateError(found.error.reason)
+    if (error := found.error) is not None:
+        expected = {} if error.expected_step is None else {"expected_step": str(error.expected_step)}
+        raise told(error.reason.name, error.message, expected)
     return found
 
 

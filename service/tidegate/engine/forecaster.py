@@ -160,8 +160,8 @@ class Forecaster:
         horizon = 0
         while job.next < len(request.scenarios):
             found = self._find(request, job.next)
-            if isinstance(found, Reason):
-                job.answers[job.next] = Forecast(found)
+            if isinstance(found, Forecast):
+                job.answers[job.next] = found
             else:
                 lane, slot = found
                 if group is not None and lane is not group:
@@ -187,31 +187,38 @@ class Forecaster:
         row_bytes = lane.slab.row_bytes + VALUE_BYTES * _row_values(lane, horizon)
         return self._limits.forecast_bytes_max // row_bytes
 
-    def _find(self, request: ForecastRequest, place: int) -> tuple[Lane, int] | Reason:
-        """The session of a scenario, or why there is no forecast of it."""
+    def _find(self, request: ForecastRequest, place: int) -> tuple[Lane, int] | Forecast:
+        """The session of a scenario, or the answer that says why there is no forecast of it."""
         scenario = request.scenarios[place]
         ref = self._sessions.names(request.tenant, request.model).get(scenario.session_id)
         if ref is None:
-            return Reason.SESSION_NOT_FOUND
+            return Forecast(Reason.SESSION_NOT_FOUND)
         slab, slot = self._sessions.place(ref)
         lane = self._catalog.lanes[int(slab.host["version"][slot])]
         assert slot != SPARE_SLOT
         if slab.host["diverged"][slot]:
-            return Reason.SESSION_DIVERGED
+            return Forecast(Reason.SESSION_DIVERGED)
         if not slab.host["steps_seen"][slot]:
-            return Reason.NO_PREDICTION
+            return Forecast(Reason.NO_PREDICTION)
         return self._misfit(lane, request, place) or (lane, slot)
 
-    def _misfit(self, lane: Lane, request: ForecastRequest, place: int) -> Reason | None:
-        """Why a version cannot make this forecast."""
+    def _misfit(self, lane: Lane, request: ForecastRequest, place: int) -> Forecast | None:
+        """The answer that says why a version cannot make this forecast."""
         manifest, scenario, sampling = lane.package.manifest, request.scenarios[place], request.sampling
-        future = scenario.future
-        if future.size and (future.shape[1] != len(manifest.future) or len(future) >= scenario.horizon):
-            return Reason.BAD_FORECAST
+        future, horizon = scenario.future, scenario.horizon
+        if future.size and future.shape[1] != len(manifest.future):
+            problem = f"version {lane.version} has {len(manifest.future)} future covariates, not {future.shape[1]}"
+            return Forecast(Reason.BAD_FORECAST, problem=problem)
+        if future.size and len(future) >= horizon:
+            problem = (
+                f"{len(future)} rows of the future for {horizon} steps ahead; at most {horizon - 1}, the first of "
+            )
+            return Forecast(Reason.BAD_FORECAST, problem=problem + "which is for the second step")
         if sampling is not None and not manifest.head.drawable:
-            return Reason.NO_DISTRIBUTION
-        if request.rows > self._rows_max(lane, scenario.horizon):
-            return Reason.FORECAST_LIMIT
+            return Forecast(Reason.NO_DISTRIBUTION)
+        if request.rows > (most := self._rows_max(lane, horizon)):
+            problem = f"{request.rows - 1} paths of {horizon} steps; limits.forecast_bytes_max has room for {most - 1}"
+            return Forecast(Reason.FORECAST_LIMIT, problem=problem)
         return None
 
 

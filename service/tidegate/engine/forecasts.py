@@ -65,7 +65,8 @@ class ForecastRequest:
 
 @dataclass
 class Forecast:
-    """The answer to one scenario; `reason` not OK: there is none, and the rest is empty.
+    """The answer to one scenario; `reason` not OK: there is none, `problem` may say more than the reason does, and the
+    rest is empty.
 
     values float64 [horizon, targets] raw units (point forecasts; a categorical head's probabilities); quantiles float64
     [levels, horizon, targets]; paths float64 [paths, horizon, targets] (empty for a categorical head, and where nobody
@@ -81,3 +82,4 @@ class Forecast:
     paths: NDArray[np.float64] = field(default_factory=_nothing)
     tokens: list[list[int]] = field(default_factory=list)
     times: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    problem: str = ""

@@ -46,7 +46,7 @@ def response_of(answers: list[Forecast]) -> pb.ForecastResponse:
             response.forecasts.append(_message(answer))
             continue
         response.forecasts.add()
-        error = TidegateError(answer.reason)
+        error = TidegateError(answer.reason, answer.problem)
         response.errors.append(
             types.RowError(row=row, code=int(error.code), reason=answer.reason.name, message=error.message)
         )
