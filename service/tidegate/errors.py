@@ -99,7 +99,9 @@ _FULL = Code.RESOURCE_EXHAUSTED
 MEANINGS: Mapping[Reason, Meaning] = {
     Reason.OK: Meaning(Code.OK, "no error", ""),
     Reason.BAD_OBSERVATION: Meaning(
-        _BAD, "an observation has a wrong width or an infinite value", "Send one finite number (or NaN) per feature."
+        _BAD,
+        "an observation has a wrong width or an infinite value",
+        "Send one finite number (or NaN) per feature, and a time of 1677 to 2262 or none.",
     ),
     Reason.BAD_BATCH: Meaning(
         _BAD, "a batch's columns do not fit its row count", "Give every column that is not empty one entry per row."
@@ -108,7 +110,9 @@ MEANINGS: Mapping[Reason, Meaning] = {
         _BAD, "a session id is not 1 to 256 bytes of UTF-8", "Name the session by a shorter or a non-empty id."
     ),
     Reason.BAD_CONFIG: Meaning(
-        _BAD, "the stream's config is missing or wrong", "Send a StreamConfig with a model on the first message only."
+        _BAD,
+        "the stream's config is missing or wrong",
+        "Mend the StreamConfig, which goes with the first message only; GetModel names what the model has.",
     ),
     Reason.UNIT_MISMATCH: Meaning(
         _BAD, "a unit does not convert to the model's", "Send the model's own unit; GetModel names it."
@@ -142,7 +146,9 @@ MEANINGS: Mapping[Reason, Meaning] = {
         Code.ABORTED, "the step was taken long ago", "Go on from the step expected, or send step 0 for the next one."
     ),
     Reason.STEP_GAP: Meaning(
-        Code.ABORTED, "steps are missing before this one", "Send the missing steps first, from the step expected."
+        Code.ABORTED,
+        "steps, or intervals of time, are missing before this one",
+        "Send what is missing first, from the step expected, as missing values where nothing was observed; or reset.",
     ),
     Reason.TIME_NOT_INCREASING: Meaning(
         Code.ABORTED, "the observation is not later than the last one", "Send observations in the order of their times."
@@ -164,7 +170,9 @@ MEANINGS: Mapping[Reason, Meaning] = {
         "Open a stream with the session's own version, which GetSession names (client.batches(model, version=...)).",
     ),
     Reason.SESSION_LIMIT: Meaning(
-        _FULL, "the server holds as many sessions as it may", "Close sessions, add a replica, or raise the limit."
+        _FULL,
+        "the server holds as many sessions as it may",
+        "Close sessions, add a replica, or raise limits.sessions_max.",
     ),
     Reason.INBOX_FULL: Meaning(_FULL, "the server has too much work queued", "Wait a moment and try again."),
     Reason.STREAM_LIMIT: Meaning(

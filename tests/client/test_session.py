@@ -148,6 +148,43 @@ def test_reset_close_fork_info(client: Client, session: Session) -> None:
     assert session.step(ROW).created
 
 
+def test_a_gap_between_times(server: RunningServer, client: Client) -> None:
+    """Where a model bridges none, the error names both times and what to send, and rows of missing values do it."""
+    random_package(server.models, "strict", frequency="D")
+    client.reload_models()
+    session, day = client.session("strict", uuid.uuid4().hex), datetime(2024, 5, 1, tzinfo=UTC)
+    session.step(ROW, time=day)
+    with pytest.raises(TidegateError, match=r"from 2024-05-01 .* to 2024-05-04 .* \(D\).*missing values") as refused:
+        session.step(ROW, time=day + timedelta(days=3))
+    assert (refused.value.reason, refused.value.variables) == (Reason.STEP_GAP, {"expected_step": "2"})
+    for days in (1, 2):
+        session.step([None] * 4, time=day + timedelta(days=days))
+    assert session.step(ROW, time=day + timedelta(days=3)).step == 4
+
+
+def test_what_leads_out_is_said(server: RunningServer, client: Client, session: Session) -> None:
+    """Whoever lost count is told of resync(), by a session and in a batch, and it helps."""
+    session.step(ROW)
+    with client.batches(MODEL) as batches:
+        batches.step([session.id], [ROW])
+        with pytest.raises(TidegateError, match=r"call resync\(\)") as refused:
+            session.step([9.0] * 4)
+        assert refused.value.reason is Reason.STEP_CONFLICT
+        session.resync()
+        assert session.step(ROW).step == 3
+        (error,) = batches.step([session.id], [[9.0] * 4]).errors
+        assert error.reason is Reason.STEP_CONFLICT
+        assert error.message.count("call resync()") == 1
+        batches.resync([session.id])
+        assert batches.step([session.id], [ROW]).steps.tolist() == [4]
+    client.close_sessions(MODEL, [session.id])
+    with pytest.raises(TidegateError, match=r"call resync\(\)") as refused:
+        session.step(ROW)
+    assert refused.value.reason is Reason.SESSION_NOT_FOUND
+    assert session.resync() is None
+    assert session.step(ROW).step == 1
+
+
 def test_times(server: RunningServer, client: Client) -> None:
     """A step's time gives the prediction's; it must go on, and a missing interval is a gap that is refused."""
     random_package(server.models, "hourly", frequency="h")

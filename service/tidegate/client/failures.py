@@ -42,6 +42,11 @@ AGAIN = frozenset((Reason.SESSION_MOVED, Reason.STORE_UNAVAILABLE))
 LOST_STEPS = frozenset((Reason.STEP_GAP, Reason.SESSION_NOT_FOUND))
 
 
+# The client and the server disagree about where a session is.
+APART = frozenset((Reason.STEP_CONFLICT, Reason.STEP_GAP, Reason.STEP_TOO_OLD, Reason.SESSION_NOT_FOUND))
+RESYNC = "call resync() to go on from where the server is"
+
+
 @dataclass(frozen=True, slots=True)
 class RowError:
     """Why one row failed: its place, the session, the code and reason, what to do next.
@@ -62,6 +67,13 @@ def read_row_error(message: types_pb2.RowError, id: str, row: int) -> RowError: 
     reason = reason_named(message.reason)
     code = CODES.get(message.code, Code.UNKNOWN)
     return RowError(row, id, code, reason, message.message, message.expected_step or None)
+
+
+def advised(error: TidegateError) -> TidegateError:
+    """What a session's error says, and how this client gets out of it."""
+    if error.reason not in APART:
+        return error
+    return TidegateError(error.reason, f"{error.problem}; {RESYNC}", **error.variables)
 
 
 def every_row(error: TidegateError, ids: Sequence[str]) -> list[RowError]:

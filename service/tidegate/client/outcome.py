@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tidegate.client.failures import RowError, read_row_error
+from tidegate.client.failures import RowError, advised, read_row_error, told
 from tidegate.client.predictions import Predictions, RowFlag
 from tidegate.errors import Reason, TidegateError
 from tidegate.wire.stubs import types_pb2
@@ -58,7 +59,7 @@ class Outcome:
 
     def fail(self, error: RowError) -> None:
         """A row has failed for good."""
-        self._errors[error.row] = error
+        self._errors[error.row] = replace(error, message=advised(told(error.reason.name, error.message, {})).message)
 
     def predictions(self) -> Predictions:
         """All of it."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from numpy.typing import ArrayLike
 
+from tidegate.client.failures import advised
 from tidegate.client.feed import Cursor, Feed, Single
 from tidegate.client.forecasts import Forecast, Generation, Scenario, forecast, raised
 from tidegate.client.histories import Past, begun, in_the_whole, parts_of, past_rows
@@ -17,6 +19,7 @@ from tidegate.client.observations import (
     Values,
     bad,
     one_hot,
+    to_datetime,
     to_nanoseconds,
     to_row,
     to_timestamp,
@@ -84,9 +87,23 @@ class AsyncSession:
             if late:
                 self._check_late(about, nanoseconds)
             single = Single(observation, nanoseconds, about.durability == "interval" and not late, cursor)
-            prediction = self._read(await feed.ask(self.id, single, patience), about)
+            try:
+                prediction = self._read(await feed.ask(self.id, single, patience), about)
+            except TidegateError as error:
+                raise await self._explained(error, observation, about) from None
             cursor.begun = None
             return prediction
+
+    async def _explained(self, error: TidegateError, sent: types_pb2.Observation, about: Description) -> TidegateError:
+        """The error of a step, with the way out of it; that of a gap between times names them."""
+        by_time = sent.HasField("event_time") and error.variables.get("expected_step") == str(sent.step)
+        if error.reason is not Reason.STEP_GAP or not by_time:
+            return advised(error)
+        with suppress(TidegateError):
+            last = read_session(await self._get()).last_event_time
+            problem = f"from {last} to {to_datetime(sent.event_time)} are more intervals than one ({about.frequency})"
+            return TidegateError(error.reason, f"{problem}, and than this model bridges", **error.variables)
+        return error
 
     def _check_late(self, about: Description, nanoseconds: int) -> None:
         """Raises BAD_OBSERVATION for what could only be taken as the next one."""
@@ -129,7 +146,8 @@ class AsyncSession:
                     past = Past(rows.take(part), exact, about.durability == "interval", cursor)
                     prediction = self._read(await feed.ask(self.id, past, patience), about)
             except TidegateError as error:
-                raise in_the_whole(error, part.start) from None
+                placed = in_the_whole(error, part.start)
+                raise placed if first_step else advised(placed) from None
             finally:
                 if (cursor.step or 0) > last:
                     cursor.begun = begun(rows, cursor.step or 0)
