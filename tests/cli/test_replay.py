@@ -339,7 +339,13 @@ def test_a_rate_is_kept_by_small_messages(server: RunningServer, table: Path) ->
     assert run(server, table, "--rate", "1000").exit_code == 0
 
 
-@pytest.mark.parametrize("cell", ["2024/01/02", "2024-01-02", "2024-01-02T00:00Z", "2024-01-02 01:00+01:00"])
+SINCE_1970 = ["1704153600", "1704153600000", "1704153600000000", "1704153600000000000"]
+
+
+@pytest.mark.parametrize(
+    "cell", ["2024/01/02", "2024-01-02", "2024-01-02T00:00Z", "2024-01-02 01:00+01:00", *SINCE_1970]
+)
 def test_times_are_read(cell: str) -> None:
-    """Dates and times of ISO 8601, with dashes or slashes, are UTC unless they name a zone."""
+    """Dates and times of ISO 8601, with dashes or slashes, are UTC unless they name a zone; numbers count from 1970, in
+    the unit that their size tells, as training reads them."""
     assert to_time(cell) == datetime(2024, 1, 2, tzinfo=UTC)

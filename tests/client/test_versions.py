@@ -12,7 +12,7 @@ import pytest
 from tests.packages import random_package
 from tests.servers import RunningServer
 from tidegate import Client, Reason
-from tidegate.client import Prediction
+from tidegate.client import Generation, Prediction
 
 MODEL = "tank"
 SEEN = {"level": 1.0, "flow": -0.5, "heat": 0.25}
@@ -134,3 +134,32 @@ def test_batches_of_a_version_that_is_gone(tanks: RunningServer) -> None:
         shutil.rmtree(tanks.models / MODEL / "1")
         assert client.reload_models().removed == (f"{MODEL}/1",)
         assert batches.step(["old"], [list(SEEN.values())]).steps.tolist() == [2]
+
+
+def test_paths_end_at_the_word_in_any_order(tmp_path: Path) -> None:
+    """A stop is the session's own version's word of that name, wherever others have it; one that its version does not
+    have is its scenario's error."""
+    models, vocabularies = tmp_path / "models", {"1": ("x", "y", "stop"), "2": ("stop", "x", "y"), "3": ("x", "y", "z")}
+    for version in ("1", "2"):
+        words(models, version, vocabularies[version])
+    with RunningServer(models) as running, Client(running.grpc) as client:
+        for version in ("1", "2"):
+            client.session("words", version, version=version).step([1.0, 0.0, 0.0])
+        asked, ending = ["1", "2"], Generation(stop="stop")
+        for found in client.forecast("words", asked, 30, samples=20, generation=ending):
+            assert all("stop" not in path[:-1] for path in found.words)
+            assert all(path[-1] == "stop" or len(path) == 30 for path in found.words)
+            assert min(map(len, found.words)) < 30
+        words(models, "3", vocabularies["3"])
+        client.reload_models()
+        client.session("words", "3").step([1.0, 0.0, 0.0])
+        first, _, third = client.forecast("words", [*asked, "3"], 30, samples=20, generation=ending)
+        assert first.error is None
+        assert third.error is not None
+        assert third.error.reason is Reason.BAD_FORECAST
+        assert "'stop' is none of the targets of version 3" in third.error.message
+
+
+def words(models: Path, version: str, vocabulary: Names) -> None:
+    features = [{"name": word} for word in vocabulary]
+    random_package(models, "words", version, features=features, targets=vocabulary, head={"kind": "categorical"})

@@ -249,7 +249,7 @@ def test_words(tmp_path: Path) -> None:
     assert one == again != other
     assert {len(path) for path in one} == {40}
     assert {token for path in one for token in path} == {0, 1, 2, 3}
-    stopped = ask(engine, scenario("s", 40, seed=1), paths=30, stop=3)[0].tokens
+    stopped = ask(engine, scenario("s", 40, seed=1), paths=30, stop="stop")[0].tokens
     for path in stopped:
         assert 3 not in path[:-1]
         assert path[-1] == 3 or len(path) == 40

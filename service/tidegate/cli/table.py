@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,6 +18,8 @@ from tidegate.errors import TidegateError
 
 ENCODING = "utf-8-sig"  # UTF-8, with a byte order mark or without
 MISSING = ("", "NA", "N/A", "NaN", "nan", "null")  # those of tidegate.training.sources, which a client need not have
+UNIX = re.compile(r"\d{9,19}(\.\d+)?")  # seconds, milliseconds, micro- or nanoseconds, by how large they are
+UNIX_SECONDS = {1e11: 1.0, 1e14: 1e-3, 1e17: 1e-6, 1e20: 1e-9}  # of one of them, where a number is below
 TRUTHS = {"True": 1.0, "TRUE": 1.0, "true": 1.0, "False": 0.0, "FALSE": 0.0, "false": 0.0}
 
 
@@ -147,12 +150,18 @@ def to_value(name: str, cell: str | None, categories: tuple[str, ...] = ()) -> f
 
 
 def to_time(cell: str) -> datetime:
-    """An ISO 8601 date or time (slashes are taken too); without a time zone it is UTC. Raises ValueError, and
-    BAD_OBSERVATION outside of 1677 to 2262."""
+    """An ISO 8601 date or time (slashes are taken too), or a number since 1970 as training reads it; without a time
+    zone it is UTC. Raises ValueError, and BAD_OBSERVATION outside of 1677 to 2262."""
+    text = cell.strip()
     try:
-        read = datetime.fromisoformat(cell.strip().replace("/", "-"))
-    except ValueError:
+        read = _since_1970(text) if UNIX.fullmatch(text) else datetime.fromisoformat(text.replace("/", "-"))
+    except (OverflowError, ValueError):
         raise ValueError(f"the time is {cell!r}; write it as 2024-01-31 or 2024-01-31T07:00:00+01:00") from None
     time = read.replace(tzinfo=UTC) if read.tzinfo is None else read
     to_nanoseconds(time)
     return time
+
+
+def _since_1970(text: str) -> datetime:
+    seconds = next(seconds for end, seconds in UNIX_SECONDS.items() if float(text) < end)
+    return datetime.fromtimestamp(float(text) * seconds, UTC)

@@ -216,6 +216,9 @@ class Forecaster:
             return Forecast(Reason.BAD_FORECAST, problem=problem + "which is for the second step")
         if sampling is not None and not manifest.head.drawable:
             return Forecast(Reason.NO_DISTRIBUTION)
+        if sampling is not None and sampling.stop and sampling.stop not in manifest.targets:
+            problem = f"stop: {sampling.stop!r} is none of the targets of version {lane.version}"
+            return Forecast(Reason.BAD_FORECAST, problem=problem)
         if request.rows > (most := self._rows_max(lane, horizon)):
             problem = f"{request.rows - 1} paths of {horizon} steps; limits.forecast_bytes_max has room for {most - 1}"
             return Forecast(Reason.FORECAST_LIMIT, problem=problem)

@@ -36,13 +36,13 @@ class Scenario:
 class Sampling:
     """How sample paths are drawn, and whether they are `answered`, or only their quantiles. The rest is for categorical
     heads: probabilities are raised to 1/temperature, only the `top_k` likeliest (0: all) that have at least `min_p` of
-    the likeliest's probability are kept, and a path ends with the target `stop` (an index; None: at the horizon)."""
+    the likeliest's probability are kept, and a path ends with the target `stop` ("": at the horizon)."""
 
     paths: int
     temperature: float = 1.0
     top_k: int = 0
     min_p: float = 0.0
-    stop: int | None = None
+    stop: str = ""
     answered: bool = True
 
 

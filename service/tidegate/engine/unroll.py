@@ -35,6 +35,8 @@ class Unrolling:
         self._feedback = lane.imputation.feedback
         self._distribution = Distribution(lane.package.manifest)
         self._sampling = request.sampling or Sampling(paths=0)
+        stop = self._sampling.stop
+        self._stop = lane.package.manifest.targets.index(stop) if stop else None
         self._owner = np.repeat(np.arange(len(scenarios)), request.rows)
         self._is_path = np.tile(np.arange(request.rows) > 0, len(scenarios))
         self._horizon = np.array([scenario.horizon for scenario in scenarios])[self._owner]
@@ -94,8 +96,8 @@ class Unrolling:
             numbers = self._numbers[self._number_of(paths), step]
             drawn = self._distribution.draw(self._outputs[paths], numbers, self._units(paths), self._sampling)
             self._values[paths, step] = self._stand_ins[paths] = drawn
-            if self._sampling.stop is not None:
-                self._alive[paths[drawn[:, self._sampling.stop] > 0]] = False
+            if self._stop is not None:
+                self._alive[paths[drawn[:, self._stop] > 0]] = False
         self._times[:, step] = self._time[:: self._request.rows]
         self._times[:, step] = self._lane.package.frequency.add(self._times[:, step])
 

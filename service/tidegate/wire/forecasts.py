@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from itertools import pairwise
 
 import numpy as np
@@ -26,7 +27,10 @@ def request_of(message: pb.ForecastRequest, catalog: Catalog, limits: Limits) ->
     """What the engine is asked; raises BAD_FORECAST, FORECAST_LIMIT, MODEL_NOT_FOUND, VERSION_NOT_FOUND."""
     manifest = catalog.resolve(message.model).package.manifest
     levels = _levels(message, manifest)
-    sampling = _sampling(message, manifest, levels)
+    words = {
+        target for lane in catalog.models[message.model].lanes.values() for target in lane.package.manifest.targets
+    }
+    sampling = _sampling(message, manifest, levels, words)
     if len(message.scenarios) > limits.forecast_scenarios_max:
         raise _limit("scenarios", len(message.scenarios), limits.forecast_scenarios_max)
     scenarios = tuple(_scenario(scenario, message.horizon, manifest) for scenario in message.scenarios)
@@ -72,7 +76,10 @@ def _levels(message: pb.ForecastRequest, manifest: Manifest) -> tuple[float, ...
     return levels
 
 
-def _sampling(message: pb.ForecastRequest, manifest: Manifest, levels: tuple[float, ...]) -> Sampling | None:
+def _sampling(
+    message: pb.ForecastRequest, manifest: Manifest, levels: tuple[float, ...], words: Collection[str]
+) -> Sampling | None:
+    """`words`: the targets of all versions, of which any may be that of a session."""
     generating = message.HasField("generation")
     if generating and manifest.head.kind != "categorical":
         raise _bad("generation: is for models that predict categories")
@@ -85,10 +92,9 @@ def _sampling(message: pb.ForecastRequest, manifest: Manifest, levels: tuple[flo
         raise _bad(f"temperature must be from {TEMPERATURE_MIN} to {TEMPERATURE_MAX}")
     if not 0 <= asked.min_p <= 1 or math.isnan(asked.min_p):
         raise _bad("min_p must be from 0 to 1")
-    if asked.stop and asked.stop not in manifest.targets:
+    if asked.stop and asked.stop not in words:
         raise _bad(f"stop: {asked.stop!r} is none of the targets ({', '.join(manifest.targets[:20])})")
-    stop = manifest.targets.index(asked.stop) if asked.stop else None
-    return Sampling(paths, temperature, asked.top_k, asked.min_p, stop, answered=message.samples > 0)
+    return Sampling(paths, temperature, asked.top_k, asked.min_p, asked.stop, answered=message.samples > 0)
 
 
 def _message(answer: Forecast) -> pb.ScenarioForecast:
