@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tidegate.training.augmentation import random_factors
 from tidegate.training.examples import Stretch
 from tidegate.training.losses import Loss
 from tidegate.training.network import Network, State, detached
@@ -143,9 +142,8 @@ class Fit:
         gap = None
         if settings.gap_share and random.random() < settings.gap_batches:
             gap = random_gaps(random, steps, len(stretches), settings.gap_share, settings.gap_steps)
-        factors = random_factors(random, len(stretches), rollout.channels, settings)
         own = self._material.world.share(range(len(stretches)))
-        batch = self._own_batch(stretches, gap, factors, own)
+        batch = self._own_batch(stretches, gap, own)
         memory = rollout.start(batch) if batch and (rollout.by_model or gap is not None) else None
         state: State = None
         for start in range(0, steps, settings.truncation):
@@ -160,15 +158,12 @@ class Fit:
                 loss.backward()  # type: ignore[no-untyped-call]
             yield self._update(loss, count)
 
-    def _own_batch(
-        self, stretches: list[Stretch], gap: np.ndarray | None, factors: np.ndarray | None, own: list[int]
-    ) -> Batch | None:
+    def _own_batch(self, stretches: list[Stretch], gap: np.ndarray | None, own: list[int]) -> Batch | None:
         if not own:
             return None
         mine = [stretches[index] for index in own]
         steps = max(stretch.steps for stretch in mine)
-        gap = None if gap is None else gap[:steps, own]
-        return make_batch(mine, self._material.device, gap, None if factors is None else factors[own])
+        return make_batch(mine, self._material.device, None if gap is None else gap[:steps, own])
 
     def _update(self, loss: Tensor, count: Tensor) -> tuple[float, float]:
         settings = self._material.settings

@@ -182,23 +182,9 @@ class Training(Strict):
     gap_batches: float = Field(
         default=1.0, gt=0, le=1, description="share of batches that have such blocks; they take several times as long"
     )
-    flip: float = Field(
-        default=0.0,
-        ge=0,
-        le=0.5,
-        description="share of stretches in which a target and its past are turned upside down, for more variety than "
-        "the data has; of channel-independent models",
-    )
-    amplitude: float = Field(
-        default=0.0,
-        ge=0,
-        le=2,
-        description="standard deviation of the logarithm of a factor that a target and its past are multiplied by in a "
-        "stretch, for the same; of channel-independent models",
-    )
     patience: int = Field(default=50, ge=1, description="epochs without a better validation before training stops")
     refit: bool = Field(default=True, description="train again on training and validation, for the best epochs")
-    seed: int = Field(default=0, ge=0, lt=2**32, description="of all that is random: weights, stretches, dropout, gaps")
+    seed: int = Field(default=0, ge=0, lt=2**32, description="of weights, stretches, dropout and gaps")
     checkpoint_seconds: float = Field(
         default=10.0, ge=0, description="at least so long between checkpoints, from which a killed training resumes"
     )
@@ -277,10 +263,6 @@ class Recipe(Strict):
             raise ValueError("inputs.calendar: needs data.frequency")
         if self.network.head.kind == "categorical" and self.inputs.channel_independent:
             raise ValueError("inputs.channel_independent: a vocabulary cannot be")
-        if (self.training.flip or self.training.amplitude) and not self.inputs.channel_independent:
-            raise ValueError("training.flip and training.amplitude: need inputs.channel_independent")
-        if self.training.flip and self.network.head.kind == "quantile":
-            raise ValueError("training.flip: a low quantile upside down is a high one; leave it out")
         return self
 
 

@@ -19,7 +19,6 @@ from tidegate.model.ages import AGE_MAX, Ages
 from tidegate.model.device_inputs import Clock, DeviceInputs
 from tidegate.model.manifest import Manifest
 from tidegate.model.package import Package, expected_shapes
-from tidegate.training.augmentation import own_columns
 from tidegate.training.examples import Examples, Stretch
 from tidegate.training.network import Network, State
 
@@ -28,19 +27,18 @@ OUTPUT_MAX = 50.0  # training units: an untrained network's own predictions do n
 
 class Batch(NamedTuple):
     """rows int64 [steps, stretches], which example each step is; real bool, whether it is one and not padding; scored
-    bool, whether its loss counts; gap bool, whether its observation is taken away; factors float32 [stretches,
-    channels], what each channel is multiplied by (`augmentation.py`)."""
+    bool, whether its loss counts; gap bool, whether its observation is taken away."""
 
     rows: Tensor
     real: Tensor
     scored: Tensor
     gap: Tensor | None
-    factors: Tensor | None
 
     def piece(self, steps: slice) -> Batch:
         """Some of the steps."""
-        gap = None if self.gap is None else self.gap[steps]
-        return Batch(self.rows[steps], self.real[steps], self.scored[steps], gap, self.factors)
+        return Batch(
+            self.rows[steps], self.real[steps], self.scored[steps], None if self.gap is None else self.gap[steps]
+        )
 
 
 class Piece(NamedTuple):
@@ -62,20 +60,14 @@ class Memory:
     columns: dict[str, Tensor]
 
 
-def make_batch(
-    stretches: list[Stretch],
-    device: torch.device,
-    gap: np.ndarray | None = None,
-    factors: np.ndarray | None = None,
-) -> Batch:
+def make_batch(stretches: list[Stretch], device: torch.device, gap: np.ndarray | None = None) -> Batch:
     """Side by side, the shorter ones padded with their last row."""
     steps = np.arange(max(stretch.steps for stretch in stretches))[:, None]
     starts, lengths, skips = np.array(stretches, np.int64).T
     real = steps < lengths
     rows = starts + np.minimum(steps, lengths - 1)
     rows_, real_, scored = (torch.from_numpy(part).to(device) for part in (rows, real, real & (steps >= skips)))
-    taken, varied = (None if part is None else torch.from_numpy(part).to(device) for part in (gap, factors))
-    return Batch(rows_, real_, scored, taken, varied)
+    return Batch(rows_, real_, scored, None if gap is None else torch.from_numpy(gap).to(device))
 
 
 def random_gaps(random: np.random.Generator, steps: int, stretches: int, share: float, longest: int) -> np.ndarray:
@@ -97,7 +89,6 @@ class Rollout:
 
     def __init__(self, manifest: Manifest, examples: Examples, device: torch.device) -> None:
         self._manifest, self._examples, self._device = manifest, examples, device
-        self.channels = manifest.channels
         zeros = {name: np.zeros(shape, np.float32) for name, shape in expected_shapes(manifest).items()}
         package = Package(manifest, zeros, "")
         self._inputs = DeviceInputs(package, device)
@@ -111,7 +102,6 @@ class Rollout:
         self._ring = max((lags.steps[-1] for lags in manifest.lags), default=0)
         known = [feature.role in ("future", "static") for feature in manifest.features]
         self._known = torch.tensor(known, device=device)  # not taken away by a gap
-        self._own = torch.from_numpy(own_columns(manifest)).to(device)
         self.by_model = examples.missing or manifest.feedback
 
     def start(self, batch: Batch) -> Memory:
@@ -141,13 +131,11 @@ class Rollout:
         if memory is not None:
             x, base, unit = self._own_predictions(network, batch, memory, state)
         else:
-            x = self._varied(self._examples.x[batch.rows].flatten(1, 2), batch)
+            x = self._examples.x[batch.rows].flatten(1, 2)
             base, unit = self._examples.base[batch.rows], self._examples.unit[batch.rows]
         goals = self._examples.goal[batch.rows]
         if self._manifest.head.kind != "categorical":
             goals = (goals - base) / unit
-        if batch.factors is not None:
-            goals = goals * batch.factors
         goals = torch.where(batch.scored[:, :, None], goals, torch.nan).float()
         return Piece(x, goals, base, unit)
 
@@ -164,31 +152,18 @@ class Rollout:
             raw = self._complete(rows, batch.gap[step] if batch.gap is not None else None, memory)
             clock = Clock(examples.seen[rows], examples.calendar[rows], examples.identity[rows], self._aged(memory))
             seen = self._inputs.observe(raw, clock, memory.columns, slots)
-            x = self._varied(seen.x, batch)
-            outputs, state = network(x[None], state)
-            outputs = self._as_it_is(outputs.view(stretches, -1), batch).clamp(-OUTPUT_MAX, OUTPUT_MAX)
+            outputs, state = network(seen.x[None], state)
+            outputs = outputs.view(stretches, -1).clamp(-OUTPUT_MAX, OUTPUT_MAX)
             if self._manifest.head.kind == "categorical":
                 outputs = outputs.softmax(1)
             self._inputs.remember(seen, outputs, clock.seen, memory.columns, slots)
             memory.last = raw
             memory.last[:, self._targets] = self._stand_in(self._inputs.restore(outputs, seen.base, seen.unit))
-            xs.append(x)
+            xs.append(seen.x)
             bases.append(seen.base.expand(stretches, -1))
             units.append(seen.unit.expand(stretches, -1))
         network.train(training)
         return torch.stack(xs), torch.stack(bases), torch.stack(units)
-
-    def _varied(self, x: Tensor, batch: Batch) -> Tensor:
-        """Inputs [..., stretches x channels, width], each channel's own multiplied by its factor."""
-        if batch.factors is None:
-            return x
-        return x * torch.where(self._own, batch.factors.view(-1, 1), 1.0)
-
-    def _as_it_is(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """Outputs [stretches, targets x width] of varied inputs, as those of the data itself."""
-        if batch.factors is None:
-            return outputs
-        return outputs / batch.factors.repeat_interleave(outputs.shape[1] // batch.factors.shape[1], 1)
 
     def _complete(self, rows: Tensor, gap: Tensor | None, memory: Memory) -> Tensor:
         raw = self._examples.raw[rows]
