@@ -17,8 +17,8 @@ from tests.packages import random_package
 from tests.servers import RunningServer
 from tidegate import Client, TidegateError
 from tidegate.cli import main
-from tidegate.cli.table import MISSING, TRUTHS, to_time, to_value
-from tidegate.training import sources
+from tidegate.cli.table import CENTURIES, COMPACT, MISSING, TRUTHS, UNIX_SECONDS, to_time, to_value
+from tidegate.training import sources, times
 from tidegate.training.data import load
 from tidegate.training.recipe import make_recipe
 
@@ -170,9 +170,11 @@ def test_words_and_missing_cells(sky: RunningServer, tmp_path: Path) -> None:
     assert None not in told[1:]
 
 
-def test_missing_cells_are_those_of_training() -> None:
-    """What training reads as missing is missing in a replay; a client has no training to ask."""
+def test_cells_are_those_of_training() -> None:
+    """What training reads as missing, or as a time, is so in a replay; a client has no training to ask."""
     assert MISSING == sources.MISSING
+    assert (COMPACT, CENTURIES) == (times.COMPACT, times.CENTURIES)
+    assert list(UNIX_SECONDS)[:-1] == list(times.UNIX_UNITS.values())[:-1]
 
 
 def test_truths_are_those_of_training(tmp_path: Path) -> None:
@@ -339,13 +341,19 @@ def test_a_rate_is_kept_by_small_messages(server: RunningServer, table: Path) ->
     assert run(server, table, "--rate", "1000").exit_code == 0
 
 
-SINCE_1970 = ["1704153600", "1704153600000", "1704153600000000", "1704153600000000000"]
+NUMBERS = [
+    "2024010200",
+    "202401020000",
+    "20240102000000",
+    "1704153600",
+    "1704153600000",
+    "1704153600000000",
+    "1704153600000000000",
+]
 
 
-@pytest.mark.parametrize(
-    "cell", ["2024/01/02", "2024-01-02", "2024-01-02T00:00Z", "2024-01-02 01:00+01:00", *SINCE_1970]
-)
+@pytest.mark.parametrize("cell", ["2024/01/02", "2024-01-02", "2024-01-02T00:00Z", "2024-01-02 01:00+01:00", *NUMBERS])
 def test_times_are_read(cell: str) -> None:
-    """Dates and times of ISO 8601, with dashes or slashes, are UTC unless they name a zone; numbers count from 1970, in
-    the unit that their size tells, as training reads them."""
+    """Dates and times of ISO 8601, with dashes or slashes, are UTC unless they name a zone; numbers are dates, or
+    count from 1970 in the unit that their size tells, as training reads them."""
     assert to_time(cell) == datetime(2024, 1, 2, tzinfo=UTC)

@@ -192,6 +192,7 @@ def test_names_that_begin_alike(tmp_path: Path) -> None:
         ("event_time", lambda days: days.as_unit("ms").astype("int64"), "D", "unix ms"),
         ("epoch", lambda days: days.as_unit("ns").astype("int64"), "D", "unix ns"),
         ("date", lambda days: days.strftime("%Y%m%d"), "D", ""),
+        ("time", lambda days: days.strftime("%Y%m%d%H%M"), "D", "%Y%m%d%H%M"),
         ("year", lambda days: 1900 + np.arange(len(days)), "YS", ""),
     ],
 )

@@ -37,6 +37,10 @@ def utc(*times: str) -> Times:
         (["1704067200123456789"], {}, ["2024-01-01T00:00:00.123456789"]),
         (["86400"], {"time_format": "unix s"}, ["1970-01-02"]),
         (["20240102"], {"time_zone": "UTC"}, ["2024-01-02"]),
+        (["2024010213", "2024010214"], {"time_zone": "UTC"}, ["2024-01-02T13", "2024-01-02T14"]),
+        (["202401021330"], {"time_zone": "UTC"}, ["2024-01-02T13:30"]),
+        (["20240102133059"], {"time_zone": "UTC"}, ["2024-01-02T13:30:59"]),
+        (["2099999999"], {}, ["2036-07-18T13:19:59"]),
         (["2024-01-01 00.30 +0100"], {"time_format": "%Y-%m-%d %H.%M %z"}, ["2023-12-31T23:30"]),
     ],
 )
@@ -80,7 +84,9 @@ def test_an_hour_that_comes_twice() -> None:
     np.testing.assert_array_equal(parsed(mixed, streams=["a", "b"] * 4), np.repeat(expected, 2))
 
 
-@pytest.mark.parametrize("numbers", [[1704067200, 1704070800], [1704067200.0, 1704070800.0], [20240101, 20240102]])
+@pytest.mark.parametrize(
+    "numbers", [[1704067200, 1704070800], [1704067200.0, 1704070800.0], [20240101, 20240102], [2024010100, 2024010101]]
+)
 def test_columns_of_numbers(numbers: list[float]) -> None:
     """Those of a DataFrame or a Parquet file are read as the cells of a CSV file are."""
     frame = pd.DataFrame({"at": numbers})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,8 @@ from tidegate.errors import TidegateError
 ENCODING = "utf-8-sig"  # UTF-8, with a byte order mark or without
 MISSING = ("", "NA", "N/A", "NaN", "nan", "null")  # those of tidegate.training.sources, which a client need not have
 UNIX = re.compile(r"\d{9,19}(\.\d+)?")  # seconds, milliseconds, micro- or nanoseconds, by how large they are
+COMPACT = {10: "%Y%m%d%H", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}  # dates that are numbers, by their digits
+CENTURIES = ("19", "20")  # that such a date begins with
 UNIX_SECONDS = {1e11: 1.0, 1e14: 1e-3, 1e17: 1e-6, 1e20: 1e-9}  # of one of them, where a number is below
 TRUTHS = {"True": 1.0, "TRUE": 1.0, "true": 1.0, "False": 0.0, "FALSE": 0.0, "false": 0.0}
 
@@ -150,11 +153,11 @@ def to_value(name: str, cell: str | None, categories: tuple[str, ...] = ()) -> f
 
 
 def to_time(cell: str) -> datetime:
-    """An ISO 8601 date or time (slashes are taken too), or a number since 1970 as training reads it; without a time
-    zone it is UTC. Raises ValueError, and BAD_OBSERVATION outside of 1677 to 2262."""
+    """An ISO 8601 date or time (slashes are taken too), or a number as training reads it; without a time zone UTC.
+    Raises ValueError, and BAD_OBSERVATION outside of 1677 to 2262."""
     text = cell.strip()
     try:
-        read = _since_1970(text) if UNIX.fullmatch(text) else datetime.fromisoformat(text.replace("/", "-"))
+        read = _of_number(text) if UNIX.fullmatch(text) else datetime.fromisoformat(text.replace("/", "-"))
     except (OverflowError, ValueError):
         raise ValueError(f"the time is {cell!r}; write it as 2024-01-31 or 2024-01-31T07:00:00+01:00") from None
     time = read.replace(tzinfo=UTC) if read.tzinfo is None else read
@@ -162,6 +165,10 @@ def to_time(cell: str) -> datetime:
     return time
 
 
-def _since_1970(text: str) -> datetime:
+def _of_number(text: str) -> datetime:
+    """A date such as 2024013107, or a time since 1970."""
+    if len(text) in COMPACT and text.startswith(CENTURIES):
+        with suppress(ValueError):
+            return datetime.strptime(text, COMPACT[len(text)]).replace(tzinfo=UTC)
     seconds = next(seconds for end, seconds in UNIX_SECONDS.items() if float(text) < end)
     return datetime.fromtimestamp(float(text) * seconds, UTC)

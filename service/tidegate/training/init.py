@@ -17,7 +17,7 @@ from tidegate.training.data_options import Data
 from tidegate.training.layout import Layout, find_layout
 from tidegate.training.sources import PARQUET, read_source
 from tidegate.training.steps import Steps, find_steps
-from tidegate.training.times import nanoseconds, read_times, unix_format
+from tidegate.training.times import nanoseconds, number_format, read_times
 
 WORDS_MAX = 50  # a text with more different words than this is no category
 IDS_MAX = 10_000
@@ -99,7 +99,7 @@ def _find_time(frame: pd.DataFrame) -> tuple[str, str]:
         head = frame[name].dropna().head(ROWS_LOOKED)
         if pd.api.types.is_numeric_dtype(head):
             if _counts_time(str(name), head):
-                return name, unix_format(head)
+                return name, number_format(head)
             continue
         if not len(head):
             continue
@@ -117,7 +117,7 @@ def _counts_time(name: str, numbers: pd.Series[Any]) -> bool:
         return False
     texts = numbers.astype("int64").astype(str)
     lengths = set(texts.str.len())
-    if unix_format(numbers) and TIME_NAME.search(name):
+    if number_format(numbers) and TIME_NAME.search(name):
         return len(lengths) == 1
     dates = lengths in ({4}, {8}) and texts.str[:4].astype(int).isin(YEARS).all() and DATE_NAME.search(name)
     return bool(dates) and _read_share(texts, "ISO8601") == 1

@@ -23,6 +23,8 @@ OFFSET = r":\d{2}(?:\.\d+)?\s*(?:Z|[+-]\d{2}(?::?\d{2})?)$"  # what ends a time 
 ADVICE = "write times with their offset (2024-03-01T00:00+01:00), or in UTC"
 UNIX = "unix "  # and a unit: a number since 1970 began, UTC
 UNIX_UNITS = {"s": 1e11, "ms": 1e14, "us": 1e17, "ns": math.inf}  # a number belongs to the first that it is below
+COMPACT = {10: "%Y%m%d%H", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}  # dates that are numbers, by their digits
+CENTURIES = ("19", "20")  # that such a date begins with; seconds of today begin with 1 and a smaller digit
 UNIX_MIN = 1e8  # a smaller number is a year or a date; in seconds it would be before March 1973
 
 
@@ -61,31 +63,41 @@ def read_times(cells: pd.Series[Any], time_format: str, origin: str) -> pd.Serie
     return times
 
 
-def unix_format(cells: pd.Series[Any]) -> str:
-    """`unix s`, ms, us or ns, by how large the first number is; "" where it is none since 1970."""
+def number_format(cells: pd.Series[Any]) -> str:
+    """How times that are numbers are written, by the first: as one of COMPACT, or `unix s`, ms, us or ns by how large
+    it is; "" where it is neither."""
     if pd.api.types.is_datetime64_any_dtype(cells):
         return ""
     first = pd.to_numeric(cells.dropna().head(1), errors="coerce").abs()
     if not (first >= UNIX_MIN).any():
         return ""
-    return UNIX + next(unit for unit, end in UNIX_UNITS.items() if first.iloc[0] < end)
+    number = first.iloc[0]
+    digits = f"{number:.0f}"
+    compact = COMPACT.get(len(digits), "")
+    if (
+        compact
+        and digits.startswith(CENTURIES)
+        and not pd.isna(pd.to_datetime(digits, format=compact, errors="coerce"))
+    ):
+        return compact
+    return UNIX + next(unit for unit, end in UNIX_UNITS.items() if number < end)
 
 
 def _read(cells: pd.Series[Any], time_format: str, origin: str) -> pd.Series[Any]:
     """By the way of writing that reads most cells; NaT where it reads none."""
     if pd.api.types.is_datetime64_any_dtype(cells):
         return pd.to_datetime(cells)
-    written = time_format or unix_format(cells)
+    written = time_format or number_format(cells)
     if written.startswith(UNIX):
         numbers = pd.to_numeric(cells, errors="coerce")
         return pd.to_datetime(numbers, unit=written.removeprefix(UNIX), utc=True, errors="coerce")
-    if pd.api.types.is_numeric_dtype(cells):  # years, or dates such as 20240131
+    if pd.api.types.is_numeric_dtype(cells):
         cells = cells.astype("Int64").astype(object).map(str, na_action="ignore")
     zoned = cells.astype(str).str.contains(OFFSET, regex=True).to_numpy(np.bool_)
     without = cells.notna().to_numpy() & ~zoned
     if zoned.any() and without.any():
         raise ConfigError(f"{origin}: row {_first(without) + 1}: {cells.name} names no zone, but others do; {ADVICE}")
-    formats = [time_format] if time_format else [*_guessed(cells), "ISO8601"]
+    formats = [written] if written else [*_guessed(cells), "ISO8601"]
     read = [pd.to_datetime(cells, format=way, utc=bool(zoned.any()), errors="coerce") for way in formats]
     return min(read, key=lambda times: int(times.isna().sum()))
 
