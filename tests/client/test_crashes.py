@@ -59,9 +59,11 @@ class Place:
 
 
 @contextlib.asynccontextmanager
-async def running(folder: Path, *flags: str, environment: dict[str, str] | None = None) -> AsyncIterator[Place]:
+async def running(
+    folder: Path, *flags: str, environment: dict[str, str] | None = None, **manifest_fields: Any
+) -> AsyncIterator[Place]:
     """A place with a model."""
-    random_package(folder / "models")
+    random_package(folder / "models", **manifest_fields)
     place = await asyncio.to_thread(lambda: Place(folder / "models", *flags, environment=environment))
     try:
         yield place

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.client.proxies import CuttingProxy
+from tests.client.test_crashes import SELDOM, running
 from tests.packages import random_package
 from tests.servers import RunningServer
-from tidegate import Client, Reason, TidegateError
+from tidegate import AsyncClient, Client, Reason, TidegateError
 from tidegate.client import Session
 
 START = datetime(2024, 5, 1, tzinfo=UTC)
@@ -77,3 +79,55 @@ def test_what_cannot_be_late(client: Client) -> None:
             asked.step([9.0] * 4, time=time, late=True)
         assert refused.value.reason is reason
     assert session.step(ROWS[0], time=at(6)).step == 7
+
+
+LATE = {"frequency": "h", "rewind_steps": 4, "lateness_steps": 4}
+
+
+@pytest.mark.parametrize("hour", [1, 2])
+@pytest.mark.parametrize("breaks", ["cut", "kill"])
+async def test_a_correction_outlives_what_breaks(tmp_path: Path, breaks: str, hour: int) -> None:
+    """Of the last step or an earlier one: after a lost connection, and after a crash that lost all of it, the session
+    stands, to the bit, as if the right values had come at once."""
+    async with (
+        running(tmp_path, environment=SELDOM, **LATE) as place,
+        CuttingProxy(place.address) as proxy,
+        AsyncClient(proxy.address) as client,
+        AsyncClient(place.address) as witness,
+    ):
+        session, other = client.session("random", "late"), witness.session("random", "right")
+        for step, row in enumerate(ROWS[:3]):
+            await session.step([9.0] * 4 if step == hour else row, time=at(step))
+            await other.step(row, time=at(step))
+        corrected = await session.step(ROWS[hour], time=at(hour), late=True)
+        assert corrected.revised
+        if breaks == "cut":
+            proxy.cut()
+        else:
+            await place.restart()
+        found = await session.step(ROWS[3], time=at(3))
+        assert (found.step, found.revised) == (4, False)
+        assert found.values.tobytes() == (await other.step(ROWS[3], time=at(3))).values.tobytes()
+
+
+async def test_late_and_yet_the_next(tmp_path: Path) -> None:
+    """What is called late and comes after the last is the next step, numbered and kept as one: a crash loses none."""
+    async with running(tmp_path, environment=SELDOM, **LATE) as place, AsyncClient(place.address) as client:
+        session, other = client.session("random", "late"), client.session("random", "right")
+        for step, row in enumerate(ROWS[:4]):
+            found = await session.step(row, time=at(step), late=step in (1, 3))
+            await other.step(row, time=at(step))
+            assert (found.step, found.revised) == (step + 1, False)
+        await place.restart()
+        found = await session.step(ROWS[4], time=at(4))
+        assert found.step == 5
+        assert found.values.tobytes() == (await other.step(ROWS[4], time=at(4))).values.tobytes()
+
+
+def test_a_late_one_beyond_a_gap(client: Client) -> None:
+    """It has no place before the missing steps: the error names both times, and not resync(), which would not help."""
+    session = stepped(client, ROWS[:2])
+    with pytest.raises(TidegateError, match="more intervals than one") as refused:
+        session.step(ROWS[2], time=at(7), late=True)
+    assert refused.value.reason is Reason.STEP_GAP
+    assert "resync" not in str(refused.value)

@@ -122,6 +122,16 @@ def test_a_gap_in_times_is_no_loss() -> None:
     assert recovery.lost == {"a"}
 
 
+def test_a_hole_in_what_is_kept() -> None:
+    """A step that the server lacks and nobody keeps cannot be given back: the session is lost, and no other."""
+    (first, _, last), others = rows("a", 1, 3), rows("b", 1, 2)
+    recovery = Recovery({"a": [first, last], "b": others})
+    error = RowError(0, "a", MEANINGS[Reason.STEP_GAP].code, Reason.STEP_GAP, "", 2)
+    while recovery.round():
+        recovery.learn([error])
+    assert (recovery.lost, recovery.settled) == ({"a"}, {"b"})
+
+
 def test_rows_from_anywhere_make_messages() -> None:
     """Rows of different calls are put together in order, as float64, with what some have and others lack; rows with
     other features stand apart."""

@@ -11,7 +11,7 @@ import pytest
 
 from tests.packages import random_package
 from tests.servers import RunningServer
-from tidegate import Client, Reason
+from tidegate import Client, Reason, TidegateError
 from tidegate.client import Generation, Prediction
 
 MODEL = "tank"
@@ -134,6 +134,29 @@ def test_batches_of_a_version_that_is_gone(tanks: RunningServer) -> None:
         shutil.rmtree(tanks.models / MODEL / "1")
         assert client.reload_models().removed == (f"{MODEL}/1",)
         assert batches.step(["old"], [list(SEEN.values())]).steps.tolist() == [2]
+
+
+def test_batches_go_on_with_what_came_in_place(tmp_path: Path) -> None:
+    """The server comes back with another version alone: a batch stream goes on with it where it takes and predicts the
+    same, and else says that its version is gone."""
+    names: Names = ("level", "flow", "heat")
+    save(tmp_path / "models", "1", names, names)
+    with RunningServer(tmp_path / "models") as before, Client(before.grpc) as client, client.batches(MODEL) as batches:
+        assert not batches.step(["a"], [[1.0, 2.0, 3.0]]).errors
+        for version, targets in (("2", names), ("3", ("heat",))):
+            before.stop()
+            shutil.rmtree(tmp_path / "models")
+            save(tmp_path / "models", version, names, targets)
+            port = before.grpc.rpartition(":")[2]
+            with RunningServer(tmp_path / "models", "--port", port):
+                if version == "2":
+                    found = batches.step([f"of-{version}"], [[1.0, 2.0, 3.0]])
+                    assert (found.errors, found.steps.tolist()) == ([], [1])
+                    assert batches.about.version == "2"
+                else:
+                    with pytest.raises(TidegateError) as refused:
+                        batches.step([f"of-{version}"], [[1.0, 2.0, 3.0]])
+                    assert refused.value.reason is Reason.VERSION_NOT_FOUND
 
 
 def test_paths_end_at_the_word_in_any_order(tmp_path: Path) -> None:

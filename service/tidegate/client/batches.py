@@ -25,6 +25,7 @@ from tidegate.client.predictions import Predictions, RowFlag
 from tidegate.client.records import Description
 from tidegate.client.roster import Aliases, Roster, occurrences, waves
 from tidegate.client.stream import PredictionStream
+from tidegate.errors import Reason, TidegateError
 from tidegate.wire.stubs import prediction_pb2, types_pb2
 
 DTYPES = {"float32": types_pb2.DTYPE_FLOAT32, "float64": types_pb2.DTYPE_FLOAT64}
@@ -87,8 +88,7 @@ class AsyncBatches:
 
     async def __aenter__(self) -> AsyncBatches:
         """Asks what the model takes; raises MODEL_NOT_FOUND, UNREACHABLE."""
-        about = self._about = await self._catalog.fresh(self._model, self._version)
-        self._stream.name_columns(about.version, about.names)
+        self._follow(await self._catalog.fresh(self._model, self._version))
         return self
 
     async def __aexit__(
@@ -150,6 +150,20 @@ class AsyncBatches:
             self._roster.forget(ids)
             self._connection.forget(self._model, ids)
 
+    def _follow(self, about: Description) -> None:
+        self._about = about
+        self._stream.name_columns(about.version, about.names)
+
+    async def _goes_on(self, patience: Patience) -> bool:
+        """The version whose names the columns have is gone, from this server or the next: whether another has come in
+        its place that takes and predicts the same."""
+        about = await self._catalog.fresh(self._model, self._version, patience)
+        names = [(one.names, one.future_names, one.targets) for one in (self.about, about)]
+        if about.version == self.about.version or names[0] != names[1]:
+            return False
+        self._follow(about)
+        return True
+
     async def _number(self, ids: Sequence[str], aliases: Aliases) -> None:
         """Asks for the last step of sessions seen for the first time; one that cannot open says why when stepped."""
         rows = self._roster.unnumbered(aliases)
@@ -184,7 +198,13 @@ class AsyncBatches:
         parts = list(split(chosen))
         messages = [Part(self._roster, chosen.take(part), aliases[rows[part]], keeps) for part in parts]
         failed: list[RowError] = []
-        for part, response in zip(parts, await self._stream.ask(patience, *messages), strict=True):
+        try:
+            responses = await self._stream.ask(patience, *messages)
+        except TidegateError as refused:
+            if refused.reason is not Reason.VERSION_NOT_FOUND or not await self._goes_on(patience):
+                raise
+            responses = await self._stream.ask(patience, *messages)
+        for part, response in zip(parts, responses, strict=True):
             if response.HasField("error"):
                 raise from_status(response.error)
             failed += outcome.take(rows[part], chosen.steps[part], response.batch)

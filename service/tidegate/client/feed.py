@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 from zlib import crc32
@@ -51,12 +51,15 @@ class Single:
     """One observation of one session; kept as it is where the server makes it durable only after a while.
 
     It holds its cursor, which must not be forgotten, and the server be asked anew, while the server may lose the step.
+    One without a number comes late: kept in place of the one that it `corrects` (0: that is not kept), or, where the
+    server took it for the next one, as that.
     """
 
     observation: types_pb2.Observation
     time: int
     keeps: bool
     cursor: Cursor
+    corrects: int = 0
 
     def request(self, epoch: int) -> Request:
         """The same on every call of the stream."""
@@ -65,7 +68,19 @@ class Single:
 
     def answered(self, response: Response) -> Single | None:
         """Itself, if it was taken."""
-        return self if self.keeps and response.HasField("prediction") else None
+        if not (self.keeps and response.HasField("prediction")):
+            return None
+        if self.observation.step:
+            return self
+        last = response.prediction.step
+        number = last if last > (self.cursor.step or 0) else self.corrects
+        return self._numbered(number) if number else None
+
+    def _numbered(self, step: int) -> Single:
+        observation = types_pb2.Observation()
+        observation.CopyFrom(self.observation)
+        observation.step = step
+        return replace(self, observation=observation)
 
     @property
     def ids(self) -> tuple[str]:

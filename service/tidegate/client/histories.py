@@ -96,7 +96,10 @@ def parts_of(rows: Columns, last: int) -> Iterator[slice]:
 def in_the_whole(error: TidegateError, start: int) -> TidegateError:
     """An error about a row of a part, which begins at row `start` of its history, as one of the history."""
     if "row" not in error.variables:
-        return error
+        if not start:
+            return error
+        problem = f"from row {start} of the history on (what was before it is taken): {error.problem}"
+        return TidegateError(error.reason, problem, **error.variables)
     row = int(error.variables["row"])
     problem = error.problem.replace(f"row {row} ", f"row {start + row} ", 1)
     return TidegateError(error.reason, problem, **error.variables | {"row": start + row})

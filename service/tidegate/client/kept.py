@@ -134,6 +134,12 @@ class Kept:
                         found[name][int(columns.steps[row])] = columns, row
         return {name: [places[step] for step in sorted(places)] for name, places in found.items()}
 
+    def step_at(self, name: str, time: int) -> int:
+        """The number of a session's kept observation of that time; 0 where none is kept."""
+        places = self.rows_of((name,))[name]
+        steps = (int(rows.steps[row]) for rows, row in places if rows.times is not None and rows.times[row] == time)
+        return next(steps, 0)
+
     def _tidy(self) -> None:
         """Drops what is noted of blocks that are gone."""
         first = self._blocks[0].number if self._blocks else self._count + 1

@@ -158,12 +158,12 @@ def to_steps(name: str, matrix: ArrayLike, rows: int | None, features: Features)
 def to_nanoseconds(time: Time) -> int:
     """Nanoseconds since 1970 UTC. A datetime needs a time zone; a datetime64 is taken as UTC; NaT is NO_TIME. Raises
     BAD_OBSERVATION for anything else, and for what 64 bits do not hold (before 1677, after 2262)."""
-    if time != time:  # NaT, and that of pandas, which is a datetime
-        return NO_TIME
     if isinstance(time, np.datetime64):
         return int(_nanoseconds(np.array([time]))[0])
     if not isinstance(time, datetime):
         raise bad(f"the time is {time!r}, not a datetime with a time zone or a datetime64 in UTC")
+    if time != time:  # NaT of pandas
+        return NO_TIME
     if time.tzinfo is None:
         raise bad(f"the time {time.isoformat()} has no time zone; give one, such as tzinfo=UTC")
     since = time - _EPOCH

@@ -74,7 +74,7 @@ class Recovery:
         elif error.reason is Reason.TARGETS_DIFFER:  # from the rows beside it: they are fewer in the next round
             stretch.start = row
         elif error.reason in LOST_STEPS and stretch.step(0) <= expected < stretch.step(row):
-            stretch.start = next(place for place in range(row) if stretch.step(place) >= expected)
+            stretch.start = next(place for place in range(row + 1) if stretch.step(place) >= expected)
         elif error.reason is Reason.STEP_TOO_OLD and expected == stretch.step(-1) + 1:
             self._close(name, self.settled)
         else:

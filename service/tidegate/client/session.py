@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -29,6 +30,8 @@ from tidegate.client.predictions import Prediction, read_prediction
 from tidegate.client.records import Description, SessionInfo, read_session
 from tidegate.errors import Reason, TidegateError
 from tidegate.wire.stubs import session_pb2, types_pb2
+
+EXPLAIN_SECONDS_MAX = 1.0  # that an error waits for what it could say besides
 
 
 class AsyncSession:
@@ -73,8 +76,8 @@ class AsyncSession:
         atom with the step. `future`: what is known of the predicted step, by name or in the order of the model's
         future covariates; without it they hold their last values. `late`: it corrects the observation of that `time`,
         one of the model's last `lateness_steps`; the prediction is then `revised`, and the numbering stays. Should the
-        server crash within the next second, a correction is not sent again. Raises TidegateError: BAD_OBSERVATION,
-        STEP_CONFLICT, SESSION_DIVERGED, UNREACHABLE, ...
+        server crash within the next second, a correction of what was durable before is not sent again. Raises
+        TidegateError: BAD_OBSERVATION, STEP_CONFLICT, SESSION_DIVERGED, UNREACHABLE, ...
         """
         cursor, feed = self._cursor, self._feed
         async with feed.connection.patience() as patience, cursor.lock:
@@ -84,33 +87,40 @@ class AsyncSession:
             nanoseconds = NO_TIME if time is None else to_nanoseconds(time)
             if nanoseconds != NO_TIME:
                 observation.event_time.CopyFrom(to_timestamp(nanoseconds))
-            if late:
-                self._check_late(about, nanoseconds)
-            single = Single(observation, nanoseconds, about.durability == "interval" and not late, cursor)
+            corrects = self._corrected(about, nanoseconds) if late else 0
+            single = Single(observation, nanoseconds, about.durability == "interval", cursor, corrects)
             try:
                 prediction = self._read(await feed.ask(self.id, single, patience), about)
             except TidegateError as error:
-                raise await self._explained(error, observation, about) from None
+                raise await self._explained(error, observation, about, patience) from None
             cursor.begun = None
             return prediction
 
-    async def _explained(self, error: TidegateError, sent: types_pb2.Observation, about: Description) -> TidegateError:
-        """The error of a step, with the way out of it; that of a gap between times names them."""
-        by_time = sent.HasField("event_time") and error.variables.get("expected_step") == str(sent.step)
+    async def _explained(
+        self, error: TidegateError, sent: types_pb2.Observation, about: Description, patience: Patience
+    ) -> TidegateError:
+        """The error of a step, with the way out of it; that of a gap between times names them, if the server says in
+        time what the last one was."""
+        expected = error.variables.get("expected_step")
+        by_time = sent.HasField("event_time") and (not sent.step or expected == str(sent.step))
         if error.reason is not Reason.STEP_GAP or not by_time:
             return advised(error)
-        with suppress(TidegateError):
-            last = read_session(await self._get()).last_event_time
+        seconds = min(EXPLAIN_SECONDS_MAX, patience.remaining / 2)
+        with suppress(TidegateError, TimeoutError):
+            async with asyncio.timeout(seconds):
+                last = read_session(await self._get()).last_event_time
             problem = f"from {last} to {to_datetime(sent.event_time)} are more intervals than one ({about.frequency})"
             return TidegateError(error.reason, f"{problem}, and than this model bridges", **error.variables)
         return error
 
-    def _check_late(self, about: Description, nanoseconds: int) -> None:
-        """Raises BAD_OBSERVATION for what could only be taken as the next one."""
+    def _corrected(self, about: Description, nanoseconds: int) -> int:
+        """The number of the kept observation of that time, 0 if it is not kept; raises BAD_OBSERVATION for what could
+        only be taken as the next one."""
         if not about.lateness_steps:
             raise bad(f"{self.model} takes nothing late: its package says no lateness_steps")
         if nanoseconds == NO_TIME:
             raise bad("a late observation needs its time, which says where it belongs")
+        return self._feed.stream(self.id).kept.step_at(self.id, nanoseconds)
 
     async def warm_up(
         self,
@@ -145,12 +155,15 @@ class AsyncSession:
                 for part in parts_of(rows, last):
                     past = Past(rows.take(part), exact, about.durability == "interval", cursor)
                     prediction = self._read(await feed.ask(self.id, past, patience), about)
-            except TidegateError as error:
-                placed = in_the_whole(error, part.start)
-                raise placed if first_step else advised(placed) from None
-            finally:
+            except BaseException as error:
                 if (cursor.step or 0) > last:
                     cursor.begun = begun(rows, cursor.step or 0)
+                if not isinstance(error, TidegateError):
+                    raise
+                if error.reason is Reason.STEP_CONFLICT:  # the session is not where this history left it
+                    cursor.begun = None
+                placed = in_the_whole(error, part.start)
+                raise placed if first_step else advised(placed) from None
             cursor.begun = None
             return prediction
 
@@ -252,6 +265,7 @@ class AsyncSession:
         """Goes on from the server's number; None when it has no such session, and the next step begins one."""
         async with self._cursor.lock:
             self._forget()
+            self._cursor.begun = None
             try:
                 session = await self._get()
             except TidegateError as error:

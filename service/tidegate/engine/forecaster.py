@@ -220,7 +220,8 @@ class Forecaster:
             problem = f"stop: {sampling.stop!r} is none of the targets of version {lane.version}"
             return Forecast(Reason.BAD_FORECAST, problem=problem)
         if request.rows > (most := self._rows_max(lane, horizon)):
-            problem = f"{request.rows - 1} paths of {horizon} steps; limits.forecast_bytes_max has room for {most - 1}"
+            room = f"{most - 1} paths" if most > 0 else "no forecast so far ahead"
+            problem = f"{request.rows - 1} paths of {horizon} steps; limits.forecast_bytes_max has room for {room}"
             return Forecast(Reason.FORECAST_LIMIT, problem=problem)
         return None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -27,10 +27,10 @@ def request_of(message: pb.ForecastRequest, catalog: Catalog, limits: Limits) ->
     """What the engine is asked; raises BAD_FORECAST, FORECAST_LIMIT, MODEL_NOT_FOUND, VERSION_NOT_FOUND."""
     manifest = catalog.resolve(message.model).package.manifest
     levels = _levels(message, manifest)
-    words = {
-        target for lane in catalog.models[message.model].lanes.values() for target in lane.package.manifest.targets
-    }
-    sampling = _sampling(message, manifest, levels, words)
+    if message.generation.stop:
+        lanes = catalog.models[message.model].lanes.values()
+        _check_stop(message.generation.stop, [lane.package.manifest for lane in lanes])
+    sampling = _sampling(message, manifest, levels)
     if len(message.scenarios) > limits.forecast_scenarios_max:
         raise _limit("scenarios", len(message.scenarios), limits.forecast_scenarios_max)
     scenarios = tuple(_scenario(scenario, message.horizon, manifest) for scenario in message.scenarios)
@@ -76,10 +76,13 @@ def _levels(message: pb.ForecastRequest, manifest: Manifest) -> tuple[float, ...
     return levels
 
 
-def _sampling(
-    message: pb.ForecastRequest, manifest: Manifest, levels: tuple[float, ...], words: Collection[str]
-) -> Sampling | None:
-    """`words`: the targets of all versions, of which any may be that of a session."""
+def _check_stop(stop: str, versions: Sequence[Manifest]) -> None:
+    """Raises BAD_FORECAST for what is a word of no version; of which version a session is, the engine knows."""
+    if not any(stop in version.targets for version in versions):
+        raise _bad(f"stop: {stop!r} is none of the targets ({', '.join(versions[-1].targets[:20])})")
+
+
+def _sampling(message: pb.ForecastRequest, manifest: Manifest, levels: tuple[float, ...]) -> Sampling | None:
     generating = message.HasField("generation")
     if generating and manifest.head.kind != "categorical":
         raise _bad("generation: is for models that predict categories")
@@ -92,8 +95,6 @@ def _sampling(
         raise _bad(f"temperature must be from {TEMPERATURE_MIN} to {TEMPERATURE_MAX}")
     if not 0 <= asked.min_p <= 1 or math.isnan(asked.min_p):
         raise _bad("min_p must be from 0 to 1")
-    if asked.stop and asked.stop not in words:
-        raise _bad(f"stop: {asked.stop!r} is none of the targets ({', '.join(manifest.targets[:20])})")
     return Sampling(paths, temperature, asked.top_k, asked.min_p, asked.stop, answered=message.samples > 0)
 
 
