@@ -186,7 +186,7 @@ class Server:
         deadline = time.monotonic() + self.settings.limits.drain_seconds_max
         log.info("draining")
         self._ready = False
-        await grpc_server.tell(healthy=False)
+        await _until(deadline, grpc_server.tell(healthy=False))
         self.front.drain()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.settings.limits.drain_seconds_max / 2):
@@ -194,7 +194,8 @@ class Server:
                 await self.host.quiet()
         if self.durability is not None:  # before the listener closes: other replicas go on with the sessions
             await _until(deadline, self.durability.stop())
-        await grpc_server.stop(min(CLOSE_SECONDS, max(0.0, (deadline - time.monotonic()) / 2)))
+        grace = min(CLOSE_SECONDS, max(0.0, (deadline - time.monotonic()) / 2))
+        await _until(deadline + CLOSE_SECONDS, grpc_server.stop(grace))
         await _until(deadline, self.host.stop())
         await _until(deadline, self._http.stop())
         log.info("drained")
