@@ -44,10 +44,15 @@ class Worker:
         await self._stop.wait()
         await self._cleanup()
 
+    @property
+    def lives_elsewhere(self) -> bool:
+        """Whether this process was forked from the one that has the thread."""
+        return self.process != os.getpid()
+
     def end(self) -> None:
         """Stops the loop and waits for the thread (not from within it, where a garbage collection may call this). In a
         process that was forked there is none."""
-        if self.process != os.getpid():
+        if self.lives_elsewhere:
             return
         self.loop.call_soon_threadsafe(self._stop.set)
         if threading.current_thread() is not self._thread:
@@ -82,7 +87,7 @@ class BackgroundLoop:
 
     def _check_process(self) -> None:
         """Raises CANCELLED in a process that was forked: the thread is not there, and the lock may be held for ever."""
-        if self._worker is not None and self._worker.process != os.getpid():
+        if self._worker is not None and self._worker.lives_elsewhere:
             problem = "the client was used before this process was forked; make one in each process"
             raise TidegateError(Reason.CANCELLED, problem)
 
@@ -101,7 +106,7 @@ class BackgroundLoop:
 
     def close(self) -> None:
         """Ends the loop and its thread; what waits is told CANCELLED. May be called again."""
-        if self._worker is not None and self._worker.process != os.getpid():
+        if self._worker is not None and self._worker.lives_elsewhere:
             return
         with self._lock:
             self._closed = True
