@@ -253,19 +253,26 @@ async def test_descriptions_wait_for_nobody(server: RunningServer) -> None:
 OTHER_PROCESS = """
 import os, sys
 from tidegate import Client, TidegateError
+assert "GRPC_ENABLE_FORK_SUPPORT" not in os.environ
 client = Client(sys.argv[1])
 session = client.session("random", "forked")
 session.step([0, 1, 2, 3])
-child = os.fork()
-if not child:
-    try:
-        session.step([0, 1, 2, 3])
-    except TidegateError as error:
-        print(error, flush=True)
-    client.close()
-    os._exit(0)
-assert os.waitpid(child, 0)[1] == 0
-print(session.step([0, 1, 2, 3]).step)
+for number in range(24):
+    child = os.fork()
+    if not child:
+        another = Client(sys.argv[1])
+        for call in (lambda: session.step([0, 1, 2, 3]), another.models):
+            try:
+                call()
+            except TidegateError as error:
+                if not number:
+                    print(error, flush=True)
+        another.close()
+        client.close()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0, number  # gRPC's handlers of forks crash one child in eight
+    step = session.step([0, 1, 2, 3]).step
+print(step)
 client.close()
 """
 OTHER_LOOP = """
@@ -285,11 +292,14 @@ asyncio.run(step())
 
 @pytest.mark.parametrize(
     ("program", "said"),
-    [(OTHER_PROCESS, ["make one in each process", "2"]), (OTHER_LOOP, ["1", "make one in each loop"])],
+    [
+        (OTHER_PROCESS, ["start processes with", "start processes with", "25"]),
+        (OTHER_LOOP, ["1", "make one in each loop"]),
+    ],
 )
 def test_a_client_that_was_taken_along(server: RunningServer, program: str, said: list[str]) -> None:
-    """In a forked process, or in a second event loop, calls are refused at once and say what to do; where the client
-    was made it goes on."""
+    """In a forked process (by a new client too), or in a second event loop, calls are refused at once and say what to
+    do; where the client was made it goes on."""
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program, server.grpc]
     quiet = {**os.environ, "GRPC_VERBOSITY": "NONE"}  # gRPC itself tells of forks
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, env=quiet)

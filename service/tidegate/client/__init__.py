@@ -1,5 +1,8 @@
 """The client: sync and async, light, typed. Imports nothing of the server but generated stubs and errors."""
 
+from tidegate.client import forks  # noqa: F401 - first: it imports gRPC
+
+# isort: split
 from tidegate.client.aio import AsyncClient
 from tidegate.client.batches import AsyncBatches
 from tidegate.client.failures import RowError

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import os
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from tidegate.client import forks
 from tidegate.errors import Reason, TidegateError
 
 T = TypeVar("T")
@@ -25,7 +25,6 @@ class Worker:
     """The thread with its loop. Knows nothing of who uses it, so that it can end when nobody does."""
 
     def __init__(self, cleanup: Cleanup) -> None:
-        self.process = os.getpid()
         self.loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
         self._cleanup = cleanup
@@ -44,15 +43,10 @@ class Worker:
         await self._stop.wait()
         await self._cleanup()
 
-    @property
-    def lives_elsewhere(self) -> bool:
-        """Whether this process was forked from the one that has the thread."""
-        return self.process != os.getpid()
-
     def end(self) -> None:
         """Stops the loop and waits for the thread (not from within it, where a garbage collection may call this). In a
         process that was forked there is none."""
-        if self.lives_elsewhere:
+        if forks.was_forked():
             return
         self.loop.call_soon_threadsafe(self._stop.set)
         if threading.current_thread() is not self._thread:
@@ -72,7 +66,7 @@ class BackgroundLoop:
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """The coroutine's result; raises what it raises. Interrupted while it waits, the coroutine is cancelled."""
         try:
-            self._check_process()
+            forks.claim_grpc()  # before the lock, which in a forked process may be held for ever
             future = self._scheduled(coroutine)
         except BaseException:
             coroutine.close()
@@ -84,12 +78,6 @@ class BackgroundLoop:
         except BaseException:
             future.cancel()
             raise
-
-    def _check_process(self) -> None:
-        """Raises CANCELLED in a process that was forked: the thread is not there, and the lock may be held for ever."""
-        if self._worker is not None and self._worker.lives_elsewhere:
-            problem = "the client was used before this process was forked; make one in each process"
-            raise TidegateError(Reason.CANCELLED, problem)
 
     def _scheduled(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
         """Hands the coroutine to the worker, under the lock: after close() nothing may slip in and never be run."""
@@ -106,7 +94,7 @@ class BackgroundLoop:
 
     def close(self) -> None:
         """Ends the loop and its thread; what waits is told CANCELLED. May be called again."""
-        if self._worker is not None and self._worker.lives_elsewhere:
+        if forks.was_forked():
             return
         with self._lock:
             self._closed = True

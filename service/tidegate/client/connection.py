@@ -20,6 +20,7 @@ from weakref import WeakSet
 import grpc
 import grpc.aio
 
+from tidegate.client import forks
 from tidegate.client.allowance import Allowance
 from tidegate.client.failures import AGAIN, from_call, is_lost_connection, unreachable
 from tidegate.client.patience import Patience
@@ -106,6 +107,7 @@ class Connection:
         """The channel itself."""
         if self.closed:
             raise TidegateError(Reason.CANCELLED, "the client is closed")
+        forks.claim_grpc()
         return grpc.aio.insecure_channel(self.address, options=channel_options(self.address))
 
     @cached_property
