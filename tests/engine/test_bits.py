@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from tests.engine.harness import DEVICES, InProcess
-from tests.identity.feeds import GAPS, Feed, make_feeds, make_package
+from tests.identity.feeds import DERIVED, GAPS, Feed, derived_package, make_feeds, make_package
 from tidegate.engine import stepper
+from tidegate.engine.crew import Crew
 from tidegate.engine.stepper import TILE_ROWS, TorchStepper
 from tidegate.errors import Reason
 
@@ -17,12 +18,12 @@ SESSIONS = 400
 Told = dict[str, list[bytes]]
 
 
-def one_by_one(engine: InProcess, feeds: list[Feed]) -> Told:
+def one_by_one(engine: InProcess, feeds: list[Feed], model: str = "model") -> Told:
     """One session after another, one observation at a time."""
     told = Told()
     for feed in feeds:
         answers = [
-            engine.ask(feed.name, list(map(float, values)), step, scope="model")
+            engine.ask(feed.name, list(map(float, values)), step, scope=model)
             for step, values in zip(feed.steps.tolist(), feed.values, strict=True)
         ]
         assert {answer.reason for answer in answers} == {Reason.OK}
@@ -30,7 +31,7 @@ def one_by_one(engine: InProcess, feeds: list[Feed]) -> Told:
     return told
 
 
-def together(engine: InProcess, feeds: list[Feed], seed: int) -> Told:
+def together(engine: InProcess, feeds: list[Feed], seed: int, model: str = "model") -> Told:
     """Each session's next step in batches of random size and order."""
     random, told = np.random.default_rng(seed), Told()
     for step in range(max(len(feed.steps) for feed in feeds)):
@@ -42,7 +43,7 @@ def together(engine: InProcess, feeds: list[Feed], seed: int) -> Told:
                 [feed.name for feed in rows],
                 [feed.values[step] for feed in rows],
                 steps=[feed.steps[step] for feed in rows],
-                scope="model",
+                scope=model,
             )
             for feed, answer in zip(rows, answers, strict=True):
                 assert answer.reason is Reason.OK
@@ -51,10 +52,9 @@ def together(engine: InProcess, feeds: list[Feed], seed: int) -> Told:
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])
-@pytest.mark.parametrize(("hidden", "targets"), [(33, 1), (33, 7), (64, 4), (256, 20)])
-def test_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hidden: int, targets: int, threads: int) -> None:
+def test_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
     """Every batch of more than one tile is split between all threads, at whole tiles: the bytes are those of sessions
-    that are stepped alone."""
+    that are stepped alone. The cell is torch's."""
     splits: set[tuple[int, ...]] = set()
     split = TorchStepper._split
 
@@ -64,13 +64,36 @@ def test_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hidden: int, t
         splits.add(tuple(bounds))
         return bounds
 
-    make_package(tmp_path, "model", hidden, targets, gaps=GAPS, cell="lstm_peephole" if targets == 7 else "lstm")
-    feeds = make_feeds(SESSIONS, targets + 1, seed=hidden)
+    make_package(tmp_path, "model", 33, 7, gaps=GAPS, cell="gru", head={"hidden": [24]})
+    feeds = make_feeds(SESSIONS, 8, seed=33)
     wanted = one_by_one(InProcess(tmp_path), feeds)
     monkeypatch.setattr(stepper, "THREAD_SECONDS_MIN", 1e-9)
     monkeypatch.setattr(TorchStepper, "_split", spy)
     assert together(InProcess(tmp_path, threads=threads), feeds, seed=threads) == wanted
     assert {len(bounds) - 1 for bounds in splits} == set(range(1, threads + 1))
+
+
+@pytest.mark.parametrize("threads", [2, 3, 8])
+@pytest.mark.parametrize("kind", ["large", *DERIVED])
+def test_crews(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, threads: int) -> None:
+    """The same where all of a step is C: whoever is free takes a share, whatever the package derives."""
+    shared, post = 0, Crew.post
+
+    def spy(self: Crew, rows: int, share: int, bell: int) -> None:
+        nonlocal shared
+        shared += share < rows
+        post(self, rows, share, bell)
+
+    if kind == "large":
+        make_package(tmp_path, kind, 256, 2, gaps=GAPS, cell="lstm_peephole")
+    else:
+        derived_package(tmp_path, kind)
+    feeds = make_feeds(SESSIONS // 2, 3, seed=threads)
+    wanted = one_by_one(InProcess(tmp_path), feeds, kind)
+    monkeypatch.setattr(stepper, "THREAD_SECONDS_MIN", 1e-9)
+    monkeypatch.setattr(Crew, "post", spy)
+    assert together(InProcess(tmp_path, threads=threads), feeds, threads, kind) == wanted
+    assert shared > 10
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -184,8 +184,9 @@ def test_what_is_not_finite(tmp_path: Path) -> None:
 
 
 def test_no_threads_of_its_own(tmp_path: Path) -> None:
-    """A model of which a part is torch's is not posted: nothing happens."""
-    package = random_package(tmp_path, hidden=16, features=5, targets=3, head={"hidden": [8]})
-    memory = memory_of(package)
-    assert stepper_of(package, 2).post(batch_of(np.arange(9), observations()[0]), memory, -1) is None
+    """A model that torch steps is not posted: nothing happens."""
+    package = random_package(tmp_path, hidden=16, features=5, targets=3, cell="gru")
+    memory, torchs = memory_of(package), native_stepper.build_stepper(package, "cpu", 2)
+    assert not torchs.shared
+    assert torchs.post(batch_of(np.arange(9), observations()[0]), memory, -1) is None
     assert not memory["state"].any()

@@ -1,7 +1,6 @@
 """The stepper on CPU where the C parts are: `TorchStepper` with other pieces. See `model/native_lstm.py`.
 
-Where inputs and outputs are scaled by package and nothing else is derived, a piece is C from end to end. Else what the
-cell sees is derived by torch, as in `TorchStepper`, and cell and commit are C.
+A step is C from end to end: what the cell sees, the cell, the head, and what sessions remember.
 """
 
 from __future__ import annotations
@@ -11,17 +10,14 @@ from ctypes import CDLL
 from functools import cached_property
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from tidegate.engine.crew import NO_BELL, Crew, crew_of
 from tidegate.engine.cuda_choice import build_cuda_stepper
 from tidegate.engine.pace import Pace
-from tidegate.engine.slots import SPARE_SLOT
 from tidegate.engine.stepper import (
     PIECE_ROWS,
     TILE_ROWS,
-    Begun,
     Done,
     Memory,
     StepBatch,
@@ -29,7 +25,6 @@ from tidegate.engine.stepper import (
     StepResult,
     Ticket,
     TorchStepper,
-    Work,
 )
 from tidegate.model.native_lstm import CELLS, NativeLstm, Workspace
 from tidegate.model.package import Package
@@ -55,22 +50,18 @@ class NativeStepper(TorchStepper):
 
     def __init__(self, package: Package, native: CDLL, threads: int = 1) -> None:
         self._native = native
-        self._cell = NativeLstm(package, native)
+        self._cell = NativeLstm(package)
         self._spaces: list[Workspace] = []  # those that no thread uses now
         super().__init__(package, "cpu", threads)
 
     @cached_property
-    def _straight(self) -> bool:
-        """Whether all of a step is C."""
-        return self._inputs.linear is not None and self._cell.head is not None
-
-    @cached_property
     def shared(self) -> bool:
-        return self._straight and self._threads > 1
+        return self._threads > 1
 
     @cached_property
     def by_address(self) -> bool:
-        return self._straight and self._cell.small  # a large one steps too long for the caller's thread
+        """Of those that need no clock and no memory. A large one steps too long for the caller's thread."""
+        return self._cell.inputs.alone and self._cell.small and self._channels == 1
 
     @cached_property
     def _crew(self) -> Crew | None:
@@ -80,8 +71,8 @@ class NativeStepper(TorchStepper):
         self, rows: int, slots: int, inputs: int, values: int, finite: int, memory: Memory
     ) -> tuple[int, float]:
         started = time.perf_counter()
-        space = self._spaces.pop() if self._spaces else self._space()
-        assert rows <= space.rows
+        space = self._free_space()
+        assert rows <= space.sessions
         _point(space, memory, slots, inputs, values, finite)
         lost: int = self._native.tidegate_step(space.where, rows)
         self._spaces.append(space)
@@ -92,140 +83,110 @@ class NativeStepper(TorchStepper):
     def run(self, inputs: NDArray[np.float64], memory: Memory, slot: int) -> tuple[NDArray[np.float64], int]:
         inputs, where = np.ascontiguousarray(inputs), np.array([slot])
         values, finite = np.empty(self._outputs), np.ones(1, np.bool_)
-        space = self._spaces.pop() if self._spaces else self._space()
+        space = self._free_space()
         _point(space, memory, address(where), address(inputs), address(values), address(finite))
         taken: int = self._native.tidegate_history(space.where, len(inputs))
         self._spaces.append(space)
         return values, taken
 
     def launch(self, batch: StepBatch, memory: Memory) -> Ticket:
-        if not self._straight:
-            return super().launch(batch, memory)
         started = time.perf_counter()
-        work = _Rows(batch, self._outputs)
+        work = self._rows(batch)
         if self._parts(work.rows) > 1 and self._crew is not None:
             return self._post(work, self._crew, memory, NO_BELL)
-        self._run(work, 0, work.rows, memory)
+        space = self._free_space()
+        for low in range(0, work.rows, space.sessions):
+            work.point(space, memory, low)
+            if self._native.tidegate_step(space.where, min(space.sessions, work.rows - low)):
+                work.whole = False
+        self._spaces.append(space)
         return Done(work, started, self._pace)
 
     def post(self, batch: StepBatch, memory: Memory, bell: int) -> Ticket | None:
-        if not self._straight or self._crew is None:
+        if self._crew is None:
             return None
-        return self._post(_Rows(batch, self._outputs), self._crew, memory, bell)
+        return self._post(self._rows(batch), self._crew, memory, bell)
 
     def _post(self, work: _Rows, crew: Crew, memory: Memory, bell: int) -> Ticket:
         for space in crew.spaces:
-            _point(space, memory, work.slots, work.raw, work.values, work.finite, work.fresh)
-        crew.post(work.rows, min(-(-work.rows // self._parts(work.rows)), PIECE_ROWS), bell)
+            work.point(space, memory, 0)
+        crew.post(work.rows, min(-(-work.rows // self._parts(work.rows)), crew.spaces[0].sessions), bell)
         return _Posted(work, crew, self._pace)
 
-    def _begin(self, batch: StepBatch) -> Begun:
-        if self._inputs.linear is not None:
-            return _Rows(batch, self._outputs)
-        work = super()._begin(batch)
-        assert isinstance(work, Work)
-        return _Derived(work)
+    def _rows(self, batch: StepBatch) -> _Rows:
+        calendar = self._calendar.columns(batch.time, batch.seen + 1) if self._calendar.width else None
+        ages = self._ages.columns(batch.ages, len(batch)) if self._ages.width else None
+        return _Rows(batch, self._outputs, calendar, ages, clocked=not self._cell.inputs.alone)
 
-    def _run(self, work: Begun, start: int, stop: int, memory: Memory) -> None:
-        if not isinstance(work, _Rows) or self._cell.head is None:
-            super()._run(work, start, stop, memory)
-            return
-        for low in range(start, stop, PIECE_ROWS):  # torch has no part in it
-            self._piece(work, slice(low, min(low + PIECE_ROWS, stop)), memory)
-
-    def _piece(self, work: Begun, rows: slice, memory: Memory) -> None:
-        assert isinstance(work, _Rows | _Derived)
-        space = self._spaces.pop() if self._spaces else self._space()
-        start, now = rows.start, space.described
-        assert (rows.stop - start) * self._channels <= space.rows  # C writes as many
-        now.state = memory["state"].data_ptr()
-        now.slots = work.slots + 8 * start
-        now.fresh = None if work.fresh is None else work.fresh + start
-        now.values = work.values + 8 * self._outputs * start
-        now.finite = work.finite + start
-        count = min(work.rows, rows.stop) - start
+    def _free_space(self) -> Workspace:
         try:
-            if isinstance(work, _Rows):
-                now.raw = work.raw + 8 * self._cell.width * start
-                if self._scaled(count, rows.stop - start, space):
-                    work.whole = False  # set, and not counted: other threads step other rows of it
-            else:
-                self._derived(work.work, rows, count, memory, space)
-        finally:
-            self._spaces.append(space)
-
-    def _scaled(self, count: int, padded: int, space: Workspace) -> int:
-        """Inputs and outputs in C too. Returns how many rows are not finite."""
-        if self._cell.head is not None:
-            lost: int = self._native.tidegate_step(space.where, count)
-        else:
-            outputs = self._cell(space, count, padded)
-            lost = self._native.tidegate_finish(space.where, count, outputs.data_ptr(), outputs.shape[1])
-        return lost
-
-    def _derived(self, work: Work, rows: slice, count: int, memory: Memory, space: Workspace) -> None:
-        """Inputs and outputs by torch."""
-        slots, clock = work.slots[rows], work.clock(rows)
-        observed = self._inputs.observe(work.inputs[rows], clock, memory, slots)
-        space.x[0][: len(observed.x), : self._cell.width].copy_(observed.x)
-        wide = self._cell(space, count * self._channels, len(observed.x))
-        outputs = wide[:, : self._cell.outputs].reshape(len(slots), -1)
-        work.values[rows] = self._inputs.restore(outputs, observed.base, observed.unit)
-        finite = work.finite[rows]
-        if observed.scale is not None:
-            finite &= torch.isfinite(observed.scale.flatten(1)).all(1)
-        lost = self._native.tidegate_finish(space.where, count, None, 0)
-        slots = torch.where(finite, slots, SPARE_SLOT) if lost else slots
-        self._inputs.remember(observed, outputs, clock.seen, memory, slots[:count])
-        if lost:
-            for column in memory.values():
-                column[SPARE_SLOT] = 0  # padding rows read it, and had better be finite
+            return self._spaces.pop()
+        except IndexError:  # asked first, another thread might take the last one between
+            return self._space()
 
     def _space(self) -> Workspace:
-        """For the largest piece; it scales by itself where that is all there is to derive."""
-        space = Workspace(self._cell, max(PIECE_ROWS, TILE_ROWS * self._channels))
-        if self._inputs.linear is not None:
-            for name, column in self._inputs.linear._asdict().items():
-                setattr(space.described, name, address(column))
-        return space
+        """For the largest piece."""
+        return Workspace(self._cell, max(TILE_ROWS, PIECE_ROWS // self._channels))
 
 
 class _Rows:
-    """A batch as the addresses of its columns, and room for its results."""
+    """A batch as the addresses of its columns, and room for its results. calendar and ages float32 [n, columns] are
+    derived on the host; None where the package does not ask for them."""
 
-    def __init__(self, batch: StepBatch, outputs: int) -> None:
+    def __init__(
+        self,
+        batch: StepBatch,
+        outputs: int,
+        calendar: NDArray[np.float32] | None,
+        ages: NDArray[np.float32] | None,
+        clocked: bool,
+    ) -> None:
         rows = self.rows = len(batch)
-        self.padded = -(-rows // TILE_ROWS) * TILE_ROWS
         self.whole = True
+        self._outputs = outputs
         room = np.empty(rows * (outputs + 1))
         self._values = room[: rows * outputs].reshape(rows, outputs)
         self._finite = room[rows * outputs :].view(np.bool_)[:rows]
-        self._finite.fill(True)
         self.values = address(room)
         self.finite = self.values + 8 * rows * outputs
-        self._batch = batch  # whose columns must outlive this
+        self._kept: list[object] = [batch, calendar, ages]  # columns that must outlive this
+        self.calendar = 0 if calendar is None else address(calendar)
+        self.ages = 0 if ages is None else address(ages)
+        self.seen = self._lies(batch.seen) if clocked else 0
+        self.identity = self._lies(batch.identity) if clocked else 0
+        self.fresh = 0
         if batch.lies is not None:
             self.slots, self.raw = batch.lies
-            self.fresh = None
             return
-        self.slots, self.raw = address(batch.slots), address(batch.inputs)
-        self.fresh = address(batch.fresh) if batch.fresh.any() else None
+        self.slots, self.raw = self._lies(batch.slots), self._lies(batch.inputs)
+        if batch.fresh.any():
+            self.fresh = self._lies(batch.fresh)
+
+    def _lies(self, column: NDArray[np.generic]) -> int:
+        if not column.flags.c_contiguous:
+            column = np.ascontiguousarray(column)
+            self._kept.append(column)
+        return address(column)
+
+    def point(self, space: Workspace, memory: Memory, start: int) -> None:
+        """Has a pass begin at that row."""
+        now, inputs = space.described, space.inputs
+        _point(
+            space,
+            memory,
+            self.slots + 8 * start,
+            self.raw + 8 * inputs.features * start,
+            self.values + 8 * self._outputs * start,
+            self.finite + start,
+            self.fresh + start if self.fresh else None,
+        )
+        if self.seen:
+            now.seen, now.id = self.seen + 8 * start, self.identity + 4 * start
+            now.calendar = self.calendar + 4 * inputs.described.calendar * start if self.calendar else None
+            now.ages = self.ages + 4 * inputs.described.ages * start if self.ages else None
 
     def result(self, seconds: float) -> StepResult:
         return StepResult(self._values, self._finite, seconds, self.values, whole=self.whole)
-
-
-class _Derived:
-    """The same of a batch that torch sees too."""
-
-    def __init__(self, work: Work) -> None:
-        self.work, self.rows, self.padded = work, work.rows, work.padded
-        self.slots = work.slots.data_ptr()
-        self.fresh = None if work.fresh is None else work.fresh.data_ptr()
-        self.values, self.finite = work.values.data_ptr(), work.finite.data_ptr()
-
-    def result(self, seconds: float) -> StepResult:
-        return self.work.result(seconds)
 
 
 class _Posted:
@@ -245,6 +206,12 @@ def _point(
     space: Workspace, memory: Memory, slots: int, raw: int, values: int, finite: int, fresh: int | None = None
 ) -> None:
     """Has a pass begin at these addresses."""
-    now = space.described
+    now, inputs = space.described, space.inputs
     now.state, now.slots, now.fresh = memory["state"].data_ptr(), slots, fresh
     now.raw, now.values, now.finite = raw, values, finite
+    if inputs.lagged:
+        now.ring, now.ring_steps = memory["ring"].data_ptr(), memory["ring"].shape[1]
+    if inputs.session_features:
+        now.running = memory["scale"].data_ptr()
+    if inputs.described.feedback:
+        now.feedback = memory["feedback"].data_ptr()

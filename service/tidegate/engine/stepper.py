@@ -95,10 +95,9 @@ class Ticket(Protocol):
 
 
 class Begun(Protocol):
-    """A batch that is being stepped: how many rows, how many with padding, and where the results will be."""
+    """A batch that is being stepped: how many rows, and where the results will be."""
 
     rows: int
-    padded: int
 
     def result(self, seconds: float) -> StepResult:
         """On CPU: what came out, after so many seconds."""
@@ -212,7 +211,7 @@ class TorchStepper:
             )
         return units
 
-    def _begin(self, batch: StepBatch) -> Begun:
+    def _begin(self, batch: StepBatch) -> Work:
         return Work(batch, self._calendar, self._ages, self._identified, self._outputs, self._device)
 
     def _split(self, padded: int) -> list[int]:
@@ -225,14 +224,13 @@ class TorchStepper:
         """Threads that are worth it."""
         return min(self._threads, int(self.expected_seconds(rows) / THREAD_SECONDS_MIN) + 1)
 
-    def _run(self, work: Begun, start: int, stop: int, memory: Memory) -> None:
+    def _run(self, work: Work, start: int, stop: int, memory: Memory) -> None:
         """Steps rows [start, stop), piece by piece."""
         with torch.inference_mode():
             for low in range(start, stop, self._piece_rows):
                 self._piece(work, slice(low, min(low + self._piece_rows, stop)), memory)
 
-    def _piece(self, work: Begun, rows: slice, memory: Memory) -> None:
-        assert isinstance(work, Work)
+    def _piece(self, work: Work, rows: slice, memory: Memory) -> None:
         slots, clock = work.slots[rows], work.clock(rows)
         before = memory["state"].index_select(0, slots)
         if work.fresh is not None:

@@ -22,6 +22,7 @@ Ints = NDArray[np.int64]
 _SECOND = 1_000_000_000
 _DAY = 86_400 * _SECOND
 _MINUTES = 1_440  # places of the hour of the day, for its sine and cosine
+_ROWS_FEW, _ROWS_KNOWN_MAX = 8, 1_024  # more at a time are computed together
 _OFFSET_SECONDS = 900  # time zones change their offset at quarters of an hour at most
 
 
@@ -34,12 +35,31 @@ class Calendar:
         self._ahead = manifest.stamp == "start"
         self._zone = manifest.time_zone
         self.width = manifest.calendar_width
+        self._known: dict[tuple[int, int], NDArray[np.float32]] = {}  # rows of late, by time and step
 
     def columns(self, times: Ints, steps: Ints) -> NDArray[np.float32]:
         """float32 [rows, width] for observations at `times` (ns since 1970 UTC, or NO_TIME), the `steps`-th (from 1)
         since their sessions' state was zero."""
         if not self._entries:
             return np.zeros((len(times), 0), np.float32)
+        if 0 < len(times) <= _ROWS_FEW:
+            return np.stack([self._row(*row) for row in zip(times.tolist(), steps.tolist(), strict=True)])
+        if len(times) and times[0] != NO_TIME and (times == times[0]).all():
+            return self._row(int(times[0]), 0)[None].repeat(len(times), axis=0)
+        return self._computed(times, steps)
+
+    def _row(self, time: int, step: int) -> NDArray[np.float32]:
+        """One row; times come again and again, of sessions that are fed side by side."""
+        key = (time, step if time == NO_TIME else 0)
+        row = self._known.get(key)
+        if row is None:
+            row = self._computed(np.array([time]), np.array([step]))[0]
+            if len(self._known) >= _ROWS_KNOWN_MAX:
+                self._known.clear()
+            self._known[key] = row
+        return row
+
+    def _computed(self, times: Ints, steps: Ints) -> NDArray[np.float32]:
         known = times != NO_TIME
         if self._frequency:
             times = np.where(known, times, _dated(self._frequency, steps) if not known.all() else 0)

@@ -14,14 +14,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tidegate.model.manifest import AGE_COLUMNS, Manifest
+from tidegate.model.derivation import derivation_of
 from tidegate.model.package import Package
 
 Memory = Mapping[str, Tensor]  # a slab's device columns, or a copy of some of its rows
@@ -51,47 +50,32 @@ class Observed:
     scale: Tensor | None
 
 
-class Linear(NamedTuple):
-    """A derivation that is the same for every row: x = (raw - center) / scale, raw output = output * unit + base; all
-    float64, center and scale [features], unit and base [outputs]."""
-
-    center: NDArray[np.float64]
-    scale: NDArray[np.float64]
-    unit: NDArray[np.float64]
-    base: NDArray[np.float64]
-
-
 class DeviceInputs:
     """Derives inputs, restores outputs, and remembers. Holds nothing that changes."""
 
     def __init__(self, package: Package, device: torch.device) -> None:
-        manifest = package.manifest
+        manifest, derivation = package.manifest, derivation_of(package)
         self._manifest, self._device = manifest, device
-        names = list(package.feature_names)
-        scalings = [feature.scaling for feature in manifest.features]
-        self._log1p = self._mask([scaling.transform == "log1p" for scaling in scalings])
-        self._center = self._doubles([scaling.center for scaling in scalings])
-        self._scale = self._doubles([scaling.scale for scaling in scalings])
-        self._targets = torch.from_numpy(package.target_indices).to(device)
-        self._target_log1p = self._mask([scalings[index].transform == "log1p" for index in package.target_indices])
-        by_session = [index for index, scaling in enumerate(scalings) if scaling.by != "package"]
-        self._by_session = self._places(by_session)
-        self._instance = torch.tensor([scalings[index].by == "instance" for index in by_session], device=device)
-        self._session_targets = self._mask([scalings[index].by != "package" for index in package.target_indices])
-        self._lagged = self._places([names.index(lags.feature) for lags in manifest.lags])
-        self._back = sorted({step for lags in manifest.lags for step in lags.steps})
-        self._ring_steps = self._places(self._back)
-        pairs = [(self._back.index(step), entry) for entry, lags in enumerate(manifest.lags) for step in lags.steps]
-        self._pairs = self._places([back * len(manifest.lags) + entry for back, entry in pairs])
-        self._pair_feature = self._places([names.index(manifest.lags[entry].feature) for _, entry in pairs])
-        self._pair_scale = self._doubles([scale for lags in manifest.lags for scale in lags.scales])
-        self._change_scale = self._doubles(manifest.head.change_scales or [1.0] * len(manifest.targets))
+        self._log1p = self._mask(derivation.curved)
+        self._center, self._scale = self._put(derivation.center), self._put(derivation.scale)
+        self._targets = self._put(derivation.targets)
+        self._target_log1p = self._mask(derivation.curved[derivation.targets])
+        self._by_session, self._instance = self._put(derivation.session_features), self._put(derivation.instance)
+        self._session_targets = self._mask(np.isin(derivation.targets, derivation.session_features))
+        self._lagged = self._put(derivation.lagged_features)
+        back, places = np.unique(derivation.lag_steps, return_inverse=True)
+        self._ring_steps = self._put(back)
+        self._pairs = self._put(places * len(manifest.lags) + derivation.lag_entry)
+        self._pair_feature = self._put(derivation.lagged_features[derivation.lag_entry])
+        self._pair_scale = self._put(derivation.lag_scale)
+        self._change_scale = None if derivation.change is None else self._put(derivation.change)
         self._inputs = [index for index, feature in enumerate(manifest.features) if feature.width]
-        self._plain = not (manifest.lags or by_session or any(f.categories or not f.width for f in manifest.features))
-        self._arrange = _arrangement(manifest).to(device) if manifest.channel_independent else None
+        plain = not len(derivation.session_features) and not any(f.categories or not f.width for f in manifest.features)
+        self._plain = plain and not manifest.lags
+        self._arrange = None if derivation.arrange is None else self._put(derivation.arrange)
         self._channel_ids = torch.eye(manifest.channels, device=device) if manifest.channel_independent else None
         self._fixed: tuple[Tensor, Tensor] | None = None  # base and unit, where they are the same for every row
-        if not by_session and manifest.head.output == "level":
+        if not len(derivation.session_features) and derivation.change is None:
             self._fixed = self._center.index_select(0, self._targets)[None], self._unit(self._scale)
 
     @cached_property
@@ -100,17 +84,6 @@ class DeviceInputs:
         manifest = self._manifest
         written = {"ring": manifest.lags, "scale": len(self._by_session), "feedback": manifest.feedback}
         return [name for name, there in written.items() if there]
-
-    @cached_property
-    def linear(self) -> Linear | None:
-        """The derivation, where it is a linear one that looks at nothing but the observation."""
-        manifest = self._manifest
-        derived = manifest.calendar_width or manifest.ids or manifest.ages or manifest.feedback
-        curved = self._log1p is not None or manifest.head.kind == "categorical"
-        if not self._plain or self._fixed is None or derived or curved or manifest.channel_independent:
-            return None
-        base, unit = (part[0].repeat_interleave(manifest.head.width).cpu().numpy() for part in self._fixed)
-        return Linear(self._center.cpu().numpy(), self._scale.cpu().numpy(), unit, base)
 
     def typical(self, normal: Tensor) -> Tensor:
         """Raw values [M, features] float64 that are scaled, where scaling is by package, to the given ones."""
@@ -226,7 +199,7 @@ class DeviceInputs:
     def _outputs(self, level: Tensor, center: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
         if self._fixed is not None:
             return self._fixed
-        if self._manifest.head.output == "change":
+        if self._change_scale is not None:
             return level.index_select(1, self._targets), self._unit(scale)
         center = center if center.dim() == 2 else center[None]
         return center.index_select(1, self._targets), self._unit(scale)
@@ -234,7 +207,7 @@ class DeviceInputs:
     def _unit(self, scale: Tensor) -> Tensor:
         """[M or 1, targets] from the features' scales."""
         unit = (scale if scale.dim() == 2 else scale[None]).index_select(1, self._targets)
-        if self._manifest.head.output == "level":
+        if self._change_scale is None:
             return unit
         if self._session_targets is not None:
             return torch.where(self._session_targets, unit, 1.0) * self._change_scale
@@ -256,42 +229,11 @@ class DeviceInputs:
         last = torch.where((clock.seen == 0)[:, None], 0.0, last)
         return torch.cat([x, last.view(len(x), -1)], 1)
 
-    def _doubles(self, values: object) -> Tensor:
-        return torch.tensor(values, dtype=torch.float64, device=self._device)
+    def _put(self, values: NDArray[np.generic]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values)).to(self._device)
 
-    def _places(self, values: list[int]) -> Tensor:
-        return torch.tensor(values, dtype=torch.int64, device=self._device)
-
-    def _mask(self, values: list[bool]) -> Tensor | None:
-        return torch.tensor(values, device=self._device) if any(values) else None
-
-
-def _arrangement(manifest: Manifest) -> Tensor:
-    """int64 [channels, columns]: for each channel, which columns of the whole row it sees, in the order that
-    `inputs.py` gives them. Of channel-independent models only."""
-    owners: list[str | None] = []
-    for feature in manifest.features:
-        owners += [feature.name if feature.name in manifest.targets else None] * feature.width
-    for lags in manifest.lags:
-        owners += [lags.feature if lags.feature in manifest.targets else None] * len(lags.steps)
-    owners += [None] * (manifest.calendar_width + len(manifest.ids))
-    before_ages = len(owners)
-    owners += [target for target in manifest.targets for _ in range(AGE_COLUMNS)] if manifest.ages else []
-    values = sum(feature.width for feature in manifest.features)
-    rows = []
-    for target in manifest.targets:
-        columns: list[int] = []
-        for part in (range(values), range(values, before_ages), range(before_ages, len(owners))):
-            mine = [column for column in part if owners[column] == target]
-            placed = False
-            for column in part:
-                if owners[column] is None:
-                    columns.append(column)
-                elif not placed:
-                    columns += mine
-                    placed = True
-        rows.append(columns)
-    return torch.from_numpy(np.array(rows, np.int64))
+    def _mask(self, values: NDArray[np.bool_]) -> Tensor | None:
+        return self._put(values) if values.any() else None
 
 
 def _transform(raw: Tensor, log1p: Tensor | None) -> Tensor:

@@ -22,14 +22,12 @@ from tidegate.native.build import LIBRARY, WIDE, stamp
 log = logging.getLogger(__name__)
 
 _SIGNATURES: dict[str, list[Any]] = {  # as the C files declare them
-    "tidegate_cells": [c_void_p, c_int64],
     "tidegate_step": [c_void_p, c_int64],
     "tidegate_history": [c_void_p, c_int64],
     "tidegate_crew": [c_int64],
     "tidegate_crew_post": [c_void_p, c_void_p, c_int64, c_int64, c_int64],
     "tidegate_crew_wait": [c_void_p, c_void_p],
     "tidegate_crew_end": [c_void_p],
-    "tidegate_finish": [c_void_p, c_int64, c_void_p, c_int64],
     "tidegate_look": [c_void_p, c_void_p, c_int64, c_int64, c_double],
     "tidegate_commit": [c_void_p, c_void_p, c_void_p, c_double],
     "tidegate_observation": [c_void_p, c_int64, c_void_p, c_int64, c_int64, c_double, c_void_p],
@@ -39,8 +37,28 @@ _SIGNATURES: dict[str, list[Any]] = {  # as the C files declare them
     "tidegate_prediction_batch": [c_void_p, c_int64, c_int64, c_void_p],
     "tidegate_count": [c_void_p, c_int64, c_void_p, c_void_p, c_int64, c_double],
 }
-LAYERS_MAX = 16
+LAYERS_MAX, HEADS_MAX = 16, 5
 _NEEDS = {LIBRARY: {"avx2", "fma", "bmi2"}, WIDE: {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}}
+
+
+class Inputs(ctypes.Structure):
+    """How a package derives what its cell sees; see inputs.h. Addresses and counts."""
+
+    _fields_ = (
+        ("features", c_int64),
+        *((name, c_void_p) for name in ("curved", "center", "scale")),
+        *((name, c_int64) for name in ("session_features", "window")),
+        *((name, c_void_p) for name in ("session_feature", "instance")),
+        ("values", c_int64),
+        *((name, c_void_p) for name in ("value_feature", "value_category")),
+        *((name, c_int64) for name in ("lagged", "lags")),
+        *((name, c_void_p) for name in ("lagged_feature", "lag_entry", "lag_steps", "lag_scale")),
+        *((name, c_int64) for name in ("calendar", "ids", "ages", "columns", "arranged")),
+        ("arrange", c_void_p),
+        *((name, c_int64) for name in ("feedback", "targets", "target_width")),
+        *((name, c_void_p) for name in ("target_feature", "change")),
+        *((name, c_int64) for name in ("plain", "fixed")),
+    )
 
 
 class Pass(ctypes.Structure):
@@ -54,14 +72,19 @@ class Pass(ctypes.Structure):
         ("width", c_int64 * LAYERS_MAX),
         ("bias", c_void_p * LAYERS_MAX),
         ("peephole", c_void_p * LAYERS_MAX),
-        *((name, c_void_p) for name in ("center", "scale", "unit", "base")),
+        *((name, c_void_p) for name in ("inputs", "level", "whole", "new_levels", "new_running", "meaning")),
         ("outputs", c_int64),
         ("chunk", c_int64),
         ("weight", c_void_p * LAYERS_MAX),
-        *((name, c_void_p) for name in ("head_weight", "head_bias")),
-        ("head_panels", c_int64),
+        *((name, c_int64) for name in ("heads", "tanh", "softmax")),
+        *((name, c_int64 * HEADS_MAX) for name in ("head_depth", "head_panels")),
+        *((name, c_void_p * HEADS_MAX) for name in ("head_weight", "head_bias")),
+        ("between", c_void_p * 2),
         ("put_out", c_void_p),
-        *((name, c_void_p) for name in ("state", "slots", "fresh", "raw", "values", "finite")),
+        *((name, c_void_p) for name in ("state", "ring", "running", "feedback")),
+        ("ring_steps", c_int64),
+        *((name, c_void_p) for name in ("slots", "fresh", "raw", "seen", "calendar", "ages", "id")),
+        *((name, c_void_p) for name in ("values", "finite")),
     )
 
 

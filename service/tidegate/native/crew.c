@@ -40,12 +40,7 @@ static void take_shares(Crew *crew, const Pass *workspace)
         int64_t low = atomic_fetch_add(&crew->next, crew->share);
         if (low >= crew->rows)
             return;
-        Pass pass = *workspace;
-        pass.slots += low;
-        pass.fresh = pass.fresh == NULL ? NULL : pass.fresh + low;
-        pass.raw += low * pass.width[0];
-        pass.values += low * pass.outputs;
-        pass.finite += low;
+        Pass pass = from_session(workspace, low);
         int64_t rows = crew->rows - low < crew->share ? crew->rows - low : crew->share;
         atomic_fetch_add(&crew->lost, tidegate_step(&pass, rows));
     }

@@ -1,7 +1,8 @@
 /* The LSTM step, with as few passes over memory as there can be.
 
-   `begin` lays the inputs beside the sessions' h. A layer is one product (product.h), which `gates` turns into new c and
-   h. At the end, `finish` writes the new states of finite rows to their slots.
+   The inputs are derived (inputs.c), and `begin` lays the sessions' h beside them. A layer is one product (product.h),
+   which `gates` turns into new c and h; so are the layers of the head. At the end, `finish` writes the new states of
+   finite rows to their slots.
 
    A row's result depends on that row alone. Every operation here is rounded once (fused ones are asked for by name, and
    the build forbids others), so that the compiler may take many values at a time, or one at the end of a row, and the
@@ -40,16 +41,10 @@ ALIKE const float *state_of(const Pass *pass, int64_t m)
 
 ALIKE int is_fresh(const Pass *pass, int64_t m) { return pass->fresh != NULL && pass->fresh[m / pass->channels]; }
 
-/* x of the first layer, scaled in double, then rounded; and h beside x in every layer: rows [low, high). */
+/* h beside x in every layer: rows [low, high). */
 static void begin(const Pass *pass, int64_t low, int64_t high)
 {
-    int64_t hidden = pass->hidden, width = pass->width[0];
-    for (int64_t m = low; pass->center != NULL && m < high; m++) {
-        const double *raw = pass->raw + m * width;
-        float *x = pass->x[0] + m * (width + hidden);
-        for (int64_t j = 0; j < width; j++)
-            x[j] = (float)((raw[j] - pass->center[j]) / pass->scale[j]);
-    }
+    int64_t hidden = pass->hidden;
     for (int64_t layer = 0; layer < pass->layers; layer++) {
         int64_t stride = pass->width[layer] + hidden;
         float *into = pass->x[layer] + low * stride + pass->width[layer];
@@ -106,30 +101,73 @@ static void gates(const Pass *pass, int64_t layer, int64_t low, int64_t high, co
     }
 }
 
-/* All of it, some rows at a time, so that what lies between the passes stays in a near cache. Leaves the new states in
-   `after` and, if there is a head here, its outputs in `put_out`. */
-void tidegate_cells(const Pass *pass, int64_t rows)
+/* Probabilities of the outputs, as torch's softmax; one row. */
+static void softmax(float *values, int64_t count)
 {
-    int64_t hidden = pass->hidden, stride = pass->head_panels * PANEL;
+    float most = values[0], sum = 0.0f;
+    for (int64_t j = 1; j < count; j++)
+        most = values[j] > most ? values[j] : most;
+    for (int64_t j = 0; j < count; j++) {
+        values[j] = expf(values[j] - most);
+        sum += values[j];
+    }
+    for (int64_t j = 0; j < count; j++)
+        values[j] /= sum;
+}
+
+/* What comes between two layers of the head: rows of `count` values. */
+static void activate(int tanh, float *values, int64_t count)
+{
+    if (tanh)
+        for (int64_t j = 0; j < count; j++) {
+            float e = gate_exp(-2.0f * values[j]);
+            values[j] = (1.0f - e) / (1.0f + e);
+        }
+    else
+        for (int64_t j = 0; j < count; j++)
+            values[j] = values[j] < 0.0f ? 0.0f : values[j]; /* NaN stays */
+}
+
+/* The outputs of rows [low, high), to `put_out`. */
+static void head(const Pass *pass, int64_t low, int64_t high)
+{
+    const float *x = pass->after + low * pass->part_width + 2 * (pass->layers - 1) * pass->hidden;
+    int64_t x_stride = pass->part_width;
+    for (int64_t layer = 0; layer < pass->heads; layer++) {
+        int last = layer == pass->heads - 1;
+        int64_t columns = pass->head_panels[layer] * PANEL;
+        float *out = last ? pass->put_out + low * columns : pass->between[layer % 2];
+        product(high - low, x, x_stride, pass->head_weight[layer], pass->head_depth[layer], pass->head_panels[layer],
+                out, columns);
+        x = out;
+        x_stride = columns;
+        for (int64_t m = low; m < high; m++, out += columns) {
+            for (int64_t j = 0; j < columns; j++)
+                out[j] += pass->head_bias[layer][j];
+            if (!last)
+                activate(pass->tanh != 0, out, columns);
+            else if (pass->softmax)
+                softmax(out, pass->outputs);
+        }
+    }
+}
+
+/* Inputs, cells and head, some rows at a time, so that what lies between the passes stays in a near cache. Leaves the
+   new states in `after` and the outputs in `put_out`. */
+static void cells(const Pass *pass, int64_t rows)
+{
     int64_t chunks = (rows + pass->chunk - 1) / pass->chunk, even = chunks ? (rows + chunks - 1) / chunks : 0;
     int64_t chunk = (even + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE * ROWS_AT_ONCE; /* as alike as whole tiles can be */
     for (int64_t low = 0; low < rows; low += chunk) {
         int64_t high = low + chunk < rows ? low + chunk : rows;
         begin(pass, low, high);
         for (int64_t layer = 0; layer < pass->layers; layer++) {
-            int64_t depth = pass->width[layer] + hidden;
+            int64_t depth = pass->width[layer] + pass->hidden;
             product(high - low, pass->x[layer] + low * depth, depth, pass->weight[layer], depth, pass->columns / PANEL,
                     pass->product, pass->columns);
             gates(pass, layer, low, high, pass->product);
         }
-        if (pass->head_weight == NULL)
-            continue;
-        const float *h = pass->after + low * pass->part_width + 2 * (pass->layers - 1) * hidden;
-        float *out = pass->put_out + low * stride;
-        product(high - low, h, pass->part_width, pass->head_weight, hidden, pass->head_panels, out, stride);
-        for (int64_t m = low; m < high; m++, out += stride)
-            for (int64_t j = 0; j < stride; j++)
-                out[j] += pass->head_bias[j];
+        head(pass, low, high);
     }
 }
 
@@ -144,35 +182,39 @@ ALIKE int all_finite(const float *values, int64_t count)
     return worst < 0x7f800000;
 }
 
-/* Values from the head's outputs [rows, stride]. Clears finite[n] where the inputs (of all channels), the new states or
-   the values as float32 are not, and writes the states of the other sessions to their slots. Returns how many are not. */
-int64_t tidegate_finish(const Pass *pass, int64_t sessions, const float *outputs, int64_t stride)
+/* Values from the outputs. Clears finite[n] where the inputs (of all channels), what the session would remember, or the
+   values as float32 are not, and has the other sessions remember. Returns how many are not. */
+static int64_t finish(const Pass *pass, int64_t sessions)
 {
     int64_t lost = 0, width = pass->width[0], x_stride = width + pass->hidden, count = pass->outputs;
+    int64_t running = 2 * pass->inputs->session_features, stride = pass->head_panels[pass->heads - 1] * PANEL;
     const float *x = pass->x[0], *after = pass->after;
     for (int64_t n = 0; n < sessions; n++, after += pass->row_width) {
-        int good = pass->finite[n] && all_finite(after, pass->row_width);
+        int good = all_finite(after, pass->row_width);
         for (int64_t channel = 0; channel < pass->channels; channel++, x += x_stride)
             good &= all_finite(x, width);
         double *values = pass->values + n * count;
-        for (int64_t j = 0; j < count; j++) {
-            if (pass->unit != NULL)
-                values[j] = (double)outputs[n * stride + j] * pass->unit[j] + pass->base[j];
+        tidegate_restore(pass, n, pass->put_out, stride, values);
+        for (int64_t j = 0; j < count; j++)
             good &= isfinite((float)values[j]) != 0;
-        }
+        for (int64_t j = 0; j < running; j++)
+            good &= isfinite(pass->new_running[n * running + j]) != 0;
         pass->finite[n] = (uint8_t)good;
         lost += !good;
-        if (good)
-            memcpy(pass->state + pass->slots[n] * pass->row_width, after, (size_t)pass->row_width * sizeof(float));
+        if (!good)
+            continue;
+        memcpy(pass->state + pass->slots[n] * pass->row_width, after, (size_t)pass->row_width * sizeof(float));
+        tidegate_remember(pass, n, pass->put_out, stride);
     }
     return lost;
 }
 
-/* The whole step of a model with products and head here, scaled here: rows are sessions. */
-int64_t tidegate_step(const Pass *pass, int64_t rows)
+/* A whole step; see lstm.h. */
+int64_t tidegate_step(const Pass *pass, int64_t sessions)
 {
-    tidegate_cells(pass, rows);
-    return tidegate_finish(pass, rows, pass->put_out, pass->head_panels * PANEL);
+    tidegate_derive(pass, sessions);
+    cells(pass, sessions * pass->channels);
+    return finish(pass, sessions);
 }
 
 /* Steps of one session, one after the other: raw holds a row for each, values those of the last one taken. Returns how
@@ -180,7 +222,7 @@ int64_t tidegate_step(const Pass *pass, int64_t rows)
 int64_t tidegate_history(const Pass *pass, int64_t steps)
 {
     Pass now = *pass;
-    for (int64_t taken = 0; taken < steps; taken++, now.raw += now.width[0])
+    for (int64_t taken = 0; taken < steps; taken++, now.raw += now.inputs->features)
         if (tidegate_step(&now, 1))
             return taken;
     return steps;
