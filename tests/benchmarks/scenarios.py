@@ -10,7 +10,7 @@ from tests.benchmarks.ours import LARGE, MIDDLE, SMALL, Ours
 from tests.benchmarks.report import Budget, Finding
 from tests.benchmarks.resident import million, resident
 from tests.benchmarks.scenario import Scenario, Settings
-from tests.benchmarks.steps import against_ort, against_product
+from tests.benchmarks.steps import against_ort, against_product, derived
 
 TORCH, ORT = "forty lines of asyncio on torch", "forty lines of asyncio on ONNX Runtime"
 
@@ -40,6 +40,9 @@ SCENARIOS: dict[str, Scenario] = {
         "the same, 2 layers of 512, against the products alone", against_product(LARGE, {256: 1.25, 1024: None})
     ),
     "step-ort-64x1": Scenario("the engine's step, hidden 64, against ONNX Runtime", against_ort(SMALL, budget=True)),
+    "step-derived-64x1": Scenario(
+        "the engine's step with logarithms, lags and calendar, against one that scales alone", derived(SMALL)
+    ),
     "memory": Scenario("bytes a resident session above its raw state, at 100,000", memory, slow=True),
     "million": Scenario("the same at 1,000,000, opened and stepped, and whether they fit", a_million),
     "history": Scenario("1,000 steps in one message, against one observation after another", history),

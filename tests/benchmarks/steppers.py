@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,8 +16,7 @@ from tests.benchmarks.messages import FEATURES
 from tests.benchmarks.peers.lstm_slots import Slots
 from tests.packages import random_package
 from tidegate.engine.native_stepper import build_stepper
-from tidegate.engine.stepper import StepBatch
-from tidegate.model.frequency import NO_TIME
+from tidegate.engine.stepper import StepBatch, memory_of_nobody
 
 SESSIONS = 4096  # resident; batches take them in turn, in random order
 Call = Callable[[], object]
@@ -28,20 +28,42 @@ def turns(rows: int) -> list[NDArray[np.int64]]:
     return list(order[: SESSIONS // rows * rows].reshape(-1, rows))
 
 
+LAGGED = [{"feature": f"x{number}", "steps": [1, 24, 168], "scales": [1.0, 1.0, 1.0]} for number in range(FEATURES)]
+LOGARITHMS = {"transform": "log1p", "center": 0.5, "scale": 2.0}
+DERIVED: dict[str, Any] = {
+    "features": [{"name": f"x{number}", "scaling": LOGARITHMS} for number in range(FEATURES)],
+    "targets": [f"x{number}" for number in range(FEATURES)],
+    "lags": LAGGED,
+    "calendar": [{"field": "hour_of_day"}, {"field": "day_of_year"}],
+    "frequency": "h",
+}
+NOON = 1_704_110_400_000_000_000  # of the first day of 2024
+
+
 def our_step(hidden: int, layers: int, rows: int) -> Call:
     """Our stepper, with gather and scatter, scaling, and the look for what is not finite."""
+    return a_step(rows, hidden=hidden, layers=layers, features=FEATURES, targets=FEATURES)
+
+
+def derived_step(hidden: int, layers: int, rows: int) -> Call:
+    """The same with logarithms, three lag differences a feature and two calendar fields, all sessions at one time."""
+    return a_step(rows, hidden=hidden, layers=layers, **DERIVED)
+
+
+def a_step(rows: int, **fields: Any) -> Call:
+    """A step of so many rows of a random package."""
     with tempfile.TemporaryDirectory() as folder:
-        package = random_package(Path(folder), hidden=hidden, layers=layers, features=FEATURES, targets=FEATURES)
+        package = random_package(Path(folder), **fields)
     random = np.random.default_rng(0)
     stepper = build_stepper(package, "cpu", threads=1)
-    memory = {"state": torch.zeros(SESSIONS + 1, package.state_width)}
+    memory = memory_of_nobody(package, SESSIONS, random, torch.device("cpu"))
     batches = cycle(
         StepBatch(
             slots=slots,
             inputs=random.standard_normal((rows, FEATURES)),
             fresh=np.zeros(rows, bool),
-            seen=np.ones(rows, np.int64),
-            time=np.full(rows, NO_TIME),
+            seen=np.full(rows, 1_000),
+            time=np.full(rows, NOON),
             identity=np.zeros(rows, np.int32),
         )
         for slots in turns(rows)

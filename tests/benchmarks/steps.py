@@ -13,6 +13,7 @@ from tests.benchmarks.scenario import Run, Settings
 ORT_ROWS = (16, 64, 256, 1024, 4096)
 ORT_ROWS_REPORTED = (1, 2, 4, 8, 15)  # below a batch worth the name: no budget
 ORT_TIME_MAX = 1.0
+DERIVED_ROWS = (1, 16, 256)
 SHARE_OF_SECONDS = 0.4  # slices of 20 ms in turn, nothing to warm up: this is enough
 
 
@@ -35,6 +36,16 @@ def against_ort(size: Size, budget: bool) -> Run:
         need_ort()
         about = f"hidden {size}, against ONNX Runtime with gather and scatter"
         return measured(settings, "ort", f"step-ort-{size}", size, about, limits)
+
+    return run
+
+
+def derived(size: Size) -> Run:
+    """Time of the step of a package that derives most of what its cell sees, against one that scales alone."""
+
+    def run(settings: Settings) -> list[Finding]:
+        about = f"hidden {size}, with logarithms, lags and calendar, against one that scales alone"
+        return measured(settings, "derived", f"step-derived-{size}", size, about, dict.fromkeys(DERIVED_ROWS))
 
     return run
 

@@ -1,4 +1,4 @@
-"""Measures in process, alone on its core: `python -m tests.benchmarks.worker slots|product|ort HIDDEN LAYERS`.
+"""Measures in process, alone on its core: `python -m tests.benchmarks.worker slots|product|ort|derived HIDDEN LAYERS`.
 
 Reads a number of rows and one of seconds from standard input, measures for so long, writes one line of JSON, and so on.
 """
@@ -17,7 +17,7 @@ import torch
 
 from tests.benchmarks.messages import FEATURES
 from tests.benchmarks.peers.lstm_slots import Slots
-from tests.benchmarks.steppers import Call, OrtStep, bare_products, our_step
+from tests.benchmarks.steppers import Call, OrtStep, bare_products, derived_step, our_step
 
 SLICE_SECONDS = 0.02  # how long one thing is measured before the other gets its turn
 WARM_SECONDS = 0.2  # before the first time with so many rows
@@ -41,13 +41,15 @@ def slots(hidden: int, layers: int) -> Measure:
     return measure
 
 
-def step_against(reference: Callable[[int, int, int], Call]) -> Callable[[int, int], Measure]:
+def step_against(
+    reference: Callable[[int, int, int], Call], step: Callable[[int, int, int], Call] = our_step
+) -> Callable[[int, int], Measure]:
     """Our step and a reference's: microseconds each, taken in turn."""
 
     def sized(hidden: int, layers: int) -> Measure:
         @cache
         def both(rows: int) -> dict[str, Call]:
-            return {"step": our_step(hidden, layers, rows), "reference": reference(hidden, layers, rows)}
+            return {"step": step(hidden, layers, rows), "reference": reference(hidden, layers, rows)}
 
         def measure(rows: int, seconds: float) -> dict[str, float]:
             taken: dict[str, list[float]] = {name: [] for name in both(rows)}
@@ -75,6 +77,7 @@ MEASURES: dict[str, Callable[[int, int], Measure]] = {
     "slots": slots,
     "product": step_against(bare_products),
     "ort": step_against(OrtStep),
+    "derived": step_against(our_step, derived_step),
 }
 
 
