@@ -13,6 +13,7 @@ from types import TracebackType
 
 START_SECONDS_MAX = 60
 STOP_SECONDS_MAX = 60
+HUNG = "Timeout ("  # what a server says whose end took too long, before all of its threads
 
 
 class RunningServer:
@@ -61,7 +62,9 @@ class RunningServer:
         if self.process.poll() is None:
             self.process.send_signal(number)
         try:
-            return self.process.wait(STOP_SECONDS_MAX)
+            code = self.process.wait(STOP_SECONDS_MAX)
+            assert HUNG not in self.log, self.log
+            return code
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()

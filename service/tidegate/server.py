@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import gc
 import json
 import logging
@@ -46,6 +47,7 @@ from tidegate.wire.frontend import FrontEnd
 from tidegate.wire.server import GrpcServer
 
 CLOSE_SECONDS = 0.5  # for what is still open after the drain, such as watches of health, which never end by themselves
+END_SECONDS_MAX = 15.0  # beyond the drain; then the process says where each thread is and ends with exit code 1
 GC_THRESHOLDS = (20_000, 20, 50)  # messages leave next to no cycles; ten times Python's own
 HEALTH_SECONDS = 0.5  # between two looks at whether checkpoints lag too far
 
@@ -143,6 +145,11 @@ class Server:
     def stop(self) -> None:
         """Begins the drain. Safe to call again."""
         self._stopping.set()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the drain has begun."""
+        return self._stopping.is_set()
 
     async def reload(self) -> Changes:
         """Reads the model repository again. Broken packages are logged and named; the rest is served. Raises
@@ -253,7 +260,14 @@ def serve(settings: Settings) -> int:
 async def _serve(settings: Settings) -> int:
     server = Server(settings)
     loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        if not server.stopping:
+            server.stop()
+            seconds = settings.limits.drain_seconds_max + END_SECONDS_MAX
+            faulthandler.dump_traceback_later(seconds, exit=True)  # if this process is still there
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, server.stop)
+        loop.add_signal_handler(number, end)
     loop.add_signal_handler(signal.SIGHUP, server.begin_reload)
     return await server.run()

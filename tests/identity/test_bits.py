@@ -2,7 +2,7 @@
 
 A random permutation of all rows, cut into batches of random size and mixed with single observations on other streams,
 gives each session the bytes that it gets alone. In `make test` sixteen configurations (every pair of hidden size, head
-and thread count) with 400 sessions each; in `make soak` all forty-eight with two thousand, in a fresh server each.
+and thread count) with 240 sessions each; in `make soak` all forty-eight with two thousand, in a fresh server each.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from tests.servers import RunningServer
 
 HIDDEN, HEADS, THREADS = (32, 33, 64, 256), (1, 4, 7, 20), (1, 2, 3)
 ROWS_MAX = 600  # of one batch message
+SESSIONS = 240
 CELLS = ("lstm", "lstm_peephole", "gru", "rnn_tanh")
 
 
@@ -69,7 +70,7 @@ def test_covering_configurations(tmp_path: Path, threads: int) -> None:
         make_package(models, f"h{hidden}-t{targets}", hidden, targets, gaps=GAPS, cell=cell_of(hidden, targets))
     with RunningServer(models, "--threads", str(threads)) as server:
         for hidden, targets in pairs:
-            feeds = make_feeds(400, targets + 1, seed=hidden + targets)
+            feeds = make_feeds(SESSIONS, targets + 1, seed=hidden + targets)
             assert_alone_as_mixed(server, f"h{hidden}-t{targets}", feeds, seed=hidden)
 
 
@@ -81,7 +82,7 @@ def test_derived_inputs_and_heads(tmp_path: Path, threads: int) -> None:
         derived_package(models, name)
     with RunningServer(models, "--threads", str(threads)) as server:
         for seed, name in enumerate(DERIVED):
-            assert_alone_as_mixed(server, name, make_feeds(300, 3, seed), seed)
+            assert_alone_as_mixed(server, name, make_feeds(SESSIONS, 3, seed), seed)
 
 
 @pytest.mark.soak

@@ -233,3 +233,32 @@ async def hold(stream: Stream, server: RunningServer) -> asyncio.Task[None]:
     sending = asyncio.create_task(send())
     await until(lambda: server.metric("tidegate_outbox_messages") >= 60, "a full window")
     return sending
+
+
+ENDLESS = """
+import sys, time
+from pathlib import Path
+from tidegate import server
+from tidegate.config import Limits, Settings
+
+class Endless(server.Server):
+    async def _drain(self, grpc_server):
+        time.sleep(600)  # the event loop hears nothing any more
+
+server.Server, server.END_SECONDS_MAX = Endless, 0.5
+server.serve(Settings(models=Path(sys.argv[1]), port=0, http_port=0, limits=Limits(drain_seconds_max=0.1)))
+"""
+
+
+def test_an_end_that_hangs_is_an_end(models: Path) -> None:
+    """The process says where it was, and ends with exit code 1, some time after its drain should have."""
+    command = [sys.executable, "-c", ENDLESS, str(models)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline().startswith("{")
+        process.send_signal(signal.SIGTERM)
+        said = process.stderr.read()
+        assert process.wait(PATIENCE_SECONDS) == 1
+    assert "Timeout (0:00:00.6" in said
+    assert "in _drain" in said
