@@ -32,7 +32,7 @@ async def test_two_replicas(tmp_path: Path) -> None:
     """One killed, one frozen, one drained, one more added."""
     (tmp_path / "redis").mkdir()
     with started(tmp_path / "redis") as redis:
-        await replicas.shared(tmp_path, redis, sessions=40, replicas=2)
+        await replicas.shared(tmp_path, redis, sessions=40, replicas=2, calm=0.5)
 
 
 @pytest.mark.parametrize(("level", "way"), [("interval", "comes back empty"), ("step", "hangs")])

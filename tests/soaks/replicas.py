@@ -24,7 +24,6 @@ from tidegate import AsyncClient, TidegateError
 LEASE_SECONDS = 3.0
 CLIENTS = 6  # connections
 CALM_SECONDS = 3.0
-FROZEN_SECONDS = LEASE_SECONDS + 3.0
 DASHBOARD_SECONDS = 0.25
 DASHBOARD_SESSIONS = 5
 NOTICED_SECONDS_MAX = 20.0
@@ -34,8 +33,9 @@ NOTICED_SECONDS = 0.5  # until a proxy's health check notices a backend that han
 class Run:
     """The fleet, its replicas, and what has been measured."""
 
-    def __init__(self, models: Path, redis: RunningRedis, sessions: int) -> None:
+    def __init__(self, models: Path, redis: RunningRedis, sessions: int, calm: float) -> None:
         self.lines: list[str] = []
+        self.calm, self.frozen = calm, LEASE_SECONDS + calm
         self.models, self.redis, self.sessions = models, redis, sessions
         self.forecasts = 0
 
@@ -51,7 +51,7 @@ class Run:
             self.fleet = Fleet(proxy.addresses, self.sessions)
             self.run = asyncio.create_task(self.fleet.run())
             dashboard = asyncio.create_task(self._dashboard(proxy))
-            await patiently(self.run, CALM_SECONDS)
+            await patiently(self.run, self.calm)
             await self._kill(places[0])
             await self._freeze(places, proxy)
             await self._drain(places[0])
@@ -71,7 +71,7 @@ class Run:
         await place.kill()
         await self._until_all_go_on("killed")
         await place.start()
-        await patiently(self.run, CALM_SECONDS)
+        await patiently(self.run, self.calm)
 
     async def _freeze(self, places: list[Place], proxy: Proxy) -> None:
         """Of the replicas, the one that has most sessions."""
@@ -81,15 +81,15 @@ class Run:
         await asyncio.sleep(NOTICED_SECONDS)
         proxy.eject(place)
         await self._until_all_go_on("frozen, and given up by the proxy")
-        await patiently(self.run, FROZEN_SECONDS)
+        await patiently(self.run, self.frozen)
         place.signal(signal.SIGCONT)
-        await patiently(self.run, CALM_SECONDS)
+        await patiently(self.run, self.calm)
         began = time.monotonic()
         while not (lost := await place.metric("tidegate_sessions_lost_total")):
             assert time.monotonic() - began < NOTICED_SECONDS_MAX, f"of {resident} it knows of none lost"
             await patiently(self.run, 0.1)
         self.lines.append(
-            f"frozen for {FROZEN_SECONDS + NOTICED_SECONDS:.1f} s and longer: of its {has} sessions, {lost:.0f} lost"
+            f"frozen for {self.frozen + NOTICED_SECONDS:.1f} s and longer: of its {has} sessions, {lost:.0f} lost"
         )
         proxy.admit(place)
 
@@ -98,7 +98,7 @@ class Run:
         await self._until_all_go_on("drained")
         await ending
         await place.start()
-        await patiently(self.run, CALM_SECONDS)
+        await patiently(self.run, self.calm)
 
     async def _until_all_go_on(self, what: str, act: object = None) -> None:
         """Measures the time from now until every session has had another prediction."""
@@ -135,11 +135,14 @@ _RESIDENT = f'tidegate_sessions_resident{{model="{MODEL}",version="1"}}'
 _EVICTED = f'tidegate_sessions_evicted_total{{model="{MODEL}",reason="%s"}}'
 
 
-async def shared(folder: Path, redis: RunningRedis, sessions: int, replicas: int) -> list[str]:
-    """Runs it; returns what was measured, and raises AssertionError where a promise was broken."""
+async def shared(
+    folder: Path, redis: RunningRedis, sessions: int, replicas: int, calm: float = CALM_SECONDS
+) -> list[str]:
+    """Runs it, with so many seconds between what happens; returns what was measured, and raises AssertionError where a
+    promise was broken."""
     models = folder / "models"
     make_model(models)
-    run = Run(models, redis, sessions)
+    run = Run(models, redis, sessions, calm)
     await run.go(replicas)
     faults = run.fleet.told.faults(models)
     assert not faults, faults[:5]
