@@ -147,9 +147,9 @@ class Server:
         self._stopping.set()
 
     @property
-    def stopping(self) -> bool:
-        """Whether the drain has begun."""
-        return self._stopping.is_set()
+    def ready(self) -> bool:
+        """Whether it serves; not from the drain on."""
+        return self._ready
 
     async def reload(self) -> Changes:
         """Reads the model repository again. Broken packages are logged and named; the rest is served. Raises
@@ -262,8 +262,9 @@ async def _serve(settings: Settings) -> int:
     loop = asyncio.get_running_loop()
 
     def end() -> None:
-        if not server.stopping:
-            server.stop()
+        drains = server.ready  # at once; else what is being read is read first
+        server.stop()
+        if drains:
             seconds = settings.limits.drain_seconds_max + END_SECONDS_MAX
             faulthandler.dump_traceback_later(seconds, exit=True)  # if this process is still there
 

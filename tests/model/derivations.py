@@ -14,6 +14,11 @@ from tidegate.model.package import Package, parse_manifest
 
 HOUR, STEPS, ROWS = 3_600_000_000_000, 60, 32
 LAGS = [{"feature": name, "steps": [1, 3, 24], "scales": [0.5, 1.0, 2.0]} for name in ("a", "b")]
+BARE = [  # no features but numbers that are scaled by package
+    {"name": "a", "scaling": {"center": 1.5, "scale": 2.5}},
+    {"name": "kind", "role": "past"},
+    {"name": "b", "scaling": {"center": -1.0, "scale": 3.0}},
+]
 MODELS: dict[str, dict[str, Any]] = {
     "plain": {},
     "derived": {"lags": LAGS, "calendar": [{"field": "hour_of_day"}], "ids": ["one", "two"], "frequency": "h"},
@@ -21,6 +26,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "change": {"lags": LAGS[:1], "head": {"output": "change", "change_scales": [0.5, 2.0]}},
     "ages": {"ages": True},
     "ages of channels": {"lags": LAGS, "channel_independent": True, "ages": True, "ids": ["two"]},
+    "bare": {"features": BARE},
+    "bare changes": {"features": BARE, "head": {"output": "change", "change_scales": [0.5, 2.0]}},
     "quantiles": {"head": {"kind": "quantile", "levels": [0.1, 0.5, 0.9]}},
 }
 

@@ -75,3 +75,12 @@ def test_step_by_step_is_as_the_whole_sequence(parts: CDLL, model: str, scaling:
             parts.tidegate_remember(space.where, row, address(outputs), 16)
         restored = whole.restore(np.tile(last.reshape(-1), (STEPS, 1)).astype(np.float64))[step]
         np.testing.assert_allclose(values, np.broadcast_to(restored, values.shape), rtol=1e-9)
+
+
+@pytest.mark.parametrize("scaling", ["package", "running"])
+def test_probabilities_are_what_they_are(parts: CDLL, scaling: str) -> None:
+    """However a vocabulary's words are scaled."""
+    package = package_of(scaling, head={"kind": "categorical"})
+    space, outputs, values = Workspace(NativeLstm(package), 1), np.array([0.25, 0.75], np.float32), np.empty(2)
+    parts.tidegate_restore(space.where, 0, address(outputs), 16, address(values))
+    assert values.tolist() == [0.25, 0.75]

@@ -199,9 +199,10 @@ class Connection:
         await patience.pause(error)
 
     def check_open(self) -> None:
-        """Raises CANCELLED once closed, and in another event loop than that of the first call."""
+        """Raises CANCELLED once closed, and in another process or event loop than that of the first call."""
         if self.closed:
             raise TidegateError(Reason.CANCELLED, "the client is closed")
+        forks.claim_grpc()
         loop = asyncio.get_running_loop()
         self._loop = self._loop or loop
         if self._loop is not loop:

@@ -92,11 +92,6 @@ class Head:
         self._hidden = [self._affine(package, prefix, device, -2.0 if self._tanh else 1.0) for prefix in hidden]
         self._last = self._affine(package, last, device, padded=-torch.inf if self._softmax else 0.0)
 
-    @property
-    def linear(self) -> tuple[Tensor, Tensor] | None:
-        """Weight [hidden size, columns] and bias [columns], padded, where that is all there is."""
-        return None if self._hidden or self._softmax else (self._last.weight, self._last.bias)
-
     def __call__(self, h: Tensor) -> Tensor:
         """h [M, hidden size] to outputs [M, columns], padded."""
         for layer in self._hidden:

@@ -29,8 +29,15 @@ class NativeInputs:
         self.features, self.columns = len(manifest.features), columns
         # Whether they come from the observation and nothing else: not from memory, and not from the time.
         self.alone = not (known or manifest.feedback or self.lagged or self.session_features)
-        fixed = not self.session_features and derivation.change is None
-        self.meaning = self._meaning(package) if fixed else None
+        chances = manifest.head.kind == "categorical"  # which are what they are
+        fixed = chances or (not self.session_features and derivation.change is None)
+        meaning = [derivation.center[derivation.targets], derivation.scale[derivation.targets]]
+        self.meaning = None
+        if fixed:
+            self.meaning = np.stack([np.zeros_like(meaning[0]), np.ones_like(meaning[1])] if chances else meaning)
+        plain = fixed and not beside and derivation.by_features_alone and not derivation.curved.any()
+        session_scaled = np.zeros(self.features, np.bool_)
+        session_scaled[derivation.session_features] = True
         self.described = Inputs(
             features=self.features,
             curved=self._lies(derivation.curved) if derivation.curved.any() else None,
@@ -40,6 +47,7 @@ class NativeInputs:
             window=manifest.scaling_window,
             session_feature=self._lies(derivation.session_features),
             instance=self._lies(derivation.instance),
+            session_scaled=self._lies(session_scaled),
             values=len(derivation.value_feature),
             value_feature=self._lies(derivation.value_feature),
             value_category=self._lies(derivation.value_category),
@@ -60,7 +68,7 @@ class NativeInputs:
             target_width=manifest.head.width,
             target_feature=self._lies(derivation.targets),
             change=None if derivation.change is None else self._lies(derivation.change),
-            plain=int(derivation.by_features_alone and not derivation.curved.any() and not beside),
+            plain=int(plain),
             fixed=int(fixed),
         )
         self.where = addressof(self.described)
@@ -69,11 +77,3 @@ class NativeInputs:
         """Where it lies, from now on."""
         self._columns.append(np.ascontiguousarray(column))
         return address(self._columns[-1])
-
-    @staticmethod
-    def _meaning(package: Package) -> NDArray[np.float64]:
-        """base | unit [2, targets] of every session. Probabilities are what they are."""
-        derivation, manifest = derivation_of(package), package.manifest
-        if manifest.head.kind == "categorical":
-            return np.repeat([[0.0], [1.0]], len(manifest.targets), axis=1)
-        return np.stack([derivation.center[derivation.targets], derivation.scale[derivation.targets]])

@@ -107,7 +107,7 @@ class NativeLstm:
         self.heads = [_head(package, prefix) for prefix in head_prefixes(manifest)]
         self.tanh = int(manifest.head.activation == "tanh")
         self.softmax = int(manifest.head.kind == "categorical")
-        self.small = sum(layer.panels.nbytes for layer in self.layers) <= SMALL_BYTES_MAX
+        self.small = sum(layer.panels.nbytes for layer in [*self.layers, *self.heads]) <= SMALL_BYTES_MAX
         self.chunk = ROWS_SMALL if self.small else ROWS_LARGE
 
 

@@ -48,7 +48,7 @@ class Inputs(ctypes.Structure):
         ("features", c_int64),
         *((name, c_void_p) for name in ("curved", "center", "scale")),
         *((name, c_int64) for name in ("session_features", "window")),
-        *((name, c_void_p) for name in ("session_feature", "instance")),
+        *((name, c_void_p) for name in ("session_feature", "instance", "session_scaled")),
         ("values", c_int64),
         *((name, c_void_p) for name in ("value_feature", "value_category")),
         *((name, c_int64) for name in ("lagged", "lags")),

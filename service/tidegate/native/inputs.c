@@ -57,9 +57,8 @@ static float *put_lags(const Pass *pass, int64_t n, const double *scale, float *
         int64_t entry = inputs->lag_entry[j], steps = inputs->lag_steps[j], feature = inputs->lagged_feature[entry];
         double level = pass->level[feature], unit = inputs->lag_scale[j];
         double past = seen < steps ? level : ring[(seen - steps) % pass->ring_steps * inputs->lagged + entry];
-        for (int64_t s = 0; s < inputs->session_features; s++)
-            if (inputs->session_feature[s] == feature)
-                unit *= scale[feature];
+        if (inputs->session_scaled[feature])
+            unit *= scale[feature];
         *into++ = (float)((level - past) / unit);
     }
     for (int64_t entry = 0; entry < inputs->lagged; entry++)
@@ -116,9 +115,8 @@ static void put_meaning(const Pass *pass, int64_t n, const double *center, const
         }
         base[t] = pass->level[feature];
         unit[t] = inputs->change[t];
-        for (int64_t s = 0; s < inputs->session_features; s++)
-            if (inputs->session_feature[s] == feature)
-                unit[t] *= scale[feature];
+        if (inputs->session_scaled[feature])
+            unit[t] *= scale[feature];
     }
 }
 
@@ -168,7 +166,7 @@ void tidegate_restore(const Pass *pass, int64_t n, const float *outputs, int64_t
     int64_t width = inputs->target_width;
     for (int64_t t = 0; t < inputs->targets; t++) {
         const float *output = outputs;
-        int curved = inputs->curved != NULL && inputs->curved[inputs->target_feature[t]];
+        int curved = inputs->curved != NULL && !pass->softmax && inputs->curved[inputs->target_feature[t]];
         output += inputs->arrange == NULL ? n * stride + t * width : (n * pass->channels + t) * stride;
         for (int64_t level = 0; level < width; level++, values++) {
             double value = (double)output[level] * unit[t] + base[t];

@@ -13,6 +13,7 @@ typedef struct {
     int64_t session_features, window;  /* how many are scaled by session, over about how many steps */
     const int64_t *session_feature;    /* [session_features] */
     const uint8_t *instance;           /* [session_features]: by mean and deviation; else by size alone */
+    const uint8_t *session_scaled;     /* [features]: whether it is one of them */
     int64_t values;                    /* columns of the features themselves */
     const int64_t *value_feature;      /* [values] */
     const double *value_category;      /* [values]: the category that makes it 1; negative: it is a number */
@@ -27,7 +28,8 @@ typedef struct {
     int64_t targets, target_width;     /* outputs = targets x width */
     const int64_t *target_feature;     /* [targets] */
     const double *change;              /* [targets]: sizes of the changes that are predicted; NULL: levels are */
-    int64_t plain, fixed;              /* x is all features, scaled by package; base and unit are the same for all */
+    int64_t plain, fixed;              /* x is all features, scaled by package, and nothing else; fixed: base and unit
+                                          are the same for all. What is plain is fixed */
 } Inputs;
 
 #endif

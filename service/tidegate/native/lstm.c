@@ -6,7 +6,7 @@
 
    A row's result depends on that row alone. Every operation here is rounded once (fused ones are asked for by name, and
    the build forbids others), so that the compiler may take many values at a time, or one at the end of a row, and the
-   bits are the same; so are they on every processor. */
+   bits are the same; so are they on every processor. Softmax, and logarithms of inputs, are the C library's. */
 
 #include "lstm.h"
 #include "product.h"
