@@ -29,14 +29,13 @@ _process: int | None = None  # the one that uses gRPC
 def claim_grpc() -> None:
     """Called before gRPC is used. Raises CANCELLED in a process forked from one that has used it."""
     global _process  # noqa: PLW0603
-    if _process is None:
-        _process = os.getpid()
-    elif _process != os.getpid():
+    if was_forked():
         raise TidegateError(
             Reason.CANCELLED,
             "this process was forked from one that has used a client, and gRPC cannot run here; start processes with "
             'multiprocessing.get_context("spawn"), or make the first client after the fork',
         )
+    _process = os.getpid()
 
 
 def was_forked() -> bool:

@@ -72,7 +72,6 @@ class NativeStepper(TorchStepper):
     ) -> tuple[int, float]:
         started = time.perf_counter()
         space = self._free_space()
-        assert rows <= space.sessions
         _point(space, memory, slots, inputs, values, finite)
         lost: int = self._native.tidegate_step(space.where, rows)
         self._spaces.append(space)
@@ -95,10 +94,8 @@ class NativeStepper(TorchStepper):
         if self._parts(work.rows) > 1 and self._crew is not None:
             return self._post(work, self._crew, memory, NO_BELL)
         space = self._free_space()
-        for low in range(0, work.rows, space.sessions):
-            work.point(space, memory, low)
-            if self._native.tidegate_step(space.where, min(space.sessions, work.rows - low)):
-                work.whole = False
+        work.point(space, memory)
+        work.whole = not self._native.tidegate_step(space.where, work.rows)
         self._spaces.append(space)
         return Done(work, started, self._pace)
 
@@ -109,7 +106,7 @@ class NativeStepper(TorchStepper):
 
     def _post(self, work: _Rows, crew: Crew, memory: Memory, bell: int) -> Ticket:
         for space in crew.spaces:
-            work.point(space, memory, 0)
+            work.point(space, memory)
         crew.post(work.rows, min(-(-work.rows // self._parts(work.rows)), crew.spaces[0].sessions), bell)
         return _Posted(work, crew, self._pace)
 
@@ -143,7 +140,6 @@ class _Rows:
     ) -> None:
         rows = self.rows = len(batch)
         self.whole = True
-        self._outputs = outputs
         room = np.empty(rows * (outputs + 1))
         self._values = room[: rows * outputs].reshape(rows, outputs)
         self._finite = room[rows * outputs :].view(np.bool_)[:rows]
@@ -168,22 +164,11 @@ class _Rows:
             self._kept.append(column)
         return address(column)
 
-    def point(self, space: Workspace, memory: Memory, start: int) -> None:
-        """Has a pass begin at that row."""
-        now, inputs = space.described, space.inputs
-        _point(
-            space,
-            memory,
-            self.slots + 8 * start,
-            self.raw + 8 * inputs.features * start,
-            self.values + 8 * self._outputs * start,
-            self.finite + start,
-            self.fresh + start if self.fresh else None,
-        )
-        if self.seen:
-            now.seen, now.id = self.seen + 8 * start, self.identity + 4 * start
-            now.calendar = self.calendar + 4 * inputs.described.calendar * start if self.calendar else None
-            now.ages = self.ages + 4 * inputs.described.ages * start if self.ages else None
+    def point(self, space: Workspace, memory: Memory) -> None:
+        """Has a pass begin here."""
+        now = space.described
+        _point(space, memory, self.slots, self.raw, self.values, self.finite, self.fresh)
+        now.seen, now.id, now.calendar, now.ages = self.seen, self.identity, self.calendar, self.ages
 
     def result(self, seconds: float) -> StepResult:
         return StepResult(self._values, self._finite, seconds, self.values, whole=self.whole)
@@ -202,10 +187,8 @@ class _Posted:
         return self._work.result(seconds)
 
 
-def _point(
-    space: Workspace, memory: Memory, slots: int, raw: int, values: int, finite: int, fresh: int | None = None
-) -> None:
-    """Has a pass begin at these addresses."""
+def _point(space: Workspace, memory: Memory, slots: int, raw: int, values: int, finite: int, fresh: int = 0) -> None:
+    """Has a pass begin at these addresses; 0 where there is nothing."""
     now, inputs = space.described, space.inputs
     now.state, now.slots, now.fresh = memory["state"].data_ptr(), slots, fresh
     now.raw, now.values, now.finite = raw, values, finite

@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Protocol
 
@@ -30,7 +31,7 @@ from tidegate.model.ages import Ages
 from tidegate.model.calendar import Calendar
 from tidegate.model.device_inputs import Clock, DeviceInputs
 from tidegate.model.frequency import NO_TIME
-from tidegate.model.kernels import build_kernel
+from tidegate.model.kernels import StepKernel, build_kernel
 from tidegate.model.package import Package
 
 log = logging.getLogger(__name__)
@@ -152,7 +153,7 @@ class TorchStepper:
 
     def __init__(self, package: Package, device: str, threads: int = 1) -> None:
         self._device = torch.device(device)
-        self._kernel = build_kernel(package, self._device)
+        self._package = package
         self._inputs = DeviceInputs(package, self._device)
         self._calendar, self._ages = Calendar(package.manifest), Ages(package.manifest)
         self._identified = bool(package.manifest.ids)
@@ -164,6 +165,11 @@ class TorchStepper:
         self._piece_rows = max(TILE_ROWS, PIECE_ROWS // self._channels // TILE_ROWS * TILE_ROWS)
         self._pace = Pace()
         self._try_out(package)
+
+    @cached_property
+    def _kernel(self) -> StepKernel:
+        """Made when a step is tried out, and not at all by those whose steps are not torch's."""
+        return build_kernel(self._package, self._device)
 
     @property
     def shared(self) -> bool:

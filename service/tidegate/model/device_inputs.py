@@ -70,8 +70,7 @@ class DeviceInputs:
         self._pair_scale = self._put(derivation.lag_scale)
         self._change_scale = None if derivation.change is None else self._put(derivation.change)
         self._inputs = [index for index, feature in enumerate(manifest.features) if feature.width]
-        plain = not len(derivation.session_features) and not any(f.categories or not f.width for f in manifest.features)
-        self._plain = plain and not manifest.lags
+        self._plain = derivation.by_features_alone
         self._arrange = None if derivation.arrange is None else self._put(derivation.arrange)
         self._channel_ids = torch.eye(manifest.channels, device=device) if manifest.channel_independent else None
         self._fixed: tuple[Tensor, Tensor] | None = None  # base and unit, where they are the same for every row

@@ -38,7 +38,7 @@ class _Layer:
 
 
 class Workspace:
-    """Room for one pass of up to so many sessions, for one thread at a time: what is derived, [x | h] of each layer, a
+    """Room for a pass over so many sessions at a time, for one thread: what is derived, [x | h] of each layer, a
     chunk's product, new states, outputs; and the C parts' description of the pass, `described`, at `where`."""
 
     def __init__(self, cell: NativeLstm, sessions: int) -> None:
@@ -74,6 +74,7 @@ class Workspace:
             inputs=cell.inputs.where,
             **{name: address(getattr(self, name)) for name in DERIVED},
             outputs=cell.channels * cell.outputs,
+            room=self.sessions,
             chunk=cell.chunk,
             heads=len(cell.heads),
             tanh=cell.tanh,

@@ -74,7 +74,7 @@ class Pass(ctypes.Structure):
         ("peephole", c_void_p * LAYERS_MAX),
         *((name, c_void_p) for name in ("inputs", "level", "whole", "new_levels", "new_running", "meaning")),
         ("outputs", c_int64),
-        ("chunk", c_int64),
+        *((name, c_int64) for name in ("room", "chunk")),
         ("weight", c_void_p * LAYERS_MAX),
         *((name, c_int64) for name in ("heads", "tanh", "softmax")),
         *((name, c_int64 * HEADS_MAX) for name in ("head_depth", "head_panels")),

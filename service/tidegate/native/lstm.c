@@ -209,12 +209,17 @@ static int64_t finish(const Pass *pass, int64_t sessions)
     return lost;
 }
 
-/* A whole step; see lstm.h. */
 int64_t tidegate_step(const Pass *pass, int64_t sessions)
 {
-    tidegate_derive(pass, sessions);
-    cells(pass, sessions * pass->channels);
-    return finish(pass, sessions);
+    int64_t lost = 0;
+    for (int64_t low = 0; low < sessions; low += pass->room) {
+        Pass part = from_session(pass, low);
+        int64_t count = sessions - low < pass->room ? sessions - low : pass->room;
+        tidegate_derive(&part, count);
+        cells(&part, count * part.channels);
+        lost += finish(&part, count);
+    }
+    return lost;
 }
 
 /* Steps of one session, one after the other: raw holds a row for each, values those of the last one taken. Returns how

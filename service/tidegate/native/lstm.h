@@ -27,7 +27,7 @@ typedef struct {
     double *new_levels, *new_running;  /* [sessions, lagged]; [sessions, 2, session_features] */
     double *meaning;                   /* [sessions, 2, targets]: base | unit; or one for all, if they are fixed */
     int64_t outputs;                   /* values of a session */
-    int64_t chunk;                     /* the most rows at a time */
+    int64_t room, chunk;               /* the most sessions, and of their rows, at a time */
     const float *weight[LAYERS_MAX];   /* in panels (product.h) */
     /* The head: layers of weights [depth, panels] and biases, with relu or tanh between them, softmax behind the last. */
     int64_t heads, tanh, softmax, head_depth[HEADS_MAX], head_panels[HEADS_MAX];
@@ -66,6 +66,7 @@ ALIKE Pass from_session(const Pass *pass, int64_t first)
     return rest;
 }
 
+/* A whole step of any number of sessions. Returns how many of them are not finite. */
 int64_t tidegate_step(const Pass *pass, int64_t sessions);
 
 void tidegate_derive(const Pass *pass, int64_t sessions);
