@@ -7,15 +7,16 @@ from functools import partial
 from tests.benchmarks import gload, messages
 from tests.benchmarks.gload import Load, Target
 from tests.benchmarks.ours import MIDDLE, MODEL, SMALL, Ours, Size
-from tests.benchmarks.paired import CONNECTIONS
+from tests.benchmarks.paired import CONNECTIONS, compared, in_turn
 from tests.benchmarks.paired import STREAMS as SINGLES  # with more of them Triton is no faster
-from tests.benchmarks.programs import Worker
+from tests.benchmarks.programs import Batcher, Worker
 from tests.benchmarks.report import Budget, Finding, ratio
 from tests.benchmarks.scenario import Settings
 from tests.benchmarks.triton import Tritons
 
 STREAMS, ROWS = 2, 256
 SWEPT_ROWS = (16, 256, 4096)
+MANY_ROWS = (16, 256)
 STEP_SHARE_MIN = 0.6
 
 
@@ -32,6 +33,20 @@ def sweep(settings: Settings) -> list[Finding]:
     for size in (SMALL, MIDDLE):
         for rows in SWEPT_ROWS:
             found += against_slots(settings, f"sweep-batches-{size}-{rows}", size, rows)
+    return found
+
+
+def many_streams(settings: Settings) -> list[Finding]:
+    """Batches of 64 streams, small ones and larger, against the echo of the same messages."""
+    found, core = [], (settings.cores.server,)
+    for rows in MANY_ROWS:
+        path = settings.folder / f"batches-{rows}"
+        messages.write_batches(path, MODEL, SINGLES, rows)
+        with Ours(settings.folder, core) as ours, Batcher(core, "echo") as echo:
+            pairs = in_turn(settings, ours.target(path).load, echo.target(path).load)
+            ours.check()
+        what = f"messages of {rows} rows a second against the echo of the same messages, {SINGLES} streams"
+        found.append(compared(f"many-batches-{rows}", what, pairs, "echo"))
     return found
 
 

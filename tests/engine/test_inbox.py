@@ -38,10 +38,12 @@ def add_block(inbox: Inbox, scope: Scope, request: int, rows: int) -> None:
     messages=st.lists(
         st.tuples(st.sampled_from(SCOPES), st.sampled_from(["row", "row", "wide row", "block"]), st.integers(1, 4)),
         max_size=30,
-    )
+    ),
+    left=st.sets(st.sampled_from(["a", "b"])),
 )
-def test_all_rows_in_order(messages: list[tuple[Scope, str, int]]) -> None:
-    """Every row comes out once with its own columns, and those of one scope in the order in which they came."""
+def test_all_rows_in_order(messages: list[tuple[Scope, str, int]], left: set[str]) -> None:
+    """Every row comes out once with its own columns, and those of one scope in the order in which they came; those of
+    models that are left for later no sooner than that."""
     inbox, sent = Inbox(1000), dict[Scope, list[tuple[int, int]]]()
     for request, (scope, kind, rows) in enumerate(messages):
         if kind == "block":
@@ -53,7 +55,9 @@ def test_all_rows_in_order(messages: list[tuple[Scope, str, int]]) -> None:
     assert inbox.rows == total
     assert bool(inbox) == bool(total)
     got = dict[Scope, list[tuple[int, int]]]()
-    for block in inbox.take():
+    first = inbox.take(but=left)
+    assert not left & {block.scope.model for block in first}
+    for block in first + inbox.take():
         assert block.values.shape[0] == len(block) == len(block.ids)
         got.setdefault(block.scope, []).extend(zip(block.request.tolist(), block.row.tolist(), strict=True))
         for place, request in enumerate(block.request.tolist()):

@@ -94,6 +94,22 @@ def test_a_long_queue_of_one_session_holds_up_nobody() -> None:
     assert queue.take(10).ref.tolist() == [1]
 
 
+def test_a_turn_is_under_way_between_its_batches() -> None:
+    """It is while a part of it is taken and a part is not, whatever is queued behind it."""
+    queue, next_turn, seen = RowQueue(), next_turns(), []
+    assert not queue.under_way
+    queue.append(queued([1, 2, 3, 1]), next_turn)
+    for rows_max in (2, 2, 2):
+        seen.append(queue.under_way)
+        queue.take(rows_max)
+    assert seen == [False, True, False]
+    assert not queue.under_way
+    queue.append(queued([1, 2]), next_turn)
+    queue.take(1)
+    queue.withdraw(np.array([1, 2]))
+    assert not queue.under_way
+
+
 def test_no_session_waits_for_ever() -> None:
     """With more sessions than a batch holds and new rows of some before each, all are served in turn."""
     queue, next_turn, served = RowQueue(), next_turns(), np.zeros(SESSIONS, int)

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from tests.engine.harness import InProcess
+from tests.engine.harness import LIMITS, InProcess
 from tests.packages import random_package
 from tidegate.engine.inbox import AliasTable, Scope
+from tidegate.engine.lane import Queued, RowQueue
 from tidegate.engine.quick import ROWS_MAX
+from tidegate.engine.replies import STREAM_SHIFT
 from tidegate.engine.rules import digest
 from tidegate.engine.slots import slots_of
 from tidegate.model.frequency import NO_TIME
@@ -84,3 +87,68 @@ def test_many_rows(engine: InProcess, monkeypatch: pytest.MonkeyPatch, way: str,
             alone = engine.ask(f"alone-{row}", list(values[row]))
         assert together[row].step == 3
         assert together[row].bits == alone.bits
+
+
+def test_batches_that_could_be_joined_are(engine: InProcess) -> None:
+    """One batch that waits takes a turn; of two streams', both are stepped at once, and each row is as if alone."""
+    tables, aliases, values = [AliasTable(), AliasTable()], [0, 1], np.random.default_rng(1).standard_normal((2, 2, 4))
+    for stream, table in enumerate(tables):
+        for names in ([f"{stream}-{row}" for row in aliases], []):  # opens the sessions, finds them by alias
+            engine.ask_batch(names, values[stream], aliases=aliases, table=table)
+    before, scope = engine.iterations, Scope("", "random")
+    requests = [
+        engine.send_batch([], values[stream], aliases=aliases, table=table, scope=scope, stream=stream + 1)
+        for stream, table in enumerate(tables)
+    ]
+    answers = engine.run()
+    assert engine.iterations == before + 1
+    for stream, request in enumerate(requests):
+        for row in aliases:
+            for _ in range(3):
+                alone = engine.ask(f"alone-{stream}-{row}", list(values[stream, row]))
+            assert answers[request][row].step == 3
+            assert answers[request][row].bits == alone.bits
+
+
+def test_a_backlog_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More rows than a batch takes were queued once. The streams go on at once when they are answered, so that rows
+    wait all the time; yet after one batch of each, none is queued row by row again."""
+    if library() is None:
+        pytest.skip("the C parts are not built here: there is no C compiler, or the processor is too old")
+    random_package(tmp_path / "models", hidden=8)
+    engine = InProcess(tmp_path / "models", limits=LIMITS.model_copy(update={"batch_rows_max": 8}))
+    streams, rows, messages = 12, 4, 10
+    tables, aliases = [AliasTable() for _ in range(streams)], list(range(rows))
+    values = np.random.default_rng(2).standard_normal((messages, streams, rows, 4))
+    sent, answered = [0] * streams, 0
+
+    def send(stream: int) -> None:
+        names = [] if sent[stream] else [f"{stream}-{row}" for row in aliases]
+        message = values[sent[stream], stream]
+        engine.send_batch(names, message, aliases=aliases, table=tables[stream], stream=stream)
+        sent[stream] += 1
+
+    queued: list[int] = []
+    append = RowQueue.append
+
+    def count(queue: RowQueue, rows: Queued, next_turn: NDArray[np.int64]) -> None:
+        queued.append(len(rows))
+        append(queue, rows, next_turn)
+
+    monkeypatch.setattr(RowQueue, "append", count)
+    for stream in range(streams):
+        send(stream)
+    while engine.engine.waiting:
+        engine.iterate()
+        for request, _ in engine.order[answered::rows]:
+            stream = request >> STREAM_SHIFT
+            if sent[stream] < messages:
+                send(stream)
+        answered = len(engine.order)
+    assert answered == streams * rows * messages
+    assert sum(queued) <= 2 * streams * rows
+    answers = engine.run()
+    for request, (stream, row) in ((request, (request >> STREAM_SHIFT, row)) for request, row in engine.order[-8:]):
+        for message in range(messages):
+            alone = engine.ask(f"alone-{request}-{row}", list(values[message, stream, row]))
+        assert answers[request][row].bits == alone.bits

@@ -188,7 +188,8 @@ class Engine:
                 return stretch
         if self._quiet and (ordinary := self._ordinary()) is not None:
             return ordinary
-        for block in self.inbox.take():
+        under_way = {lane.model for lane in self.catalog.lanes.values() if lane.queue.under_way}
+        for block in self.inbox.take(but=under_way):  # those would queue for long, and may be ordinary by then
             self._admit(block)
         while (lane := self._next_lane()) is not None:
             flight = self._make_up(lane, lane.queue.take(self._rows_max(lane)))

@@ -7,7 +7,7 @@ block for each scope, so that sixty-four streams cost one block and not sixty-fo
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -309,9 +309,12 @@ class Inbox:
         return found if found is not None and found.rows <= rows_max and not found.shape[1] else None
 
     def only_batch(self, rows_max: int) -> Block | None:
-        """The oldest of what waits, if it is a whole batch by alias, of few rows, with past values alone."""
+        """The oldest of what waits, if it is a whole batch by alias, of few rows, with past values alone; and if none
+        follows that could be stepped together with it, which costs less than one after the other."""
         block = self._blocks[0] if self._blocks else None
         if block is None or not block.messages or len(block.ids) or block.future is not None:
+            return None
+        if len(self._blocks) > 1 and block.table is not self._blocks[1].table and block.goes_with(self._blocks[1]):
             return None
         return block if len(block) <= rows_max else None
 
@@ -342,11 +345,11 @@ class Inbox:
         for _ in range(blocks):
             self._blocks.popleft()
 
-    def take(self) -> list[Block]:
-        """All that is here, in order. The rows stay counted until `done`."""
-        self._seal()
-        blocks = list(self._blocks)
-        self._blocks.clear()
+    def take(self, but: Collection[str] = ()) -> list[Block]:
+        """All that is here, in order, but for what is about these models. The rows stay counted until `done`."""
+        self._seal(but)
+        blocks = [block for block in self._blocks if block.scope.model not in but]
+        self._blocks = deque(block for block in self._blocks if block.scope.model in but)
         return blocks
 
     def expire(self, stream: int, shift: int) -> None:
@@ -359,10 +362,12 @@ class Inbox:
         """So many rows have been answered."""
         self.rows -= rows
 
-    def _seal(self) -> None:
+    def _seal(self, but: Collection[str] = ()) -> None:
         for singles in self._singles.values():
+            if singles.scope.model in but:
+                continue
             singles.sealed = True
             if singles.rows:
                 self._blocks.append(singles.block())
                 self._expected = max(SINGLES_MIN, singles.rows + singles.rows // 4)
-        self._singles.clear()
+        self._singles = {scope: singles for scope, singles in self._singles.items() if not singles.sealed}

@@ -120,6 +120,7 @@ class RowQueue:
     def __init__(self) -> None:
         self._turns: dict[int, list[tuple[int, _Chunk]]] = {}  # heaps, by age
         self._now = 0
+        self._begun = False  # some rows of that turn were taken
         self._rows = 0
         self._chunks = 0
         self._held: dict[int, _Held] = {}  # by reference
@@ -132,6 +133,11 @@ class RowQueue:
     def turn(self) -> int:
         """The turn that is next: a slot whose own next one is not later has no row here."""
         return self._now
+
+    @property
+    def under_way(self) -> bool:
+        """Whether a batch took a part of the turn, and another part is here: what comes now could only follow it."""
+        return self._begun and self._now in self._turns
 
     def pass_by(self) -> None:
         """A batch had the next turn without waiting here. Only while the queue is empty."""
@@ -165,6 +171,7 @@ class RowQueue:
                 heapq.heappop(chunks)
                 if len(chunk):
                     self._list(age, chunk)
+        self._begun = bool(chunks)
         if not chunks:
             del self._turns[self._now]
             self._now += 1
