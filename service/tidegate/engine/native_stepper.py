@@ -72,7 +72,7 @@ class NativeStepper(TorchStepper):
     ) -> tuple[int, float]:
         started = time.perf_counter()
         space = self._free_space()
-        _point(space, memory, slots, inputs, values, finite)
+        space.point(memory, slots, inputs, values, finite)
         lost: int = self._native.tidegate_step(space.where, rows)
         self._spaces.append(space)
         seconds = time.perf_counter() - started
@@ -83,7 +83,7 @@ class NativeStepper(TorchStepper):
         inputs, where = np.ascontiguousarray(inputs), np.array([slot])
         values, finite = np.empty(self._outputs), np.ones(1, np.bool_)
         space = self._free_space()
-        _point(space, memory, address(where), address(inputs), address(values), address(finite))
+        space.point(memory, address(where), address(inputs), address(values), address(finite))
         taken: int = self._native.tidegate_history(space.where, len(inputs))
         self._spaces.append(space)
         return values, taken
@@ -167,7 +167,7 @@ class _Rows:
     def point(self, space: Workspace, memory: Memory) -> None:
         """Has a pass begin here."""
         now = space.described
-        _point(space, memory, self.slots, self.raw, self.values, self.finite, self.fresh)
+        space.point(memory, self.slots, self.raw, self.values, self.finite, self.fresh)
         now.seen, now.id, now.calendar, now.ages = self.seen, self.identity, self.calendar, self.ages
 
     def result(self, seconds: float) -> StepResult:
@@ -185,16 +185,3 @@ class _Posted:
         self._pace.measured(self._work.rows, seconds)
         self._work.whole = not lost
         return self._work.result(seconds)
-
-
-def _point(space: Workspace, memory: Memory, slots: int, raw: int, values: int, finite: int, fresh: int = 0) -> None:
-    """Has a pass begin at these addresses; 0 where there is nothing."""
-    now, inputs = space.described, space.inputs
-    now.state, now.slots, now.fresh = memory["state"].data_ptr(), slots, fresh
-    now.raw, now.values, now.finite = raw, values, finite
-    if inputs.lagged:
-        now.ring, now.ring_steps = memory["ring"].data_ptr(), memory["ring"].shape[1]
-    if inputs.session_features:
-        now.running = memory["scale"].data_ptr()
-    if inputs.described.feedback:
-        now.feedback = memory["feedback"].data_ptr()

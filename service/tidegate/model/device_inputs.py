@@ -90,7 +90,7 @@ class DeviceInputs:
 
     def observe(self, raw: Tensor, clock: Clock, memory: Memory, slots: Tensor) -> Observed:
         """Inputs for observations raw float64 [M, features] (complete) of the sessions in `slots` int64 [M]."""
-        level = _transform(raw, self._log1p)
+        level = transformed(raw, self._log1p)
         center, scale, remembered = self._center, self._scale, None
         if len(self._by_session):
             center, scale, remembered = self._scale_by_session(level, clock, memory["scale"].index_select(0, slots))
@@ -235,7 +235,8 @@ class DeviceInputs:
         return self._put(values) if values.any() else None
 
 
-def _transform(raw: Tensor, log1p: Tensor | None) -> Tensor:
+def transformed(raw: Tensor, log1p: Tensor | None) -> Tensor:
+    """Levels: the logarithm where `log1p`, else raw values."""
     return raw if log1p is None else torch.where(log1p, torch.copysign(torch.log1p(raw.abs()), raw), raw)
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from tidegate.model.cells import WIDTH
+from tidegate.model.device_inputs import Memory
 from tidegate.model.native_inputs import NativeInputs
 from tidegate.model.package import Package, head_prefixes
 from tidegate.native import Pass, address
@@ -58,6 +59,18 @@ class Workspace:
         self.meaning = np.empty((sessions, 2, cell.targets)) if inputs.meaning is None else inputs.meaning
         self.described = self._describe(cell)
         self.where = addressof(self.described)
+
+    def point(self, memory: Memory, slots: int, raw: int, values: int, finite: int, fresh: int = 0) -> None:
+        """Has a pass begin at these addresses; 0 where there is nothing."""
+        now, inputs = self.described, self.inputs
+        now.state, now.slots, now.fresh = memory["state"].data_ptr(), slots, fresh
+        now.raw, now.values, now.finite = raw, values, finite
+        if inputs.lagged:
+            now.ring, now.ring_steps = memory["ring"].data_ptr(), memory["ring"].shape[1]
+        if inputs.session_features:
+            now.running = memory["scale"].data_ptr()
+        if inputs.described.feedback:
+            now.feedback = memory["feedback"].data_ptr()
 
     def _describe(self, cell: NativeLstm) -> Pass:
         described = Pass(

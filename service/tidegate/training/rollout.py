@@ -8,6 +8,7 @@ are then those of the training pass.
 
 from __future__ import annotations
 
+from ctypes import CDLL
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,10 +17,11 @@ import torch
 from torch import Tensor
 
 from tidegate.model.ages import AGE_MAX, Ages
-from tidegate.model.device_inputs import Clock, DeviceInputs
+from tidegate.model.device_inputs import Clock, DeviceInputs, Observed
 from tidegate.model.manifest import Manifest
 from tidegate.model.package import Package, expected_shapes
 from tidegate.training.examples import Examples, Stretch
+from tidegate.training.native_rollout import Recorded, Stepper, Taken, library_for
 from tidegate.training.network import Network, State
 
 OUTPUT_MAX = 50.0  # training units: an untrained network's own predictions do not run away
@@ -51,6 +53,15 @@ class Piece(NamedTuple):
     unit: Tensor
 
 
+class Seen(NamedTuple):
+    """What the cell sees, x [steps, stretches x channels, width], and what its outputs mean: base and unit float64
+    [steps, stretches, targets]."""
+
+    x: Tensor
+    base: Tensor
+    unit: Tensor
+
+
 @dataclass
 class Memory:
     """What the stretches' sessions remember between pieces."""
@@ -58,6 +69,14 @@ class Memory:
     last: Tensor  # raw float64 [stretches, features]: what stands in for missing values
     ages: Tensor  # int64 [stretches, targets]: for how many steps now they have been missing
     columns: dict[str, Tensor]
+
+    def copy(self) -> Memory:
+        """As it is now: `last` and `ages` are replaced and never written to, the columns are."""
+        return Memory(self.last, self.ages, {name: column.clone() for name, column in self.columns.items()})
+
+    def restore(self, before: Memory) -> None:
+        """Becomes that again."""
+        self.last, self.ages, self.columns = before.last, before.ages, before.columns
 
 
 def make_batch(stretches: list[Stretch], device: torch.device, gap: np.ndarray | None = None) -> Batch:
@@ -91,7 +110,8 @@ class Rollout:
         self._manifest, self._examples, self._device = manifest, examples, device
         zeros = {name: np.zeros(shape, np.float32) for name, shape in expected_shapes(manifest).items()}
         package = Package(manifest, zeros, "")
-        self._inputs = DeviceInputs(package, device)
+        self._inputs, self._recorded = DeviceInputs(package, device), Recorded(package, device)
+        self._native = library_for(manifest, device)
         self._targets = torch.from_numpy(package.target_indices).to(device)
         self._ages = Ages(manifest)
         self._age_table = torch.from_numpy(self._ages.table).to(device) if manifest.ages else None
@@ -140,30 +160,61 @@ class Rollout:
         return Piece(x, goals, base, unit)
 
     @torch.no_grad()
-    def _own_predictions(
-        self, network: Network, batch: Batch, memory: Memory, state: State
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        examples, training = self._examples, network.training
+    def _own_predictions(self, network: Network, batch: Batch, memory: Memory, state: State) -> Seen:
+        training = network.training
         network.eval()
+        found = None if self._native is None else self._natively(self._native, network, batch, memory, state)
+        if found is None:
+            found = self._by_torch(network, batch, memory, state)
+        network.train(training)
+        return found
+
+    def _natively(self, native: CDLL, network: Network, batch: Batch, memory: Memory, state: State) -> Seen | None:
+        """By the C parts. None where predictions run away, and then the memory is as it was."""
+        before = memory.copy()
+        stepper = Stepper(native, self._manifest, network, batch.rows.shape[1], state, memory.columns)
+        taken: list[Taken] = []
+        for step, rows in enumerate(batch.rows):
+            raw, clock = self._step(rows, None if batch.gap is None else batch.gap[step], memory)
+            kept = self._recorded.before(clock, memory.columns)
+            predicted = stepper.step(raw, clock)
+            if predicted is None:
+                break
+            taken.append(Taken(raw, clock, kept, predicted))
+            self._go_on(memory, raw.clone(), predicted)
+        if len(taken) == len(batch.rows):
+            seen, outputs = self._recorded.again(taken)
+            if self._manifest.head.kind == "categorical" or bool((outputs.abs() <= OUTPUT_MAX).all()):
+                return _cut(seen, batch)
+        memory.restore(before)
+        return None
+
+    def _by_torch(self, network: Network, batch: Batch, memory: Memory, state: State) -> Seen:
         stretches = batch.rows.shape[1]
         slots = torch.arange(stretches, device=self._device)
-        xs, bases, units = [], [], []
+        parts = []
         for step, rows in enumerate(batch.rows):
-            raw = self._complete(rows, batch.gap[step] if batch.gap is not None else None, memory)
-            clock = Clock(examples.seen[rows], examples.calendar[rows], examples.identity[rows], self._aged(memory))
+            raw, clock = self._step(rows, None if batch.gap is None else batch.gap[step], memory)
             seen = self._inputs.observe(raw, clock, memory.columns, slots)
             outputs, state = network(seen.x[None], state)
             outputs = outputs.view(stretches, -1).clamp(-OUTPUT_MAX, OUTPUT_MAX)
             if self._manifest.head.kind == "categorical":
                 outputs = outputs.softmax(1)
             self._inputs.remember(seen, outputs, clock.seen, memory.columns, slots)
-            memory.last = raw
-            memory.last[:, self._targets] = self._stand_in(self._inputs.restore(outputs, seen.base, seen.unit))
-            xs.append(seen.x)
-            bases.append(seen.base.expand(stretches, -1))
-            units.append(seen.unit.expand(stretches, -1))
-        network.train(training)
-        return torch.stack(xs), torch.stack(bases), torch.stack(units)
+            self._go_on(memory, raw, self._inputs.restore(outputs, seen.base, seen.unit))
+            parts.append((seen.x, seen.base.expand(stretches, -1), seen.unit.expand(stretches, -1)))
+        return Seen(*(torch.stack(part) for part in zip(*parts, strict=True)))
+
+    def _step(self, rows: Tensor, gap: Tensor | None, memory: Memory) -> tuple[Tensor, Clock]:
+        """What the sessions observe, complete, and when."""
+        examples = self._examples
+        raw = self._complete(rows, gap, memory)
+        return raw, Clock(examples.seen[rows], examples.calendar[rows], examples.identity[rows], self._aged(memory))
+
+    def _go_on(self, memory: Memory, raw: Tensor, predicted: Tensor) -> None:
+        """What stands in for what the next step misses; `raw` becomes a part of it."""
+        memory.last = raw
+        memory.last[:, self._targets] = self._stand_in(predicted)
 
     def _complete(self, rows: Tensor, gap: Tensor | None, memory: Memory) -> Tensor:
         raw = self._examples.raw[rows]
@@ -185,3 +236,10 @@ class Rollout:
             one_hot = torch.nn.functional.one_hot(predictions.argmax(1), predictions.shape[1])
             return one_hot.double()
         return predictions[:, self._points]
+
+
+def _cut(seen: Observed, batch: Batch) -> Seen:
+    """Rows of all steps, one step after another, as steps."""
+    steps, stretches = batch.rows.shape
+    base, unit = (part.expand(steps * stretches, -1).view(steps, stretches, -1) for part in (seen.base, seen.unit))
+    return Seen(seen.x.view(steps, -1, seen.x.shape[1]), base, unit)
