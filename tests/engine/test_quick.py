@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 
 from tests.engine.harness import LIMITS, InProcess
 from tests.packages import random_package
+from tidegate.engine.commands import CloseSessions
 from tidegate.engine.inbox import AliasTable, Scope
 from tidegate.engine.lane import Queued, RowQueue
 from tidegate.engine.quick import ROWS_MAX
 from tidegate.engine.replies import STREAM_SHIFT
 from tidegate.engine.rules import digest
 from tidegate.engine.slots import slots_of
+from tidegate.errors import Reason
 from tidegate.model.frequency import NO_TIME
 from tidegate.native import address, library
 
@@ -152,3 +154,38 @@ def test_a_backlog_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         for message in range(messages):
             alone = engine.ask(f"alone-{request}-{row}", list(values[message, stream, row]))
         assert answers[request][row].bits == alone.bits
+
+
+def test_a_backlog_of_one_version_holds_up_no_other(tmp_path: Path) -> None:
+    """Versions take turns: while two have more than a batch waiting, a new row of one is in its next turns."""
+    for version in ("1", "2"):
+        random_package(tmp_path / "models", hidden=8, version=version, seed=int(version))
+    engine = InProcess(tmp_path / "models", limits=LIMITS.model_copy(update={"batch_rows_max": 8}))
+    scopes = [Scope("", "random", version) for version in ("1", "2")]
+    for stream, (scope, sessions) in enumerate(zip(scopes, (120, 40), strict=True)):
+        for session in range(sessions):
+            for _ in range(20):
+                engine.send(f"{stream}-{session}", [0.1] * 4, scope=scope, stream=stream)
+    for _ in range(4):
+        engine.iterate()
+    request = engine.send("late", [0.2] * 4, scope=scopes[1], stream=4)
+    before = engine.iterations
+    while (request, 0) not in engine.order:
+        engine.iterate()
+    assert engine.iterations - before <= 2 * (40 // 8 + 1)
+
+
+def test_a_close_is_of_the_rows_before_it(tmp_path: Path) -> None:
+    """A row that came before its session was closed finds none, also while a turn is under way; it opens no new one."""
+    random_package(tmp_path / "models", hidden=8)
+    engine = InProcess(tmp_path / "models", limits=LIMITS.model_copy(update={"batch_rows_max": 8}))
+    engine.ask("s", [0.0] * 4)
+    for session in range(100):
+        engine.send(f"a{session}", [0.1] * 4, stream=2)
+    engine.iterate()
+    request = engine.send("s", [0.2] * 4, stream=3)
+    engine.iterate()
+    assert (request, 0) not in engine.order
+    engine.execute(CloseSessions("", "random", [b"s"]))
+    assert engine.run()[request][0].reason is Reason.SESSION_NOT_FOUND
+    assert b"s" not in engine.sessions.names("", "random")

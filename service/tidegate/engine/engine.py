@@ -135,6 +135,9 @@ class Engine:
             case commands.ResetSessions(tenant, model, ids):
                 return sessions.reset_many(tenant, model, ids)
             case commands.CloseSessions(tenant, model, ids):
+                if self._under_way:  # rows that came before are of the session that is closed, and open no new one
+                    for block in self.inbox.take():
+                        self._admit(block)
                 return sessions.close_many(tenant, model, ids)
             case commands.MigrateSessions(tenant, model, version, ids):
                 target = self.catalog.resolve(model, version)
@@ -188,8 +191,7 @@ class Engine:
                 return stretch
         if self._quiet and (ordinary := self._ordinary()) is not None:
             return ordinary
-        under_way = {lane.model for lane in self.catalog.lanes.values() if lane.queue.under_way}
-        for block in self.inbox.take(but=under_way):  # those would queue for long, and may be ordinary by then
+        for block in self.inbox.take(but=self._under_way):  # those would queue for long, and may be ordinary by then
             self._admit(block)
         while (lane := self._next_lane()) is not None:
             flight = self._make_up(lane, lane.queue.take(self._rows_max(lane)))
@@ -211,6 +213,13 @@ class Engine:
             return None
         self._metrics.queue_wait.observe_since(rows.arrived, now)
         return flight
+
+    @property
+    def _under_way(self) -> set[str]:
+        """Models whose turn is under way. Of one with several versions, another's rows are not to wait for that."""
+        lanes = list(self.catalog.lanes.values())
+        models = [lane.model for lane in lanes]
+        return {lane.model for lane in lanes if lane.queue.under_way and models.count(lane.model) == 1}
 
     @property
     def _quiet(self) -> bool:

@@ -22,9 +22,10 @@ from tidegate.training.network import Network, State
 SESSIONS_AT_ONCE = 256  # rooms of the C parts: about what stays in a core's cache
 
 
-def library_for(manifest: Manifest, device: torch.device) -> CDLL | None:
-    """The C parts, if they can step the networks of this manifest."""
-    return library() if device.type == "cpu" and manifest.cell == "lstm" else None
+def library_for(package: Package, device: torch.device) -> CDLL | None:
+    """The C parts, if they can step networks like this one, and sooner: torch takes several threads for large ones."""
+    takes = device.type == "cpu" and package.manifest.cell == "lstm" and package.manifest.graph is None
+    return library() if takes and NativeLstm(package).small else None
 
 
 class Stepper:

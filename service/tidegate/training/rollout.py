@@ -111,7 +111,7 @@ class Rollout:
         zeros = {name: np.zeros(shape, np.float32) for name, shape in expected_shapes(manifest).items()}
         package = Package(manifest, zeros, "")
         self._inputs, self._recorded = DeviceInputs(package, device), Recorded(package, device)
-        self._native = library_for(manifest, device)
+        self._native = library_for(package, device)
         self._targets = torch.from_numpy(package.target_indices).to(device)
         self._ages = Ages(manifest)
         self._age_table = torch.from_numpy(self._ages.table).to(device) if manifest.ages else None
