@@ -8,7 +8,7 @@ Whoever hosts it calls these in turn, from one thread at a time; `run` may be in
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -136,8 +136,7 @@ class Engine:
                 return sessions.reset_many(tenant, model, ids)
             case commands.CloseSessions(tenant, model, ids):
                 if self._under_way:  # rows that came before are of the session that is closed, and open no new one
-                    for block in self.inbox.take():
-                        self._admit(block)
+                    self._admit_waiting()
                 return sessions.close_many(tenant, model, ids)
             case commands.MigrateSessions(tenant, model, version, ids):
                 target = self.catalog.resolve(model, version)
@@ -191,8 +190,7 @@ class Engine:
                 return stretch
         if self._quiet and (ordinary := self._ordinary()) is not None:
             return ordinary
-        for block in self.inbox.take(but=self._under_way):  # those would queue for long, and may be ordinary by then
-            self._admit(block)
+        self._admit_waiting(but=self._under_way)  # those would queue for long, and may be ordinary by then
         while (lane := self._next_lane()) is not None:
             flight = self._make_up(lane, lane.queue.take(self._rows_max(lane)))
             if flight is not None:
@@ -246,6 +244,11 @@ class Engine:
         """Admits the rows that waited for these sessions: they are here now, or in no store (OK), or cannot be had."""
         for block, found in self.admission.parking.leave(outcomes):
             self._admit(block, found)
+
+    def _admit_waiting(self, but: Collection[str] = ()) -> None:
+        """Admits what is in the inbox, but for what is about these models."""
+        for block in self.inbox.take(but):
+            self._admit(block)
 
     def _admit(self, block: Block, found: NDArray[np.uint8] | None = None) -> None:
         try:

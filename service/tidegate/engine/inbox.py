@@ -111,9 +111,10 @@ class Block:
         return self.lies
 
     def goes_with(self, other: Block) -> bool:
-        """Whether both are whole batches by alias about the same."""
+        """Whether both are whole batches by alias about the same, of two streams."""
         return (
             self.scope is other.scope
+            and self.table is not other.table
             and bool(self.messages and other.messages)
             and not (len(self.ids) or len(other.ids))
             and self.values.shape[1] == other.values.shape[1]
@@ -314,7 +315,7 @@ class Inbox:
         block = self._blocks[0] if self._blocks else None
         if block is None or not block.messages or len(block.ids) or block.future is not None:
             return None
-        if len(self._blocks) > 1 and block.table is not self._blocks[1].table and block.goes_with(self._blocks[1]):
+        if len(self._blocks) > 1 and block.goes_with(self._blocks[1]):
             return None
         return block if len(block) <= rows_max else None
 

@@ -11,7 +11,7 @@ features scaled by session], mean and variance; `feedback` float32 [outputs], th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -36,6 +36,13 @@ class Clock:
     calendar: Tensor | None = None
     identity: Tensor | None = None
     ages: Tensor | None = None
+
+    @staticmethod
+    def joined(clocks: Sequence[Clock]) -> Clock:
+        """The rows of all, which are of one package, one after another."""
+        known = zip(*((clock.calendar, clock.identity, clock.ages) for clock in clocks), strict=True)
+        others = (None if column[0] is None else torch.cat(column) for column in known)
+        return Clock(torch.cat([clock.seen for clock in clocks]), *others)
 
 
 @dataclass
@@ -90,7 +97,7 @@ class DeviceInputs:
 
     def observe(self, raw: Tensor, clock: Clock, memory: Memory, slots: Tensor) -> Observed:
         """Inputs for observations raw float64 [M, features] (complete) of the sessions in `slots` int64 [M]."""
-        level = transformed(raw, self._log1p)
+        level = _transform(raw, self._log1p)
         center, scale, remembered = self._center, self._scale, None
         if len(self._by_session):
             center, scale, remembered = self._scale_by_session(level, clock, memory["scale"].index_select(0, slots))
@@ -122,6 +129,15 @@ class DeviceInputs:
         wide = outputs.double().view(-1, len(manifest.targets), width) * unit[:, :, None] + base[:, :, None]
         log1p = None if self._target_log1p is None else self._target_log1p[:, None]
         return _untransform(wide, log1p).reshape(-1, manifest.outputs)
+
+    def in_training_units(self, raw: Tensor, base: Tensor, unit: Tensor) -> Tensor:
+        """The inverse of `restore`, float64 [M, targets x width]."""
+        manifest = self._manifest
+        if manifest.head.kind == "categorical":
+            return raw
+        wide = raw.view(-1, len(manifest.targets), manifest.head.width)
+        log1p = None if self._target_log1p is None else self._target_log1p[:, None]
+        return ((_transform(wide, log1p) - base[:, :, None]) / unit[:, :, None]).flatten(1)
 
     def remember(self, seen: Observed, outputs: Tensor, steps: Tensor, memory: Memory, slots: Tensor) -> None:
         """Writes what the next step needs; `steps` are those that the sessions had seen before. The first len(slots)
@@ -235,8 +251,7 @@ class DeviceInputs:
         return self._put(values) if values.any() else None
 
 
-def transformed(raw: Tensor, log1p: Tensor | None) -> Tensor:
-    """Levels: the logarithm where `log1p`, else raw values."""
+def _transform(raw: Tensor, log1p: Tensor | None) -> Tensor:
     return raw if log1p is None else torch.where(log1p, torch.copysign(torch.log1p(raw.abs()), raw), raw)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tidegate.model.device_inputs import Clock, DeviceInputs, Memory, Observed, transformed
+from tidegate.model.device_inputs import Clock, DeviceInputs, Memory, Observed
 from tidegate.model.manifest import Manifest
 from tidegate.model.native_lstm import NativeLstm, Workspace
 from tidegate.model.package import Package
@@ -24,7 +24,7 @@ SESSIONS_AT_ONCE = 256  # rooms of the C parts: about what stays in a core's cac
 
 def library_for(package: Package, device: torch.device) -> CDLL | None:
     """The C parts, if they can step networks like this one, and sooner: torch takes several threads for large ones."""
-    takes = device.type == "cpu" and package.manifest.cell == "lstm" and package.manifest.graph is None
+    takes = device.type == "cpu" and package.manifest.cell == "lstm"
     return library() if takes and NativeLstm(package).small else None
 
 
@@ -79,29 +79,13 @@ class Recorded(DeviceInputs):
 
     def again(self, taken: list[Taken]) -> tuple[Observed, Tensor]:
         """What the cell saw in all steps, one after another, and its outputs in training units, float64."""
-        clocks = [step.clock for step in taken]
-        clock = Clock(
-            torch.cat([clock.seen for clock in clocks]), *map(_joined, zip(*map(_known, clocks), strict=True))
-        )
+        clock = Clock.joined([step.clock for step in taken])
         memory = {name: torch.cat([step.memory[name] for step in taken]) for name in taken[0].memory}
         slots = torch.arange(len(clock.seen), device=clock.seen.device)
         seen = self.observe(torch.cat([step.raw for step in taken]), clock, memory, slots)
         predicted = torch.cat([step.predicted for step in taken])
-        if self._manifest.head.kind == "categorical":
-            return seen, predicted
-        wide = predicted.view(len(predicted), len(self._manifest.targets), -1)
-        log1p = None if self._target_log1p is None else self._target_log1p[:, None]
-        return seen, (transformed(wide, log1p) - seen.base[:, :, None]) / seen.unit[:, :, None]
+        return seen, self.in_training_units(predicted, seen.base, seen.unit)
 
     def _past(self, lagged: Tensor, clock: Clock, ring: Tensor, slots: Tensor) -> Tensor:
         del lagged, clock, slots
         return ring
-
-
-def _known(clock: Clock) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    return clock.calendar, clock.identity, clock.ages
-
-
-def _joined(columns: tuple[Tensor | None, ...]) -> Tensor | None:
-    there = [column for column in columns if column is not None]
-    return torch.cat(there) if there else None

@@ -174,8 +174,8 @@ class Rollout:
         before = memory.copy()
         stepper = Stepper(native, self._manifest, network, batch.rows.shape[1], state, memory.columns)
         taken: list[Taken] = []
-        for step, rows in enumerate(batch.rows):
-            raw, clock = self._step(rows, None if batch.gap is None else batch.gap[step], memory)
+        for step in range(len(batch.rows)):
+            raw, clock = self._step(batch, step, memory)
             kept = self._recorded.before(clock, memory.columns)
             predicted = stepper.step(raw, clock)
             if predicted is None:
@@ -193,8 +193,8 @@ class Rollout:
         stretches = batch.rows.shape[1]
         slots = torch.arange(stretches, device=self._device)
         parts = []
-        for step, rows in enumerate(batch.rows):
-            raw, clock = self._step(rows, None if batch.gap is None else batch.gap[step], memory)
+        for step in range(len(batch.rows)):
+            raw, clock = self._step(batch, step, memory)
             seen = self._inputs.observe(raw, clock, memory.columns, slots)
             outputs, state = network(seen.x[None], state)
             outputs = outputs.view(stretches, -1).clamp(-OUTPUT_MAX, OUTPUT_MAX)
@@ -205,10 +205,10 @@ class Rollout:
             parts.append((seen.x, seen.base.expand(stretches, -1), seen.unit.expand(stretches, -1)))
         return Seen(*(torch.stack(part) for part in zip(*parts, strict=True)))
 
-    def _step(self, rows: Tensor, gap: Tensor | None, memory: Memory) -> tuple[Tensor, Clock]:
-        """What the sessions observe, complete, and when."""
-        examples = self._examples
-        raw = self._complete(rows, gap, memory)
+    def _step(self, batch: Batch, step: int, memory: Memory) -> tuple[Tensor, Clock]:
+        """What the sessions observe in a step, complete, and when."""
+        examples, rows = self._examples, batch.rows[step]
+        raw = self._complete(rows, None if batch.gap is None else batch.gap[step], memory)
         return raw, Clock(examples.seen[rows], examples.calendar[rows], examples.identity[rows], self._aged(memory))
 
     def _go_on(self, memory: Memory, raw: Tensor, predicted: Tensor) -> None:
