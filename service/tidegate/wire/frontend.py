@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -68,6 +68,7 @@ class Call:
         self.gone = False  # nobody is there to read the answers
         self.failed = False  # an answer could not be built
         self.reader: asyncio.Task[object] | None = None  # what drain interrupts
+        self.flush: Callable[[], None] = self._answer_waits  # says that there is an answer
         self._front = front
         self._waiting: dict[int, Waiting] = {}
         self._next = 0
@@ -121,6 +122,16 @@ class Call:
             sequence,
         )
         self._front.host.wake()
+
+    @property
+    def full(self) -> bool:
+        """So much is unwritten that no more is read."""
+        limits = self._front.limits
+        return self.messages >= limits.stream_messages_max or self.rows >= limits.stream_rows_max
+
+    def take(self, message: bytes) -> bool:
+        """`take_plain`, where it need not wait."""
+        return not self.full and not self._front.host.engine.full and not self.gone and self.take_plain(message)
 
     def take_plain(self, message: bytes) -> bool:
         """Queues a message that is like the last one, if it is a plain one: see `plain.py`. Else False, and nothing has
@@ -326,6 +337,9 @@ class Call:
 
     def _push(self, answer: bytes, rows: int) -> None:
         self.answers.append((answer, rows))
+        self.flush()
+
+    def _answer_waits(self) -> None:
         _tell(self._answered)
 
     def _scope(self) -> Scope:

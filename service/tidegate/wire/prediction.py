@@ -1,13 +1,12 @@
 """PredictionService. Handlers take and give raw bytes, so that what cannot be decoded is refused in our own words.
 
-A stream is two coroutines: one reads and queues, one writes answers. The reader stops while the stream's window is
-full (its answers are not taken) or the engine is; then HTTP/2 flow control holds the client back.
+Messages of a stream go to the engine as they come, and answers leave as soon as they are there. Reading stops while the
+stream's window is full (its answers are not taken) or the engine is; then HTTP/2 flow control holds the client back.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 
@@ -23,6 +22,7 @@ from tidegate.wire.frontend import Call, FrontEnd
 from tidegate.wire.guard import Context, Guard, Handlers
 from tidegate.wire.stubs import prediction_pb2 as pb
 from tidegate.wire.stubs.forecast_pb2 import ForecastRequest
+from tidegate.wire.transport import Stream, stream_of
 
 log = logging.getLogger(__name__)
 
@@ -84,11 +84,12 @@ class PredictionService:
         front = self._front
         if front.streams >= front.limits.streams_max:
             raise TidegateError(Reason.STREAM_LIMIT, limit=front.limits.streams_max)
-        call = front.open()
+        call, stream = front.open(), stream_of(context)
         front.streams += 1
-        writer = asyncio.create_task(self._write(call, context))
+        stream.send_from(call.answers, call.wrote, call.give_up)
+        call.flush = stream.flush
         try:
-            error = await self._read_until_end(call, context)
+            error = await self._read_until_end(call, stream)
             await call.below(messages=1, rows=1)
             if call.failed:
                 raise TidegateError(Reason.INTERNAL)
@@ -97,15 +98,13 @@ class PredictionService:
         finally:
             front.streams -= 1
             front.close(call)
-            writer.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await writer
+            await stream.close()
 
-    async def _read_until_end(self, call: Call, context: Context) -> TidegateError | None:
+    async def _read_until_end(self, call: Call, stream: Stream) -> TidegateError | None:
         """Queues messages until the client ends; returns the error that is to end the stream, if one is."""
         call.reader = asyncio.current_task()
         try:
-            await self._read(call, context)
+            await self._read(call, stream)
         except TidegateError as error:
             return error
         except asyncio.CancelledError:
@@ -117,9 +116,11 @@ class PredictionService:
             call.reader = None
         return None
 
-    async def _read(self, call: Call, context: Context) -> None:
+    async def _read(self, call: Call, stream: Stream) -> None:
         limits, host = self._front.limits, self._front.host
-        while not call.gone and (message := await context.read()) is not grpc.aio.EOF:
+        while not call.gone and (message := await stream.read_while(call.take)) is not grpc.aio.EOF:
+            if call.full:
+                await call.below(limits.stream_messages_max, limits.stream_rows_max)
             if host.engine.full:
                 await host.room()
             if not call.take_plain(message):
@@ -127,8 +128,6 @@ class PredictionService:
                 if request.config.units:
                     await asyncio.to_thread(load_units)
                 self._accept(call, request)
-            if call.messages >= limits.stream_messages_max or call.rows >= limits.stream_rows_max:
-                await call.below(limits.stream_messages_max, limits.stream_rows_max)
 
     def _accept(self, call: Call, request: pb.StreamPredictRequest) -> None:
         """Takes one message. Errors of the config end the stream; those of a payload are its answer."""
@@ -145,16 +144,6 @@ class PredictionService:
                 call.observe_history(request.sequence, request.history)
         except TidegateError as error:
             call.refuse(request.sequence, error)
-
-    async def _write(self, call: Call, context: Context) -> None:
-        """Writes answers as they come. A client that is gone ends it; the reader learns of that by itself."""
-        try:
-            while True:
-                answer, rows = await call.next_answer()
-                await context.write(answer)
-                call.wrote(rows)
-        except (TidegateError, asyncio.InvalidStateError, grpc.aio.UsageError, grpc.aio.BaseError):
-            call.give_up()
 
     def _ask(self, call: Call, request: pb.PredictRequest, remaining: float | None) -> None:
         """Queues a unary call's payload."""

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from tidegate.config import Limits
 from tidegate.engine.catalog import Changes
@@ -17,6 +17,7 @@ from tidegate.wire.guard import Guard
 from tidegate.wire.models import ModelService
 from tidegate.wire.prediction import PredictionService
 from tidegate.wire.sessions import SessionService
+from tidegate.wire.transport import make_server
 
 PACKAGE = "tidegate.v1"
 SERVICES = tuple(f"{PACKAGE}.{name}" for name in ("PredictionService", "SessionService", "ModelService"))
@@ -29,7 +30,7 @@ class GrpcServer:
         self, front: FrontEnd, metrics: Metrics, limits: Limits, reload: Callable[[], Awaitable[Changes]]
     ) -> None:
         self._health = health.aio.HealthServicer()
-        self._server = grpc.aio.server(options=_options(limits))
+        self._server = make_server(_options(limits))
         guard = Guard(metrics, lambda: front.draining)
         services = (
             PredictionService(front, guard).handlers(),
@@ -39,7 +40,10 @@ class GrpcServer:
         for name, handlers in zip(SERVICES, services, strict=True):
             self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+        names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
+            reflection.aio.ReflectionServicer(names), self._server
+        )
 
     async def start(self, host: str, port: int) -> int:
         """Binds and listens; returns the port. Raises ConfigError when the port is taken."""

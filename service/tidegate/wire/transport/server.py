@@ -1,0 +1,110 @@
+"""The listener: takes up calls and finds their handlers. The part of grpc.aio's server that is used here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import grpc
+from grpc._cython import cygrpc
+
+from tidegate.wire.transport.pump import Event, Pump
+from tidegate.wire.transport.rpc import Metadata, Rpc
+
+_NO_FLAGS = 0
+
+
+class CallDetails(NamedTuple):
+    """What a generic handler is asked with."""
+
+    method: str
+    invocation_metadata: Metadata
+
+
+class CoreServer:
+    """A gRPC server. Construct and use it on one event loop."""
+
+    def __init__(self, options: Sequence[tuple[str, int]]) -> None:
+        self._queue = cygrpc.CompletionQueue()
+        self._server = cygrpc.Server([(key.encode(), value) for key, value in options], False)
+        self._server.register_completion_queue(self._queue)
+        self._handlers: list[grpc.GenericRpcHandler] = []
+        self._calls: set[Rpc] = set()
+        self._pump: Pump | None = None
+        self._stopping = False
+        self._none_left: asyncio.Future[None] | None = None
+
+    def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
+        """Asked for every call, the first one first."""
+        self._handlers.extend(handlers)
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, grpc.RpcMethodHandler]) -> None:
+        """What generated code adds as generic handlers besides."""
+
+    def add_insecure_port(self, address: str) -> int:
+        """The port; raises RuntimeError when there is none to be had."""
+        port = int(self._server.add_http2_port(address.encode()))
+        if not port:
+            raise RuntimeError(f"cannot listen on {address}")
+        return port
+
+    async def start(self) -> None:
+        """Listens."""
+        self._server.start()
+        self._pump = Pump(self._queue)
+        self._ask()
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Closes the listener; calls that are not over within the grace are cancelled. Returns when none is left."""
+        if self._pump is None or self._stopping:
+            return
+        self._stopping = True
+        loop = asyncio.get_running_loop()
+        closed: asyncio.Future[None] = loop.create_future()
+        self._server.shutdown(self._queue, lambda _: closed.set_result(None))
+        await asyncio.wait((closed,), timeout=grace_seconds)
+        self._server.cancel_all_calls()
+        await closed
+        if self._calls:
+            self._none_left = loop.create_future()
+            await self._none_left
+        await self._pump.stop()
+        self._server.destroy()
+
+    def _ask(self) -> None:
+        self._server.request_call(self._queue, self._queue, self._arrived)
+
+    def _arrived(self, event: Event) -> None:
+        if self._stopping:
+            return  # with or without a call: the server is closed
+        self._ask()
+        if not event.success:
+            return
+        method = event.call_details.method.decode(errors="replace")
+        details = CallDetails(method, event.invocation_metadata)
+        handler = next((found for each in self._handlers if (found := each.service(details)) is not None), None)
+        if handler is None:
+            _refuse(event.call)
+            return
+        call = Rpc(event, handler)
+        self._calls.add(call)
+        call.run(self._over)
+
+    def _over(self, call: Rpc) -> None:
+        self._calls.discard(call)
+        if not self._calls and self._none_left is not None and not self._none_left.done():
+            self._none_left.set_result(None)
+
+
+def _refuse(call: cygrpc.Call) -> None:
+    """As gRPC's own servers do."""
+    code = grpc.StatusCode.UNIMPLEMENTED.value[0]
+    call.start_server_batch(
+        (
+            cygrpc.SendInitialMetadataOperation((), _NO_FLAGS),
+            cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS),
+            cygrpc.SendStatusFromServerOperation((), code, "Method not found!", _NO_FLAGS),
+        ),
+        lambda _: None,
+    )
