@@ -15,6 +15,7 @@ from typing import Any
 from grpc._cython import cygrpc
 
 EVENTS_MAX = 256  # taken in one pass of the loop; what is left waits for the next
+MISSES_MAX = 4  # in a pass: gRPC looks at one socket at a time, which may have brought no event
 DRY_PASSES = 3  # without an event, until the thread waits instead
 
 log = logging.getLogger(__name__)
@@ -58,13 +59,14 @@ class Pump:
 
     def _drain(self) -> None:
         """One pass."""
-        taken, poll = 0, self._queue.poll
-        while taken < EVENTS_MAX:
+        taken, misses, poll = 0, 0, self._queue.poll
+        while taken < EVENTS_MAX and misses < MISSES_MAX:
             event = poll(0)
-            if event.tag is None:  # nothing is there, or the queue has ended: then the thread hears of it
-                break
+            if event.tag is None:  # nothing came of one socket, or the queue has ended: then the thread hears of it
+                misses += 1
+                continue
             _handle(event)
-            taken += 1
+            taken, misses = taken + 1, 0
         self._dry = 0 if taken else self._dry + 1
         if self._dry < DRY_PASSES:
             self._loop.call_soon(self._drain)
