@@ -71,7 +71,7 @@ class Server:
             limits, state_bytes_max, device, threads, settings.durability_of, settings.kernel, settings.tf32
         )
         self.sessions = Sessions(self.catalog, limits)
-        inbox = Inbox(limits.inbox_rows_max)
+        inbox = Inbox(limits.inbox_rows_max, limits.batch_rows_max)
         engine = Engine(self.catalog, self.sessions, inbox, self.metrics, clock=time.monotonic)
         self.host = EngineHost(engine, limits.sweep_seconds)
         self.front = FrontEnd(self.host, limits)

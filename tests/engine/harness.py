@@ -77,7 +77,7 @@ class InProcess:
         self.clock = VirtualClock()
         self.catalog = Catalog(limits, state_bytes_max, device, threads)
         self.sessions = Sessions(self.catalog, limits)
-        self.inbox = Inbox(limits.inbox_rows_max)
+        self.inbox = Inbox(limits.inbox_rows_max, limits.batch_rows_max)
         self.metrics = Metrics()
         self.engine = Engine(self.catalog, self.sessions, self.inbox, self.metrics, self.clock.read)
         self.order: list[tuple[int, int]] = []  # (request, row) in the order of the answers

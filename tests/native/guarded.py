@@ -12,12 +12,13 @@ import sys
 import numpy as np
 
 from tests.native.messages import doubles, put, varint
-from tidegate.engine.inbox import Scope, Singles
+from tidegate.engine.inbox import Batches, Scope, Singles
 from tidegate.native import address, library
-from tidegate.wire.plain import _describe
+from tidegate.wire.plain import _describe, _describe_batches
 
 WIDTH, NONE, READ_WRITE = 3, 0, 3
-RANDOM = 3000
+RANDOM, ROWS_MAX = 3000, 1000
+SCOPE = Scope("", "random")
 
 
 def valid_observation() -> bytes:
@@ -70,7 +71,7 @@ class Guarded:
 
 def main() -> int:
     """Prints how many messages were taken as plain ones, of both kinds."""
-    native, guarded, singles = library(), Guarded(), Singles(Scope("", "random"), (WIDTH, 0), 1)
+    native, guarded, singles = library(), Guarded(), Singles(SCOPE, (WIDTH, 0), 1)
     assert native is not None
     if sys.argv[1:] == ["--outside"]:  # what this is for
         where = guarded.places(varint(2 << 3))[0]
@@ -83,26 +84,29 @@ def main() -> int:
             sequence = native.tidegate_observation(where, size, described, 0, 0, 0.0, address(name))
             taken[0] += sequence >= 0
             assert sequence < 0 or 0 <= name[0] <= name[1] <= size
-            numbers, places = np.empty(3, np.int64), np.zeros(20, np.int64)
-            if native.tidegate_batch(where, size, address(numbers), address(places)):
-                taken[1] += 1
-                assert ((places >= 0) & (places <= size)).all()
-                columns(native, where, numbers, places)
+            taken[1] += batch(native, where, size)
     sys.stdout.write(" ".join(map(str, taken)) + "\n")
     return 0
 
 
-def columns(native: ctypes.CDLL, where: int, numbers: np.ndarray, places: np.ndarray) -> None:
+def batch(native: ctypes.CDLL, where: int, size: int) -> bool:
     """As wire/plain.py does it, of at most a thousand rows."""
-    from tidegate.wire.plain import _Batch  # noqa: PLC0415
+    numbers, into = np.zeros(3, np.int64), Batches(SCOPE, 0, ROWS_MAX)
 
-    rows, dtype = int(numbers[1]), int(numbers[2])
-    width = int(places[15] - places[14]) // (rows * (4, 4, 8)[dtype]) if rows else 0
-    if not 0 < rows <= 1000 or not 0 < width <= 256:
-        return
-    room = [np.empty(rows * max(1, size), np.int64) for size in (1, 1, 1, 1, 1, 1, width, 1, 1)]
-    described = _Batch(rows, width, dtype, 4096, 0, 0.0, *map(address, room))
-    native.tidegate_columns(where, address(places), ctypes.addressof(described))
+    def take() -> int:
+        asked = (into.rows, into.capacity, 0, 0.0, ROWS_MAX, 4096, address(numbers))
+        return int(native.tidegate_batch(where, size, _describe_batches(into), *asked))
+
+    taken = take()
+    if taken < 0:
+        _, rows, width = numbers.tolist()
+        assert 0 < rows <= ROWS_MAX
+        if width > 256:
+            return False
+        into = Batches(SCOPE, width, ROWS_MAX, rows)
+        taken = take()
+        assert taken in {0, rows}
+    return taken > 0
 
 
 if __name__ == "__main__":

@@ -149,5 +149,8 @@ def turned(replies: Replies, sequence: int, dtype: types.DType) -> bytes:
     native = library()
     assert native is not None
     lies = Singles((), 0, 0, address(replies.step), 0, 0, address(replies.values))
-    turn = Turn(replies.request, lies, True, replies.head, replies.outputs, cast(Any, None), 0.0, cast(Any, None))
-    return Plain(native).batch_answer(sequence, turn, dtype)
+    rows, nobody = len(replies), cast(Any, None)
+    turn = Turn(replies.request, lies, (rows,), replies.head, replies.outputs, nobody, 0.0, nobody)
+    plain = Plain(native)
+    plain.batch_answers(turn)
+    return plain.batch_answer(sequence, 0, rows, dtype)

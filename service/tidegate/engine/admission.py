@@ -6,14 +6,12 @@ lives is queued even when it is wrong (infinite value, wrong width), so that its
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
 from tidegate.engine.catalog import Catalog
 from tidegate.engine.departures import Departures
-from tidegate.engine.inbox import AliasTable, Block, Singles, joined
+from tidegate.engine.inbox import AliasTable, Batches, Block, Singles
 from tidegate.engine.lane import Lane, Queued
 from tidegate.engine.ordinary import Looker, Ordinary, looker_of
 from tidegate.engine.parking import Parking
@@ -25,6 +23,7 @@ from tidegate.errors import Reason, TidegateError
 
 Outcomes = NDArray[np.uint8]
 QUICK_SECONDS_MAX = 1e-3  # of a quick turn's step, which keeps the event loop
+SHARED_SECONDS_MIN = 3e-4  # from here on, threads that share a step are worth their bell
 
 
 class Admission:
@@ -67,17 +66,16 @@ class Admission:
             return None
         return refusals(block.request[gone], block.row[gone], refused[gone])
 
-    def ordinary(self, blocks: Sequence[Block], now: float) -> Ordinary | None:
-        """A flight of the whole blocks, which go together, if they are ordinary: see `ordinary.py`. Only while nothing
-        waits in a queue."""
-        parts = [self._known(block) for block in blocks]
-        known = [part for part in parts if part is not None]
-        if len(known) < len(parts):
+    def ordinary(self, waiting: Block | Batches, now: float) -> Ordinary | None:
+        """A flight of all of it, if that is ordinary: see `ordinary.py`. Only while nothing waits in a queue."""
+        refs = waiting.known() if isinstance(waiting, Batches) else self._known(waiting)
+        if refs is None:
             return None
-        refs, slabs = known[0] if len(known) == 1 else np.concatenate(known), self._catalog.slabs
+        slabs = self._catalog.slabs
         slab, slot = int(slabs_of(refs[:1])[0]), int(slots_of(refs[:1])[0])
         lane = self._catalog.lanes.get(int(slabs[slab].host["version"][slot])) if slab < len(slabs) else None
-        if lane is None or not lane.takes_as_it_is(blocks[0]):
+        block = waiting.block() if isinstance(waiting, Batches) else waiting
+        if lane is None or not lane.takes_as_it_is(block):
             return None
         if (
             len(self._catalog.lanes) > 1
@@ -85,15 +83,15 @@ class Admission:
         ):
             return None  # too long a turn where others may wait for theirs
         looker = self._looker(lane)
-        return None if looker is None else looker.look(joined(blocks), refs, now)
+        return None if looker is None else looker.look(block, refs, now)
 
-    def quick(self, waiting: Singles | Block, now: float) -> Turn | Ordinary | None:
+    def quick(self, waiting: Singles | Batches, now: float) -> Turn | Ordinary | None:
         """Steps and commits these, if they can be by a quick turn: see `quick.py`. Only while nothing waits in a
         queue."""
         scope, slabs = waiting.scope, self._catalog.slabs
         refs: Refs | list[int] | None
-        if isinstance(waiting, Block):
-            refs, width = self._known(waiting), waiting.values.shape[1]
+        if isinstance(waiting, Batches):
+            refs, width = waiting.known(), waiting.width
         else:
             get = self._sessions.names(scope.tenant, scope.model).get
             refs, width = [get(session_id, 0) for session_id in waiting.ids], waiting.shape[0]
@@ -108,7 +106,8 @@ class Admission:
             self._quick = {n: kept for n, kept in self._quick.items() if n in self._catalog.lanes}
             self._quick[lane.number] = quick_of(lane, self._looker(lane))
         quick = self._quick[lane.number]
-        if quick is None or lane.stepper.expected_seconds(len(waiting)) > QUICK_SECONDS_MAX:
+        seconds_max = SHARED_SECONDS_MIN if lane.stepper.shared else QUICK_SECONDS_MAX
+        if quick is None or lane.stepper.expected_seconds(len(waiting)) > seconds_max:
             return None
         return quick.turn(waiting, refs, now)
 

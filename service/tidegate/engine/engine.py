@@ -23,7 +23,7 @@ from tidegate.engine.departures import Departures
 from tidegate.engine.flight import Flight
 from tidegate.engine.forecaster import Forecaster, Stretch
 from tidegate.engine.histories import Histories, HistoryStretch
-from tidegate.engine.inbox import Block, Inbox, Singles
+from tidegate.engine.inbox import Batches, Block, Inbox, Singles
 from tidegate.engine.lane import Lane, Queued
 from tidegate.engine.listing import page
 from tidegate.engine.migration import Migration
@@ -151,9 +151,9 @@ class Engine:
         return None
 
     def quick(self) -> Turn | None:
-        """Steps, commits and answers what waits, if it is a few ordinary observations, or the batch that is next: see
-        `quick.py`. Else None, and `prepare` has the rest."""
-        waiting = self.inbox.only_singles(QUICK_ROWS_MAX) or self.inbox.only_batch(QUICK_ROWS_MAX)
+        """Steps, commits and answers what waits, if it is a few ordinary observations, or the batches that are next:
+        see `quick.py`. Else None, and `prepare` has the rest. What a turn says holds until rows are put in again."""
+        waiting = self.inbox.only_singles(QUICK_ROWS_MAX) or self.inbox.next_batches
         if waiting is None or len(self.forecaster) or not self._quiet:
             return None
         now = self._clock()
@@ -178,7 +178,7 @@ class Engine:
         if isinstance(waiting, Singles):
             waiting.clear()
         else:
-            self.inbox.took(waiting)
+            self.inbox.answered(waiting)
         self.inbox.done(rows)
         return turn
 
@@ -225,20 +225,26 @@ class Engine:
         return not self._queued and not self.histories.there
 
     def _ordinary(self) -> Ordinary | None:
-        """The oldest blocks as they are, if nothing else waits and they are nothing but next steps of healthy sessions;
-        several together, or else the oldest alone."""
-        blocks, now = self.inbox.oldest(self.catalog.limits.batch_rows_max), self._clock()
-        for together in (blocks, blocks[:1])[: min(2, len(blocks))]:
-            try:
-                flight = self.admission.ordinary(together, now)
-            except Exception:  # nothing has happened yet: the general way answers each row
-                log.exception("%d rows of %s could not be looked at", len(together[0]), together[0].scope.model)
-                return None
-            if flight is not None:
-                self.inbox.take_oldest(len(together))
-                self._metrics.queue_wait.observe_since(flight.rows.arrived, now, flight.rows.at.arrived)
-                return flight
-        return None
+        """The oldest as it is, if nothing else waits and it is nothing but next steps of healthy sessions: all batches
+        that go together, or else the oldest of them alone."""
+        oldest, now = self.inbox.oldest(), self._clock()
+        flight = self._flight_of(oldest, now)
+        if flight is None and isinstance(oldest, Batches) and len(oldest.messages) > 1:
+            self.inbox.spread()
+            flight = self._flight_of(self.inbox.oldest(), now)
+        if flight is not None:
+            self.inbox.take_oldest()
+            self._metrics.queue_wait.observe_since(flight.rows.arrived, now, flight.rows.at.arrived)
+        return flight
+
+    def _flight_of(self, waiting: Block | Batches | None, now: float) -> Ordinary | None:
+        if waiting is None or len(waiting) > self.catalog.limits.batch_rows_max:
+            return None
+        try:
+            return self.admission.ordinary(waiting, now)
+        except Exception:  # nothing has happened yet: the general way answers each row
+            log.exception("%d rows of %s could not be looked at", len(waiting), waiting.scope.model)
+            return None
 
     def go_on(self, outcomes: Mapping[Key, Reason]) -> None:
         """Admits the rows that waited for these sessions: they are here now, or in no store (OK), or cannot be had."""

@@ -1,7 +1,8 @@
 """The inbox: what front-ends put in, as columns. Bounded by rows; a full one stops the reading of streams.
 
-A batch message is a block of its own. Single observations that arrive between two iterations are gathered into one
-block for each scope, so that sixty-four streams cost one block and not sixty-four. Order within a stream is kept.
+Single observations that arrive between two iterations are gathered for each scope, so that sixty-four streams cost one
+block and not sixty-four; so are batches by alias of several streams that arrive after each other. Any other batch is a
+block of its own. Order within a stream is kept.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from numpy.typing import NDArray
 from tidegate.native import address
 
 SINGLES_MIN = 64  # rows that room is made for at once
+BATCHES_MIN = 256  # the same of batches
+TOGETHER_MAX = 4096  # rows of batches that are stepped together, unless said otherwise
+SPARES_MAX = 4  # columns of batches that are kept for the next ones
 
 
 @dataclass(frozen=True)
@@ -110,16 +114,10 @@ class Block:
             self.lies = Addresses(*map(address, columns))
         return self.lies
 
-    def goes_with(self, other: Block) -> bool:
-        """Whether both are whole batches by alias about the same, of two streams."""
-        return (
-            self.scope is other.scope
-            and self.table is not other.table
-            and bool(self.messages and other.messages)
-            and not (len(self.ids) or len(other.ids))
-            and self.values.shape[1] == other.values.shape[1]
-            and self.future is other.future is None
-        )
+    @property
+    def gathers(self) -> bool:
+        """Whether it is a whole batch by alias alone, with past values alone."""
+        return bool(self.messages) and self.table is not None and not len(self.ids) and self.future is None
 
     def take(self, rows: NDArray[np.int64]) -> Block:
         """Some of the rows, named by their ids."""
@@ -137,18 +135,6 @@ class Block:
             future=None if self.future is None else self.future[rows],
             table=self.table,
         )
-
-
-def joined(blocks: Sequence[Block]) -> Block:
-    """Blocks that go together as one, which names no sessions."""
-    if len(blocks) == 1:
-        return blocks[0]
-    columns: dict[str, Any] = {name: np.concatenate([getattr(block, name) for block in blocks]) for name in _JOINED}
-    messages = tuple(rows for block in blocks for rows in block.messages)
-    return Block(scope=blocks[0].scope, ids=(), messages=messages, **columns)
-
-
-_JOINED = ("request", "row", "step", "time", "values", "reset", "deadline", "arrived")
 
 
 class Singles:
@@ -232,13 +218,131 @@ class Singles:
         self.capacity, self.described = capacity, 0
 
 
+class Batches:
+    """Whole batches by alias, each of another stream, of one scope and width: gathered as columns until the engine
+    takes them.
+
+    There is room for `capacity` rows, of which `rows` are taken. Whoever writes rows itself calls `room`, fills every
+    column but `refs` from place `rows` on, and calls `took`.
+    """
+
+    def __init__(self, scope: Scope, width: int, together_max: int, capacity: int = BATCHES_MIN) -> None:
+        """At most `together_max` rows go together, or one batch."""
+        self.scope, self.width, self.together_max = scope, width, together_max
+        self.rows, self.capacity = 0, 0
+        self.messages: list[int] = []  # rows of each
+        self.tables: list[AliasTable] = []  # of each
+        self._streams: set[int] = set()  # those tables, by identity
+        self.description: object = None  # of the columns as they lie now, for who writes rows by address
+        self.described = 0  # its address
+        self._grow(capacity)
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def goes_with(self, scope: Scope, table: AliasTable) -> bool:
+        """Whether a batch of that stream may be stepped together with these."""
+        return self.scope is scope and id(table) not in self._streams
+
+    def has_room(self, rows: int, width: int) -> bool:
+        """Whether so many rows, of so many values, may go here."""
+        return width == self.width and (not self.rows or self.rows + rows <= self.together_max)
+
+    def room(self, rows: int) -> None:
+        """Makes sure that there is place for so many more."""
+        if self.rows + rows > self.capacity:
+            self._grow(max(2 * self.capacity, self.rows + rows))
+
+    def took(self, rows: int, table: AliasTable) -> None:
+        """The next rows are filled, by a batch of that stream."""
+        self.rows += rows
+        self.messages.append(rows)
+        self.tables.append(table)
+        self._streams.add(id(table))
+
+    def add(self, block: Block) -> None:
+        """The same of one that `gathers`."""
+        assert block.aliases is not None
+        assert block.table is not None
+        rows = len(block)
+        self.room(rows)
+        start, stop = self.rows, self.rows + rows
+        for name in _GATHERED:
+            getattr(self, name)[start:stop] = getattr(block, name)
+        self.took(rows, block.table)
+
+    def clear(self) -> None:
+        """All rows are answered; their places are free."""
+        self.rows = 0
+        self.messages, self.tables, self._streams = [], [], set()
+
+    def known(self) -> NDArray[np.int64] | None:
+        """References to the rows' sessions if all aliases are bound; 0 where one was not looked up yet."""
+        start, refs = 0, self.refs[: self.rows]
+        try:
+            for rows, table in zip(self.messages, self.tables, strict=True):
+                stop = start + rows
+                refs[start:stop] = table.refs[self.aliases[start:stop]]
+                start = stop
+        except IndexError:
+            return None
+        return refs
+
+    def block(self) -> Block:
+        """All of them, without names. The columns are not copied."""
+        rows = slice(0, self.rows)
+        return Block(ids=(), messages=tuple(self.messages), lies=self.at, **self._columns(rows))
+
+    def blocks(self) -> list[Block]:
+        """Each for itself."""
+        found, start = [], 0
+        for rows, table in zip(self.messages, self.tables, strict=True):
+            part = slice(start, start + rows)
+            columns = self._columns(part)
+            found.append(Block(ids=(), aliases=self.aliases[part], table=table, messages=(rows,), **columns))
+            start += rows
+        return found
+
+    def _columns(self, rows: slice) -> dict[str, Any]:
+        return {"scope": self.scope} | {name: getattr(self, name)[rows] for name in _SHARED}
+
+    def _grow(self, capacity: int) -> None:
+        before = {name: getattr(self, name)[: self.rows] for name in _GATHERED} if self.rows else {}
+        integers, floats = np.empty((6, capacity), np.int64), np.empty(capacity * (2 + self.width))
+        self.request, self.step, self.time, self.aliases = integers[:4]
+        self.refs: NDArray[np.int64] = integers[4]
+        narrow = integers[5]
+        self.row, self.reset = narrow.view(np.int32)[:capacity], narrow.view(np.bool_)[4 * capacity : 5 * capacity]
+        self.deadline, self.arrived = floats[:capacity], floats[capacity : 2 * capacity]
+        self.values = floats[2 * capacity :].reshape(capacity, self.width)
+        lie, stride, floating = address(integers), 8 * capacity, address(floats)
+        self.at = Addresses(
+            step=lie + stride,
+            time=lie + 2 * stride,
+            values=floating + 2 * stride,
+            deadline=floating,
+            reset=lie + 5 * stride + 4 * capacity,
+            arrived=floating + stride,
+        )
+        for name, column in before.items():
+            getattr(self, name)[: self.rows] = column
+        self.capacity, self.described = capacity, 0
+
+
+_SHARED = ("request", "row", "step", "time", "values", "reset", "deadline", "arrived")
+_GATHERED = (*_SHARED, "aliases")
+
+
 class Inbox:
     """Blocks on their way to the engine. `rows` counts those here and those that wait in the engine's queues."""
 
-    def __init__(self, rows_max: int) -> None:
+    def __init__(self, rows_max: int, together_max: int = TOGETHER_MAX) -> None:
+        """At most `together_max` rows of batches are gathered, or one batch."""
         self.rows_max = rows_max
+        self.together_max = together_max
         self.rows = 0
-        self._blocks: deque[Block] = deque()
+        self._blocks: deque[Block | Batches] = deque()
+        self._spares: list[Batches] = []
         self._singles: dict[Scope, Singles] = {}
         self._expected = SINGLES_MIN  # about as many as came together last
 
@@ -293,9 +397,45 @@ class Inbox:
 
     def add_block(self, block: Block) -> None:
         """A batch message; observations that came before it stay before it."""
+        if block.gathers:
+            assert block.table is not None
+            rows, width = block.values.shape
+            batches = self.batches(block.scope, block.table)
+            if not batches.has_room(rows, width):
+                batches = self.more_batches(block.scope, width)
+            batches.add(block)
+            self.added(batches, rows)
+            return
         self._seal()
         self._blocks.append(block)
         self.rows += len(block)
+
+    def batches(self, scope: Scope, table: AliasTable) -> Batches:
+        """Where a stream's next batch by alias goes, if it has room for it; else it goes to `more_batches`. Who fills
+        it in says so to `added`."""
+        for singles in self._singles.values():
+            if singles.rows:  # they came before it
+                self._seal()
+                break
+        last = self._blocks[-1] if self._blocks else None
+        if isinstance(last, Batches) and last.goes_with(scope, table):
+            return last
+        for spare in self._spares:
+            if spare.scope is scope:
+                return spare
+        return self.more_batches(scope, 0)
+
+    def more_batches(self, scope: Scope, width: int) -> Batches:
+        """Where nothing is yet."""
+        return Batches(scope, width, self.together_max)
+
+    def added(self, batches: Batches, rows: int) -> None:
+        """So many rows were put there."""
+        if len(batches.messages) == 1:  # the first ones
+            self._blocks.append(batches)
+            if batches in self._spares:
+                self._spares.remove(batches)
+        self.rows += rows
 
     def only_singles(self, rows_max: int) -> Singles | None:
         """What waits, if it is nothing but a few plain single observations of one scope."""
@@ -309,55 +449,60 @@ class Inbox:
                 found = singles
         return found if found is not None and found.rows <= rows_max and not found.shape[1] else None
 
-    def only_batch(self, rows_max: int) -> Block | None:
-        """The oldest of what waits, if it is a whole batch by alias, of few rows, with past values alone; and if none
-        follows that could be stepped together with it, which costs less than one after the other."""
+    @property
+    def next_batches(self) -> Batches | None:
+        """The oldest of what waits, if that is batches that go together."""
         block = self._blocks[0] if self._blocks else None
-        if block is None or not block.messages or len(block.ids) or block.future is not None:
-            return None
-        if len(self._blocks) > 1 and block.goes_with(self._blocks[1]):
-            return None
-        return block if len(block) <= rows_max else None
+        return block if isinstance(block, Batches) else None
 
-    def took(self, waiting: Singles | Block) -> None:
-        """Somebody has these already, of `only_singles` or `only_batch`. Their rows stay counted until `done`."""
+    def oldest(self) -> Block | Batches | None:
+        """What has waited longest: batches that go together, any other message, or single observations."""
+        if not self._blocks:
+            self._seal()
+        return self._blocks[0] if self._blocks else None
+
+    def take_oldest(self) -> None:
+        """Takes what `oldest` gives. The rows stay counted until `done`."""
+        self._blocks.popleft()
+
+    def took(self, waiting: Singles | Batches) -> None:
+        """Somebody has these already, of `only_singles` or `next_batches`. Their rows stay counted until `done`."""
         if isinstance(waiting, Singles):
             self._seal()
         self._blocks.popleft()
 
-    def oldest(self, rows_max: int) -> list[Block]:
-        """The oldest block, and those behind it that may be joined with it, up to so many rows: batches by alias of
-        other streams that are about the same."""
-        if not self._blocks:
-            self._seal()
-        together: list[Block] = []
-        rows = 0
-        for block in self._blocks:
-            rows += len(block)
-            if rows > rows_max or (together and not together[0].goes_with(block)):
-                break
-            if any(block.table is other.table for other in together):
-                break
-            together.append(block)
-        return together
+    def answered(self, batches: Batches) -> None:
+        """Takes the next batches, which are answered; their columns are free."""
+        self._blocks.popleft()
+        batches.clear()
+        if len(self._spares) < SPARES_MAX:
+            self._spares.append(batches)
 
-    def take_oldest(self, blocks: int) -> None:
-        """Takes so many. Their rows stay counted until `done`."""
-        for _ in range(blocks):
-            self._blocks.popleft()
+    def spread(self) -> None:
+        """Each batch becomes a block of its own, in order."""
+        if any(isinstance(block, Batches) for block in self._blocks):
+            parts = [block.blocks() if isinstance(block, Batches) else [block] for block in self._blocks]
+            self._blocks = deque(block for part in parts for block in part)
 
     def take(self, but: Collection[str] = ()) -> list[Block]:
         """All that is here, in order, but for what is about these models. The rows stay counted until `done`."""
         self._seal(but)
-        blocks = [block for block in self._blocks if block.scope.model not in but]
-        self._blocks = deque(block for block in self._blocks if block.scope.model in but)
-        return blocks
+        kept: deque[Block | Batches] = deque()
+        taken: list[Block] = []
+        for block in self._blocks:
+            if block.scope.model in but:
+                kept.append(block)
+            else:
+                taken += block.blocks() if isinstance(block, Batches) else (block,)
+        self._blocks = kept
+        return taken
 
     def expire(self, stream: int, shift: int) -> None:
         """Marks the rows of a stream that went away, so that they are dropped unstepped."""
         self._seal()
         for block in self._blocks:
-            block.deadline[block.request >> shift == stream] = -np.inf
+            rows = len(block)
+            block.deadline[:rows][block.request[:rows] >> shift == stream] = -np.inf
 
     def done(self, rows: int) -> None:
         """So many rows have been answered."""

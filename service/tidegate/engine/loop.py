@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from tidegate.checkpoints import Key
+from tidegate.engine.admission import SHARED_SECONDS_MIN
 from tidegate.engine.commands import Command, Sweep
 from tidegate.engine.device import use_one_thread
 from tidegate.engine.engine import Engine
@@ -32,7 +33,6 @@ from tidegate.engine.replies import Replies
 from tidegate.errors import Reason, TidegateError
 
 INLINE_SECONDS_MAX = 2e-3  # a longer step would keep the loop from its reads; a thread costs more than a shorter one
-POST_SECONDS_MIN = 3e-4  # from here on, threads that share a step are worth their bell
 COMMAND_SECONDS = 1e-3  # spent on commands between two steps, but for the length of one command
 COMMANDS_MAX = 65_536  # commands queued; more are refused with INBOX_FULL
 
@@ -251,7 +251,7 @@ class EngineHost:
 def _inline_seconds_max(flight: AnyFlight) -> float:
     """The longest step that the event loop takes itself."""
     shared = isinstance(flight, Ordinary) and flight.lane.stepper.shared
-    return POST_SECONDS_MIN if shared else INLINE_SECONDS_MAX
+    return SHARED_SECONDS_MIN if shared else INLINE_SECONDS_MAX
 
 
 def _hung_bell(rung: Callable[[], None]) -> int | None:

@@ -182,7 +182,7 @@ class Ordinary:
             head=self.lane.package.manifest.head,
             plainly=True,
             messages=self.rows.messages,
-            singles=None if self.rows.sequence is None else self._singles(values_at),
+            singles=self._singles(values_at),
         )
 
     def _singles(self, values_at: int) -> Singles:

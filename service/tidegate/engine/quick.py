@@ -1,4 +1,5 @@
-"""Quick turns: few single observations or a batch, all ordinary, of a small model: stepped and answered where they lie.
+"""Quick turns: few single observations or some batches, all ordinary, of a small model: stepped and answered where they
+lie.
 
 When few rows come at a time, the objects of a flight cost more than its step: then one row took half a millisecond of
 Python. A turn uses columns that are made once a lane. What it finds is read before the next turn begins, so that
@@ -8,6 +9,7 @@ nothing is kept: answers that must wait (durability `step`) go by flights.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from ctypes import addressof
 from dataclasses import dataclass
 
@@ -26,17 +28,19 @@ from tidegate.native import address, library
 
 log = logging.getLogger(__name__)
 
-ROWS_MAX = PIECE_ROWS  # of a turn; more go by a flight, whose cost is then small beside the step's
+ROWS_MAX = (
+    PIECE_ROWS  # of a turn of single observations; more go by a flight, whose cost is then small beside the step's
+)
 
 
 @dataclass
 class Turn:
-    """A turn that was taken: who asked, and where the answers lie until the next one. `batch`: they are to the rows of
-    one message, and have no ids. `replies` copies them."""
+    """A turn that was taken: who asked, and where the answers lie until the next one. `messages`: they are to the rows
+    of so many batches, so many of each, and have no ids. `replies` copies them."""
 
     request: NDArray[np.int64]
     singles: Singles
-    batch: bool
+    messages: Sequence[int]
     head: Head
     outputs: int
     lane: Lane
@@ -53,7 +57,7 @@ class Turn:
         found = self.taken.found[:, :rows].copy()
         return Replies(
             request=self.request.copy(),
-            row=np.arange(rows, dtype=np.int32) if self.batch else np.zeros(rows, np.int32),
+            row=np.concatenate([np.arange(n, dtype=np.int32) for n in self.messages or [1] * rows]),
             outcome=np.zeros(rows, np.uint8),
             values=self.taken.values[:rows].copy(),
             step=found[FOUND.index("step_after")],
@@ -82,10 +86,14 @@ class QuickLane:
         manifest = lane.package.manifest
         self._lane, self._looker = lane, looker
         self._outputs, self._head = manifest.outputs, manifest.head
-        self._refs = np.empty(ROWS_MAX, np.int64)
-        self.found = np.empty((len(FOUND), ROWS_MAX + 8), np.int64)  # columns not a page apart: they share no cache set
-        self.values = np.empty((ROWS_MAX, self._outputs))
-        self._finite = np.ones(ROWS_MAX, np.bool_)
+        self._make_room(ROWS_MAX)
+
+    def _make_room(self, rows: int) -> None:
+        self._rows_max = rows
+        self._refs = np.empty(rows, np.int64)
+        self.found = np.empty((len(FOUND), rows + 8), np.int64)  # columns not a page apart: they share no cache set
+        self.values = np.empty((rows, self._outputs))
+        self._finite = np.ones(rows, np.bool_)
         found, stride = address(self.found), self.found.strides[0]
         lies = dict(zip(FOUND, range(found, found + len(FOUND) * stride, stride), strict=True))
         self._described = Rows(refs=address(self._refs), **lies)
@@ -94,10 +102,15 @@ class QuickLane:
         self._values_at, self._finite_at = address(self.values), address(self._finite)
         self._seen: inbox.Addresses | None = None  # what the description is about
 
-    def turn(self, waiting: inbox.Singles | inbox.Block, refs: Refs | list[int], now: float) -> Turn | Ordinary | None:
+    def turn(
+        self, waiting: inbox.Singles | inbox.Batches, refs: Refs | list[int], now: float
+    ) -> Turn | Ordinary | None:
         """Steps and commits the rows, if all are ordinary; a flight that is stepped already where one is not finite.
         None: nothing has happened."""
-        rows, lane, described, at = len(waiting), self._lane, self._described, waiting.at
+        rows, lane, at = len(waiting), self._lane, waiting.at
+        if rows > self._rows_max:
+            self._make_room(max(rows, 2 * self._rows_max))
+        described = self._described
         if self._seen is not at:  # not by what it says: freed columns' addresses are given away again
             described.step, described.time, described.values = at.step, at.time, at.values
             described.deadline, described.reset = at.deadline, at.reset
@@ -117,13 +130,13 @@ class QuickLane:
         if lost:
             return self._flight(waiting, seconds)
         self._looker.commits(self._where, self._values_at, now)
-        singles = Singles(waiting.ids, at.id_bytes, at.sequence, *self._answers, values)
-        batch = isinstance(waiting, inbox.Block)
-        return Turn(waiting.request[:rows], singles, batch, self._head, self._outputs, lane, seconds, self)
+        ids, messages = ((), waiting.messages) if isinstance(waiting, inbox.Batches) else (waiting.ids, ())
+        singles = Singles(ids, at.id_bytes, at.sequence, *self._answers, values)
+        return Turn(waiting.request[:rows], singles, messages, self._head, self._outputs, lane, seconds, self)
 
-    def _flight(self, waiting: inbox.Singles | inbox.Block, seconds: float | None) -> Ordinary:
+    def _flight(self, waiting: inbox.Singles | inbox.Batches, seconds: float | None) -> Ordinary:
         """The turn as a flight that was stepped, in so many seconds, or failed; with copies of what it found."""
-        rows, block = len(waiting), waiting if isinstance(waiting, inbox.Block) else waiting.block()
+        rows, block = len(waiting), waiting.block()
         found, finite = self.found[:, :rows].copy(), self._finite[:rows].copy()
         self._finite.fill(True)
         slots, _, seen, _, time_after, _, _ = found

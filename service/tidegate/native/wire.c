@@ -157,100 +157,129 @@ int64_t tidegate_observation(const uint8_t *message, int64_t length, const Singl
     return (int64_t)sequence;
 }
 
-#define PLACES 20
+/* Batches that wait, as columns with room for more; in Python: engine/inbox.py, `Batches`. */
+typedef struct {
+    int64_t width; /* values a row */
+    int64_t *request, *step, *time, *aliases;
+    double *values, *deadline, *arrived;
+    int32_t *row;
+    uint8_t *reset;
+} Batches;
 
-/* Where the columns of a batch lie in its message: start and end of each field by its number, 0 and 0 where it is not
-   there; numbers: sequence, rows, dtype. Returns 1 if the message is a batch by alias alone, without future covariates. */
-int64_t tidegate_batch(const uint8_t *message, int64_t length, int64_t *numbers, int64_t *places)
+/* A batch as it lies in its message. */
+typedef struct {
+    uint64_t rows, dtype;
+    uint32_t seen;
+    Reader field[10]; /* those of bytes, by number */
+} Batch;
+
+#define STEPS 4
+#define ALIASES 3
+#define TIMES 5
+#define VALUES 7
+#define RESETS 9
+
+static inline int64_t bytes_of(const Batch *batch, int field)
 {
-    Reader reader = {message, message + length}, batch = {NULL, NULL}, content;
-    uint64_t tag, sequence = 0, rows = 0, dtype = 0;
+    return batch->field[field].end - batch->field[field].at;
+}
+
+static int read_batch(Reader reader, Batch *batch)
+{
+    uint64_t tag;
+    memset(batch, 0, sizeof *batch);
+    while (reader.at < reader.end) {
+        if (!read_tag(&reader, &tag) || !once(&batch->seen, tag))
+            return 0;
+        uint64_t field = tag >> 3;
+        if (tag == TAG(1, VARINT) || tag == TAG(6, VARINT)) {
+            if (!read_varint(&reader, field == 1 ? &batch->rows : &batch->dtype))
+                return 0;
+        } else if ((tag & 7) != BYTES || field < ALIASES || field == 6 || field == 8 || field > RESETS ||
+                   !read_bytes(&reader, &batch->field[field]))
+            return 0;
+    }
+    return (batch->seen & 1u << ALIASES) != 0 && batch->dtype <= 2;
+}
+
+/* The values of row `row` and on; returns 0 where a field has another length or holds what it may not. */
+static int take_batch(const Batch *batch, const Batches *into, int64_t row, int64_t aliases_max)
+{
+    int64_t rows = (int64_t)batch->rows, values = rows * into->width;
+    Reader aliases = batch->field[ALIASES];
+    const uint8_t *resets = bytes_of(batch, RESETS) ? batch->field[RESETS].at : NULL;
+    for (int64_t n = row; n < row + rows; n++) {
+        uint64_t alias;
+        if (!read_varint(&aliases, &alias) || alias >= (uint64_t)aliases_max)
+            return 0;
+        into->aliases[n] = (int64_t)alias;
+        into->row[n] = (int32_t)(n - row);
+        into->deadline[n] = INFINITY;
+        into->time[n] = NO_TIME;
+        into->step[n] = 0;
+        into->reset[n] = resets && resets[n - row] != 0;
+    }
+    if (aliases.at != aliases.end)
+        return 0;
+    if (bytes_of(batch, TIMES))
+        memcpy(into->time + row, batch->field[TIMES].at, (size_t)rows * sizeof(int64_t));
+    if (bytes_of(batch, STEPS))
+        for (int64_t n = 0; n < rows; n++) {
+            uint64_t step;
+            memcpy(&step, batch->field[STEPS].at + 8 * n, sizeof step);
+            if (step > STEP_MAX)
+                return 0;
+            into->step[row + n] = (int64_t)step;
+        }
+    double *to = into->values + row * into->width;
+    if (batch->dtype == 2)
+        memcpy(to, batch->field[VALUES].at, (size_t)values * sizeof(double));
+    else
+        for (int64_t n = 0; n < values; n++) {
+            float value;
+            memcpy(&value, batch->field[VALUES].at + 4 * n, sizeof value);
+            to[n] = (double)value;
+        }
+    return 1;
+}
+
+/* Puts a StreamPredictRequest that is a batch by alias alone, without future covariates, into row `row` and those after
+   it, of which there are `room` in all. Returns how many; 0 where the message is something else, or holds what it may not;
+   -1 where there is no such room. Then nothing that counts was written. numbers: sequence, rows, width. */
+int64_t tidegate_batch(const uint8_t *message, int64_t length, const Batches *into, int64_t row, int64_t room,
+                       int64_t request, double now, int64_t rows_max, int64_t aliases_max, int64_t *numbers)
+{
+    Reader reader = {message, message + length}, content = {NULL, NULL};
+    Batch batch;
+    uint64_t tag, sequence = 0;
     uint32_t seen = 0;
-    memset(places, 0, PLACES * sizeof *places);
     while (reader.at < reader.end) {
         if (!read_tag(&reader, &tag) || !once(&seen, tag))
             return 0;
         if (!(tag == TAG(2, VARINT) ? read_varint(&reader, &sequence) && sequence <= INT64_MAX
-                                    : tag == TAG(4, BYTES) && read_bytes(&reader, &batch)))
+                                    : tag == TAG(4, BYTES) && read_bytes(&reader, &content)))
             return 0;
     }
-    if (batch.at == NULL)
+    if (content.at == NULL || !read_batch(content, &batch) || batch.rows == 0 || batch.rows > (uint64_t)rows_max)
         return 0;
-    seen = 0;
-    while (batch.at < batch.end) {
-        if (!read_tag(&batch, &tag) || !once(&seen, tag))
-            return 0;
-        uint64_t field = tag >> 3;
-        if (tag == TAG(1, VARINT) || tag == TAG(6, VARINT)) {
-            if (!read_varint(&batch, field == 1 ? &rows : &dtype) || rows > INT32_MAX || dtype > 2)
-                return 0;
-        } else if ((tag & 7) != BYTES || field < 3 || field == 6 || field == 8 || field > 9 ||
-                   !read_bytes(&batch, &content))
-            return 0;
-        else {
-            places[2 * field] = content.at - message;
-            places[2 * field + 1] = content.end - message;
-        }
-    }
+    int64_t rows = (int64_t)batch.rows, row_bytes = rows * (int64_t)(batch.dtype == 2 ? sizeof(double) : sizeof(float));
+    int64_t steps = bytes_of(&batch, STEPS), times = bytes_of(&batch, TIMES), resets = bytes_of(&batch, RESETS);
+    int64_t values = bytes_of(&batch, VALUES), width = values / row_bytes;
+    if ((steps && steps != 8 * rows) || (times && times != 8 * rows) || (resets && resets != rows) || width == 0 ||
+        values != width * row_bytes)
+        return 0;
     numbers[0] = (int64_t)sequence;
-    numbers[1] = (int64_t)rows;
-    numbers[2] = (int64_t)dtype;
-    return (seen & 1u << 3) != 0;
-}
-
-/* A batch's columns, [rows] each, values [rows, width]; in Python: wire/plain.py. */
-typedef struct {
-    int64_t rows, width, dtype, aliases_max, request;
-    double now;
-    int64_t *step, *time, *aliases, *requests;
-    double *deadline, *arrived, *values;
-    int32_t *row;
-    uint8_t *reset;
-} Batch;
-
-/* Fills them from where `tidegate_batch` found them; returns 0 where one has another length or holds what it may not,
-   and then they hold nothing that counts. */
-int64_t tidegate_columns(const uint8_t *message, const int64_t *places, const Batch *batch)
-{
-    int64_t rows = batch->rows, values = rows * batch->width;
-    int64_t steps = places[9] - places[8], times = places[11] - places[10], resets = places[19] - places[18];
-    int64_t size = batch->dtype == 2 ? sizeof(double) : sizeof(float);
-    if ((steps && steps != 8 * rows) || (times && times != 8 * rows) || (resets && resets != rows) ||
-        places[15] - places[14] != values * size)
+    numbers[1] = rows;
+    numbers[2] = width;
+    if (width != into->width || row + rows > room)
+        return -1;
+    if (!take_batch(&batch, into, row, aliases_max))
         return 0;
-    Reader reader = {message + places[6], message + places[7]};
-    for (int64_t n = 0; n < rows; n++) {
-        uint64_t alias;
-        if (!read_varint(&reader, &alias) || alias >= (uint64_t)batch->aliases_max)
-            return 0;
-        batch->aliases[n] = (int64_t)alias;
-        batch->requests[n] = batch->request;
-        batch->row[n] = (int32_t)n;
-        batch->deadline[n] = INFINITY;
-        batch->arrived[n] = batch->now;
-        batch->time[n] = NO_TIME;
-        batch->step[n] = 0;
-        batch->reset[n] = resets ? message[places[18] + n] != 0 : 0;
+    for (int64_t n = row; n < row + rows; n++) {
+        into->request[n] = request;
+        into->arrived[n] = now;
     }
-    if (reader.at != reader.end)
-        return 0;
-    if (times)
-        memcpy(batch->time, message + places[10], (size_t)times);
-    for (int64_t n = 0; steps && n < rows; n++) {
-        uint64_t step;
-        memcpy(&step, message + places[8] + 8 * n, sizeof step);
-        if (step > STEP_MAX)
-            return 0;
-        batch->step[n] = (int64_t)step;
-    }
-    if (size == sizeof(double))
-        memcpy(batch->values, message + places[14], (size_t)(values * size));
-    for (int64_t n = 0; size == sizeof(float) && n < values; n++) {
-        float value;
-        memcpy(&value, message + places[14] + 4 * n, sizeof value);
-        batch->values[n] = (double)value;
-    }
-    return 1;
+    return rows;
 }
 
 static inline int varint_bytes(uint64_t value)
@@ -281,18 +310,20 @@ static inline uint8_t *put_start(uint8_t *at, int field, uint64_t length)
     return put_varint(at, length);
 }
 
-/* Answers to single observations or a batch, of which there is nothing more to say; [rows] each. */
+/* Answers to single observations or batches, of which there is nothing more to say; [rows] each. */
 typedef struct {
     int64_t rows, targets, values_stride, target_stride; /* values[n * values_stride + j * target_stride] */
     const int64_t *id_bytes, *sequence, *step, *steps_seen, *valid_time;
     const double *values;
 } Answers;
 
-/* A StreamPredictResponse with a PredictionBatch in which no row failed, has flags or intervals; dtype is 1 (float32) or
-   2 (float64). Returns its length: at most 96 + rows x (9 + 8 x targets) bytes. */
-int64_t tidegate_prediction_batch(const Answers *answers, int64_t sequence, int64_t dtype, uint8_t *into)
+/* A StreamPredictResponse with a PredictionBatch in which no row failed, has flags or intervals, of the answers from
+   `start` up to `stop`; dtype is 1 (float32) or 2 (float64). Returns its length: at most 96 + rows x (9 + 8 x targets)
+   bytes. */
+int64_t tidegate_prediction_batch(const Answers *answers, int64_t start, int64_t stop, int64_t sequence, int64_t dtype,
+                                  uint8_t *into)
 {
-    uint64_t rows = (uint64_t)answers->rows, item = dtype == 2 ? sizeof(double) : sizeof(float);
+    uint64_t rows = (uint64_t)(stop - start), item = dtype == 2 ? sizeof(double) : sizeof(float);
     uint64_t values = rows * (uint64_t)answers->targets * item, steps = rows * sizeof(int64_t);
     uint64_t length = 1 + (uint64_t)varint_bytes(rows) + 1 + (uint64_t)varint_bytes((uint64_t)dtype) + 1 +
                       (uint64_t)varint_bytes(values) + values + 1 + (uint64_t)varint_bytes(steps) + steps + 1 +
@@ -304,14 +335,14 @@ int64_t tidegate_prediction_batch(const Answers *answers, int64_t sequence, int6
     at = put_number(at, 1, rows);
     at = put_number(at, 2, (uint64_t)dtype);
     at = put_start(at, 3, values);
-    for (int64_t n = 0; n < answers->rows; n++)
+    for (int64_t n = start; n < stop; n++)
         for (int64_t j = 0; j < answers->targets; j++, at += item) {
             double value = answers->values[n * answers->values_stride + j * answers->target_stride];
             float rounded = (float)value;
             memcpy(at, item == sizeof(double) ? (const void *)&value : (const void *)&rounded, item);
         }
     at = put_start(at, 6, steps);
-    memcpy(at, answers->step, steps);
+    memcpy(at, answers->step + start, steps);
     at = put_start(at + steps, 7, rows);
     memset(at, 0, rows);
     return at + rows - into;

@@ -42,14 +42,15 @@ ALIASES_FREE, ALIAS_SPREAD = 4096, 16  # an alias is below ALIASES_FREE + ALIAS_
 
 @dataclass(slots=True)
 class Waiting:
-    """A message that waits: for its rows, then for its turn. `batch` is None for a single observation, and for a
+    """A message that waits: for its rows, then for its turn. It is a single observation, unless it is a `batch`, or a
     `history`, all rows of which are answered as one."""
 
     sequence: int
     rows: int
     session_id: bytes = b""
-    batch: codec.BatchReply | None = None
+    batch: bool = False
     history: bool = False
+    reply: codec.BatchReply | None = None  # to a batch whose rows do not all come at once
     answer: bytes | None = None
 
 
@@ -159,13 +160,11 @@ class Call:
             return False
         limits = BatchLimits(front.limits.batch_message_rows_max, self._aliases_max())
         request = self.number << STREAM_SHIFT | (self._next + 1) & MESSAGE_MASK
-        batch = front.plain.batch(message, scope, limits, request, time.monotonic())
-        if batch is None:
+        inbox = front.host.engine.inbox
+        taken = front.plain.batch(message, inbox, scope, self._aliases, limits, request, time.monotonic())
+        if taken is None:
             return False
-        rows = len(batch.block)
-        batch.block.table = self._aliases
-        self._expect(Waiting(batch.sequence, rows, batch=codec.BatchReply(rows, self._view)))
-        front.host.engine.inbox.add_block(batch.block)
+        self._expect(Waiting(*taken, batch=True))
         front.wake()
         return True
 
@@ -190,7 +189,7 @@ class Call:
         if naming and columns.aliases is not None:
             self._bind(columns.aliases)
         rows = len(columns.step)
-        request = self._expect(Waiting(sequence, rows, batch=codec.BatchReply(rows, self._view)))
+        request = self._expect(Waiting(sequence, rows, batch=True))
         self._front.host.engine.inbox.add_block(
             Block(
                 scope=self._scope(),
@@ -228,11 +227,13 @@ class Call:
         if waiting.history:
             answer = histories.answer_of(waiting.sequence, replies, start, waiting.session_id, self._view)
             waiting.answer = answer.SerializeToString()
-        elif waiting.batch is None:
+        elif not waiting.batch:
             answer = codec.single(waiting.sequence, replies, start, waiting.session_id, self._view)
             waiting.answer = answer.SerializeToString()
-        elif waiting.batch.add(replies, slice(start, stop)):
-            waiting.answer = waiting.batch.answer(waiting.sequence)
+        else:
+            reply = waiting.reply = waiting.reply or codec.BatchReply(waiting.rows, self._view)
+            if reply.add(replies, slice(start, stop)):
+                waiting.answer = reply.answer(waiting.sequence)
         self._release()
 
     def answer_plainly(self, message: int, answer: bytes) -> bool:
@@ -245,22 +246,17 @@ class Call:
             self._release()
         return True
 
-    def answer_whole(self, message: int, replies: Replies, start: int, stop: int) -> None:
-        """Takes plain predictions for all rows of a batch, in order."""
+    def answer_whole(self, message: int, replies: Replies | Turn, start: int, stop: int, plain: Plain | None) -> None:
+        """Takes plain predictions for all rows of a batch, in order. `plain` knows of the replies, if it is there."""
         waiting = self._waiting.get(message)
-        if waiting is not None and waiting.batch is not None:
-            waiting.answer = waiting.batch.whole(waiting.sequence, replies, slice(start, stop))
-            self._release()
-
-    def answer_batch(self, message: int, turn: Turn, plain: Plain) -> None:
-        """The same of a turn."""
-        waiting = self._waiting.get(message)
-        if waiting is None or waiting.batch is None:
+        if waiting is None:
             return
-        if self._view.intervals:
-            waiting.answer = waiting.batch.whole(waiting.sequence, turn.replies(), slice(0, len(turn)))
+        if plain is None or self._view.intervals:
+            whole = replies.replies() if isinstance(replies, Turn) else replies
+            reply = codec.BatchReply(waiting.rows, self._view)
+            waiting.answer = reply.whole(waiting.sequence, whole, slice(start, stop))
         else:
-            waiting.answer = plain.batch_answer(waiting.sequence, turn, self._view.dtype)
+            waiting.answer = plain.batch_answer(waiting.sequence, start, stop, self._view.dtype)
         self._release()
 
     def refuse(self, sequence: int, error: TidegateError) -> None:
@@ -436,18 +432,17 @@ class FrontEnd:
                     call.fail()
 
     def _deliver(self, replies: Replies | Turn) -> None:
-        if isinstance(replies, Turn):
-            if self.plain is not None:
-                deliver = self._deliver_batch if replies.batch else self._deliver_singles
-                deliver(replies, self.plain)
-                return
+        if isinstance(replies, Turn) and self.plain is None:
             replies = replies.replies()
-        if replies.plainly and replies.singles is not None and self.plain is not None:
-            self._deliver_singles(replies, self.plain)
-            return
-        if replies.plainly and replies.messages:
-            self._deliver_whole(replies)
-            return
+        if isinstance(replies, Turn) or replies.plainly:
+            if replies.messages:
+                self._deliver_whole(replies, self.plain if replies.singles else None)
+                return
+            if replies.singles is not None and self.plain is not None:
+                self._deliver_singles(replies, self.plain)
+                return
+        if isinstance(replies, Turn):
+            replies = replies.replies()
         cuts = np.flatnonzero(np.diff(replies.request)) + 1
         owners = (replies.request[np.concatenate(([0], cuts))] >> STREAM_SHIFT).tolist() if len(replies) else []
         for owner, (start, stop) in zip(owners, pairwise([0, *cuts.tolist(), len(replies)]), strict=True):
@@ -463,19 +458,15 @@ class FrontEnd:
                 full = replies.replies() if isinstance(replies, Turn) else replies
                 self._answer(call, full, row, row + 1)
 
-    def _deliver_batch(self, turn: Turn, plain: Plain) -> None:
-        request = int(turn.request[0])
-        call = self._calls.get(request >> STREAM_SHIFT)
-        if call is not None:
-            call.answer_batch(request & MESSAGE_MASK, turn, plain)
-
-    def _deliver_whole(self, replies: Replies) -> None:
+    def _deliver_whole(self, replies: Replies | Turn, plain: Plain | None) -> None:
+        if plain is not None:
+            plain.batch_answers(replies)
         start = 0
         for rows in replies.messages:
             request = int(replies.request[start])
             call = self._calls.get(request >> STREAM_SHIFT)
             if call is not None:
-                call.answer_whole(request & MESSAGE_MASK, replies, start, start + rows)
+                call.answer_whole(request & MESSAGE_MASK, replies, start, start + rows, plain)
             start += rows
 
     @staticmethod

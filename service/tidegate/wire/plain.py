@@ -4,12 +4,12 @@ predictions. Each function says when a message is not plain; the Protocol Buffer
 
 from __future__ import annotations
 
-from ctypes import CDLL, Structure, addressof, c_double, c_int64, c_void_p
+from ctypes import CDLL, Structure, addressof, c_int64, c_void_p
 from typing import NamedTuple
 
 import numpy as np
 
-from tidegate.engine.inbox import Addresses, Block, Scope, Singles
+from tidegate.engine.inbox import AliasTable, Batches, Inbox, Scope, Singles
 from tidegate.engine.quick import Turn
 from tidegate.engine.replies import Replies
 from tidegate.model.manifest import FEATURES_MAX
@@ -18,9 +18,6 @@ from tidegate.native import address
 _SINGLES = ("request", "sequence", "step", "time", "id_bytes", "values", "deadline", "arrived", "reset")
 _ANSWERS = ("id_bytes", "sequence", "step", "steps_seen", "valid_time", "values")
 _ANSWER_BYTES_MAX = 96  # of an answer, but for the id and the values
-_VALUES = 7  # a field of ObservationBatch
-_ITEM_BYTES = (4, 4, 8)  # by DType
-_INTEGERS, _FLOATS = ("step", "time", "aliases", "request"), ("deadline", "arrived")
 
 
 class _Singles(Structure):
@@ -29,13 +26,13 @@ class _Singles(Structure):
     _fields_ = (("width", c_int64), *((name, c_void_p) for name in _SINGLES))
 
 
-class _Batch(Structure):
+class _Batches(Structure):
     """See wire.c."""
 
     _fields_ = (
-        *((name, c_int64) for name in ("rows", "width", "dtype", "aliases_max", "request")),
-        ("now", c_double),
-        *((name, c_void_p) for name in ("step", "time", "aliases", "requests", *_FLOATS, "values", "row", "reset")),
+        ("width", c_int64),
+        *((name, c_void_p) for name in ("request", "step", "time", "aliases", "values", "deadline", "arrived")),
+        *((name, c_void_p) for name in ("row", "reset")),
     )
 
 
@@ -55,13 +52,6 @@ class BatchLimits(NamedTuple):
     aliases: int
 
 
-class PlainBatch(NamedTuple):
-    """A batch's number on its stream, and its rows."""
-
-    sequence: int
-    block: Block
-
-
 class Plain:
     """The codec of plain messages. For one thread."""
 
@@ -69,9 +59,8 @@ class Plain:
         self._native, self._observation = native, native.tidegate_observation
         self._name = (c_int64 * 2)()
         self._name_at = addressof(self._name)
-        self._numbers, self._places, self._batch = (c_int64 * 3)(), (c_int64 * 20)(), _Batch()
-        self._numbers_at, self._places_at = addressof(self._numbers), addressof(self._places)
-        self._batch_at = addressof(self._batch)
+        self._numbers = (c_int64 * 3)()
+        self._numbers_at = addressof(self._numbers)
         self._answers = _Answers()
         self._answers_at = addressof(self._answers)
         self._ends = np.empty(0, np.int64)
@@ -89,48 +78,41 @@ class Plain:
         singles.took(session_id)
         return sequence, session_id
 
-    def batch(self, message: bytes, scope: Scope, limits: BatchLimits, request: int, now: float) -> PlainBatch | None:
-        """A batch by alias as a block, without its table; None for another message, or one that is not right."""
-        if not self._native.tidegate_batch(message, len(message), self._numbers_at, self._places_at):
+    def batch(
+        self,
+        message: bytes,
+        inbox: Inbox,
+        scope: Scope,
+        table: AliasTable,
+        limits: BatchLimits,
+        request: int,
+        now: float,
+    ) -> tuple[int, int] | None:
+        """Puts a batch by alias into the inbox; returns its sequence and how many rows it has. None: it is another
+        message, or one that is not right."""
+        into = inbox.batches(scope, table)
+        rows = self._take(message, into, limits, request, now)
+        if rows < 0:
+            _, wanted, width = self._numbers
+            if width > FEATURES_MAX:
+                return None
+            if not into.has_room(wanted, width):
+                into = inbox.more_batches(scope, width)
+            into.room(wanted)
+            rows = self._take(message, into, limits, request, now)
+        if not rows:
             return None
-        sequence, rows, dtype = self._numbers
-        bytes_of_values = self._places[2 * _VALUES + 1] - self._places[2 * _VALUES]
-        width = bytes_of_values // (rows * _ITEM_BYTES[dtype]) if rows else 0
-        if not 0 < rows <= limits.rows or not 0 < width <= FEATURES_MAX:
-            return None
-        # All columns in one piece: integers, floats, values, then the narrow ones, row and reset.
-        narrow = rows * (len(_INTEGERS) + len(_FLOATS) + width)
-        integers = np.empty(narrow + rows, np.int64)
-        floats, rest = integers.view(np.float64), integers[narrow:]
-        lie, bytes_each = address(integers), 8 * rows
-        step, time, aliases, requests, deadline, arrived, values, row, reset = (
-            *range(lie, lie + 6 * bytes_each, bytes_each),
-            *(lie + 6 * bytes_each, lie + 8 * narrow, lie + 8 * narrow + 4 * rows),
+        into.took(rows, table)
+        inbox.added(into, rows)
+        return self._numbers[0], rows
+
+    def _take(self, message: bytes, into: Batches, limits: BatchLimits, request: int, now: float) -> int:
+        described = into.described or _describe_batches(into)
+        room, numbers = into.capacity if not into.rows else min(into.capacity, into.together_max), self._numbers_at
+        taken: int = self._native.tidegate_batch(
+            message, len(message), described, into.rows, room, request, now, limits.rows, limits.aliases, numbers
         )
-        described = self._batch
-        described.rows, described.width, described.dtype = rows, width, dtype
-        described.aliases_max, described.request, described.now = limits.aliases, request, now
-        described.step, described.time, described.aliases, described.requests = step, time, aliases, requests
-        described.deadline, described.arrived = deadline, arrived
-        described.values, described.row, described.reset = values, row, reset
-        if not self._native.tidegate_columns(message, self._places_at, self._batch_at):
-            return None
-        block = Block(
-            scope=scope,
-            request=integers[3 * rows : 4 * rows],
-            row=rest.view(np.int32)[:rows],
-            ids=(),
-            step=integers[:rows],
-            time=integers[rows : 2 * rows],
-            values=floats[6 * rows : narrow].reshape(rows, width),
-            reset=rest.view(np.bool_)[4 * rows : 5 * rows],
-            deadline=floats[4 * rows : 5 * rows],
-            arrived=floats[5 * rows : 6 * rows],
-            aliases=integers[2 * rows : 3 * rows],
-            messages=(rows,),
-            lies=Addresses(step, time, values, deadline, reset, arrived),
-        )
-        return PlainBatch(sequence, block)
+        return taken
 
     def predictions(self, replies: Replies | Turn) -> list[bytes]:
         """Each row's whole answer, without intervals. Only of replies that are `plainly` predictions, to singles."""
@@ -146,12 +128,14 @@ class Plain:
             start = end
         return answers
 
-    def batch_answer(self, sequence: int, turn: Turn, dtype: int) -> bytes:
-        """The whole answer to a batch, without intervals."""
-        rows = len(turn)
-        asked = self._asked(turn, rows)
-        self._make_room(rows, _ANSWER_BYTES_MAX + rows * (9 + 8 * asked.targets))
-        length = self._native.tidegate_prediction_batch(self._answers_at, sequence, dtype, self._room_at)
+    def batch_answers(self, replies: Replies | Turn) -> None:
+        """Says whose answers `batch_answer` gives, until anything else is asked."""
+        asked = self._asked(replies, len(replies))
+        self._make_room(0, _ANSWER_BYTES_MAX + asked.rows * (9 + 8 * asked.targets))
+
+    def batch_answer(self, sequence: int, start: int, stop: int, dtype: int) -> bytes:
+        """The whole answer to a batch, to whose rows these are the replies, without intervals."""
+        length = self._native.tidegate_prediction_batch(self._answers_at, start, stop, sequence, dtype, self._room_at)
         return bytes(self._room[:length])
 
     def _asked(self, replies: Replies | Turn, rows: int) -> _Answers:
@@ -184,3 +168,13 @@ def _describe(singles: Singles) -> int:
     singles.description = _Singles(singles.shape[0], *integers, at.values, at.deadline, at.arrived, at.reset)
     singles.described = addressof(singles.description)
     return singles.described
+
+
+def _describe_batches(batches: Batches) -> int:
+    """The same of batches."""
+    at, stride = batches.at, 8 * batches.capacity
+    integers = range(at.step - stride, at.step + 3 * stride, stride)  # request, step, time, aliases
+    row = at.reset - 4 * batches.capacity
+    batches.description = _Batches(batches.width, *integers, at.values, at.deadline, at.arrived, row, at.reset)
+    batches.described = addressof(batches.description)
+    return batches.described
