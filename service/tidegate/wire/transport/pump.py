@@ -15,7 +15,7 @@ from typing import Any
 from grpc._cython import cygrpc
 
 EVENTS_MAX = 256  # taken in one pass of the loop; what is left waits for the next
-MISSES_MAX = 4  # in a pass: gRPC looks at one socket at a time, which may have brought no event
+MISSES_MAX = 3  # in a pass: gRPC looks at one socket at a time, which may have brought no event
 DRY_PASSES = 3  # without an event, until the thread waits instead
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ class Pump:
         self._queue = queue
         self._loop = asyncio.get_running_loop()
         self._dry = 0
-        self._asleep = threading.Semaphore(1)  # released when the thread is to wait for the next event
+        self._asleep = threading.Lock()  # released when the thread is to wait for the next event
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._thread = threading.Thread(target=self._wait, name="tidegate-grpc", daemon=True)
         self._thread.start()
