@@ -1,4 +1,4 @@
-"""The inbox: order within a stream, blocks gathered by scope, and the alias table."""
+"""The inbox: order within a stream, rows gathered by scope, batches that go together, and the alias table."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate.engine.inbox import AliasTable, Block, Inbox, Scope
+from tidegate.engine.inbox import SPARES_MAX, AliasTable, Batches, Block, Inbox, Scope
 from tidegate.model.frequency import NO_TIME
 
 SCOPES = [Scope("", "a"), Scope("", "b"), Scope("", "b", must_exist=True)]
@@ -34,9 +34,34 @@ def add_block(inbox: Inbox, scope: Scope, request: int, rows: int) -> None:
     )
 
 
+def add_batch(inbox: Inbox, scope: Scope, request: int, rows: int, table: AliasTable, width: int = 2) -> None:
+    """By alias: alias `10 * request + row` of the stream, which nobody else uses."""
+    inbox.add_block(
+        Block(
+            scope=scope,
+            request=np.full(rows, request, np.int64),
+            row=np.arange(rows, dtype=np.int32),
+            ids=(),
+            step=np.full(rows, request, np.int64),
+            time=np.full(rows, NO_TIME, np.int64),
+            values=np.full((rows, width), float(request)),
+            reset=np.full(rows, request % 2 == 0),
+            deadline=np.full(rows, 1.0),
+            arrived=np.full(rows, 2.0),
+            aliases=10 * request + np.arange(rows),
+            table=table,
+            messages=(rows,),
+        )
+    )
+
+
 @given(
     messages=st.lists(
-        st.tuples(st.sampled_from(SCOPES), st.sampled_from(["row", "row", "wide row", "block"]), st.integers(1, 4)),
+        st.tuples(
+            st.sampled_from(SCOPES),
+            st.sampled_from(["row", "row", "wide row", "block", "batch", "batch"]),
+            st.integers(1, 4),
+        ),
         max_size=30,
     ),
     left=st.sets(st.sampled_from(["a", "b"])),
@@ -44,13 +69,15 @@ def add_block(inbox: Inbox, scope: Scope, request: int, rows: int) -> None:
 def test_all_rows_in_order(messages: list[tuple[Scope, str, int]], left: set[str]) -> None:
     """Every row comes out once with its own columns, and those of one scope in the order in which they came; those of
     models that are left for later no sooner than that."""
-    inbox, sent = Inbox(1000), dict[Scope, list[tuple[int, int]]]()
+    inbox, sent, tables = Inbox(1000), dict[Scope, list[tuple[int, int]]](), [AliasTable() for _ in range(3)]
     for request, (scope, kind, rows) in enumerate(messages):
         if kind == "block":
             add_block(inbox, scope, request, rows)
+        elif kind == "batch":
+            add_batch(inbox, scope, request, rows, tables[request % len(tables)])
         else:
             add_row(inbox, scope, request, width=2 if kind == "row" else 3)
-        sent.setdefault(scope, []).extend((request, row) for row in range(rows if kind == "block" else 1))
+        sent.setdefault(scope, []).extend((request, row) for row in range(rows if "b" in kind else 1))
     total = sum(map(len, sent.values()))
     assert inbox.rows == total
     assert bool(inbox) == bool(total)
@@ -58,10 +85,14 @@ def test_all_rows_in_order(messages: list[tuple[Scope, str, int]], left: set[str
     first = inbox.take(but=left)
     assert not left & {block.scope.model for block in first}
     for block in first + inbox.take():
-        assert block.values.shape[0] == len(block) == len(block.ids)
+        assert block.values.shape[0] == len(block) == len(block.ids if block.aliases is None else block.aliases)
         got.setdefault(block.scope, []).extend(zip(block.request.tolist(), block.row.tolist(), strict=True))
         for place, request in enumerate(block.request.tolist()):
-            assert block.ids[place] == b"s%d" % request
+            if block.aliases is None:
+                assert block.ids[place] == b"s%d" % request
+            else:
+                assert block.table is tables[request % len(tables)]
+                assert block.aliases[place] == 10 * request + block.row[place]
             assert block.step[place] == request
             assert (block.values[place] == request).all()
             assert block.reset[place] == (request % 2 == 0)
@@ -71,6 +102,73 @@ def test_all_rows_in_order(messages: list[tuple[Scope, str, int]], left: set[str
     assert inbox.rows == total
     inbox.done(total)
     assert inbox.rows == 0
+
+
+@given(
+    messages=st.lists(st.tuples(st.integers(0, 3), st.sampled_from([1, 2, 5, 9, 300]), st.integers(2, 3)), max_size=30),
+    ways=st.lists(st.sampled_from(["answered", "taken", "spread"]), min_size=1, max_size=9),
+    together=st.sampled_from([8, 64]),
+)
+def test_batches_that_go_together(messages: list[tuple[int, int, int]], ways: list[str], together: int) -> None:
+    """Batches by alias that follow each other come out together: of streams that differ, of one width, no more rows
+    than go together, or one alone; each once, in order, with its own columns, also in columns that were used before."""
+    inbox, tables, sent = Inbox(10_000, together), [AliasTable() for _ in range(4)], list[int]()
+    got: list[tuple[int, int]] = []
+    held: list[tuple[Block, int]] = []
+    for turn, way in enumerate((*ways, "answered")):
+        last = turn == len(ways)
+        for stream, rows, width in messages[len(sent) :] if last else messages[len(sent) : len(sent) + 5]:
+            add_batch(inbox, SCOPES[0], len(sent), rows, tables[stream], width)
+            sent.append(rows)
+        while (found := inbox.oldest()) is not None:
+            assert isinstance(found, Batches)
+            assert len({id(table) for table in found.tables}) == len(found.messages)
+            assert len(found) == sum(found.messages) <= max(together, found.messages[0])
+            first = len(got)
+            for block, rows in zip(found.blocks(), found.messages, strict=True):
+                request = len(got)
+                assert (block.request == request).all()
+                assert (block.values == request).all()
+                assert block.table is tables[messages[request][0]]
+                got.append((request, rows))
+            whole = found.block()
+            assert whole.messages == tuple(rows for _, rows in got[first:])
+            if way == "answered":
+                inbox.answered(found)
+            elif way == "taken":
+                inbox.take_oldest()
+                held += [(whole, first)]
+            else:
+                inbox.spread()
+                for request in range(first, len(got)):
+                    block = inbox.oldest()  # type: ignore[assignment]
+                    assert isinstance(block, Block)
+                    assert block.request.tolist() == [request] * got[request][1]
+                    inbox.take_oldest()
+                    held.append((block, request))
+    assert got == list(enumerate(sent))
+    assert inbox.rows == sum(sent)
+    for block, first in held:  # nobody has written to what was taken
+        assert block.request.tolist() == [first + n for n, rows in enumerate(block.messages) for _ in range(rows)]
+    assert len(inbox._spares) <= SPARES_MAX
+
+
+def test_batches_find_their_sessions_when_they_are_stepped() -> None:
+    """Not when they came: a binding may lie between. An alias that nobody has bound is said."""
+    inbox, tables = Inbox(100), [AliasTable(), AliasTable()]
+    for request, table in enumerate(tables):
+        add_batch(inbox, SCOPES[0], request, 2, table)
+    for request, table in enumerate(tables):
+        table.bind(10 * request + np.arange(2), [b"a", b"b"])
+        table.refs[10 * request :] = 7 + request
+    batches = inbox.next_batches
+    assert batches is not None
+    refs = batches.known()
+    assert refs is not None
+    assert refs.tolist() == [7, 7, 8, 8]
+    add_batch(inbox, SCOPES[0], 2, 1, AliasTable())
+    assert inbox.next_batches is batches
+    assert batches.known() is None
 
 
 def test_single_observations_share_a_block() -> None:

@@ -479,10 +479,10 @@ class Inbox:
             self._spares.append(batches)
 
     def spread(self) -> None:
-        """Each batch becomes a block of its own, in order."""
-        if any(isinstance(block, Batches) for block in self._blocks):
-            parts = [block.blocks() if isinstance(block, Batches) else [block] for block in self._blocks]
-            self._blocks = deque(block for part in parts for block in part)
+        """The next batches become a block each, in order."""
+        batches = self._blocks.popleft()
+        assert isinstance(batches, Batches)
+        self._blocks.extendleft(reversed(batches.blocks()))
 
     def take(self, but: Collection[str] = ()) -> list[Block]:
         """All that is here, in order, but for what is about these models. The rows stay counted until `done`."""
