@@ -25,7 +25,7 @@ from tidegate.errors import ConfigError
 from tidegate.store_setting import STORES, store_setting
 
 PREFIX, NESTED = "TIDEGATE_", "__"  # of variables; between a group and its field
-OTHER_VARIABLES = {"TIDEGATE_NATIVE"}  # read where there are no settings
+OTHER_VARIABLES = {"TIDEGATE_NATIVE", "TIDEGATE_GRPC"}  # read where there are no settings
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 SECONDS_MAX = 100 * 365 * 86_400.0  # "for ever", and still a time that every clock and store can count
 KEEPALIVE_SECONDS_MAX = 86_400.0

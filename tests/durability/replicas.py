@@ -146,7 +146,7 @@ class Replica:
         return session.encode() in self.sessions.names("", model)
 
     def _deliver(self, answers: Replies | Turn) -> None:
-        replies = answers.replies() if isinstance(answers, Turn) else answers
+        replies = answers.replies if isinstance(answers, Turn) else answers
         for row in range(len(replies)):
             self._told[int(replies.request[row])] = Told(
                 Reason(replies.outcome[row]),

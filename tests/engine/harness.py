@@ -154,7 +154,7 @@ class InProcess:
         self.iterations += 1
         turn = self.engine.quick()
         if turn is not None:
-            self._note(turn.replies())
+            self._note(turn.replies)
             return
         flight = self.engine.prepare()
         if flight is not None:

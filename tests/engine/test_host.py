@@ -41,7 +41,7 @@ class Hosted(InProcess):
         self.outcomes: dict[int, list[Reason]] = {}
 
     def _take(self, replies: Replies | Turn) -> None:
-        replies = replies.replies() if isinstance(replies, Turn) else replies
+        replies = replies.replies if isinstance(replies, Turn) else replies
         for request, outcome in zip(replies.request.tolist(), replies.outcome.tolist(), strict=True):
             self.outcomes.setdefault(request, []).append(Reason(outcome))
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable
@@ -17,6 +19,7 @@ from grpc._cython import cygrpc
 from tests.wire.clients import PATIENCE_SECONDS, until
 from tidegate.wire.transport import choice, make_server, stream_of
 from tidegate.wire.transport.rpc import Rpc
+from tidegate.wire.transport.server import CoreServer
 
 OPTIONS = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 1 << 20)]
 SERVICE = "test.Transport"
@@ -208,6 +211,32 @@ class TestUnary:
         assert (await code(served.unary("wait")(b"late", timeout=0.2)))[0] is grpc.StatusCode.DEADLINE_EXCEEDED
         await until(lambda: len(served.handlers.ended) == 2, "the other's end")
 
+    async def test_it_is_over_before_it_has_begun(self, served: Served) -> None:
+        """Calls whose deadline passes while the loop is busy leave nothing: the server answers others, and stops."""
+        echo = served.unary("echo")
+        assert await echo(b"connected") == b"connected"
+
+        def give_up() -> list[grpc.StatusCode]:
+            with grpc.insecure_channel(served.address) as channel:
+                grpc.channel_ready_future(channel).result(PATIENCE_SECONDS)
+                connected.set()
+                busy.wait()
+                method = channel.unary_unary(f"/{SERVICE}/echo")
+                calls = [method.future(b"", timeout=0.05) for _ in range(20)]
+                return [call.exception().code() for call in calls]
+
+        connected, busy = threading.Event(), threading.Event()
+        client = asyncio.create_task(asyncio.to_thread(give_up))
+        await until(connected.is_set, "a connection")
+        busy.set()
+        time.sleep(0.5)  # noqa: ASYNC251 - this is the busy loop
+        assert await client == 20 * [grpc.StatusCode.DEADLINE_EXCEEDED]
+        assert await echo(b"after") == b"after"
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await served.server.stop(0)
+        if isinstance(served.server, CoreServer):
+            assert not served.server._calls
+
 
 class TestStreams:
     async def test_generators(self, served: Served) -> None:
@@ -299,6 +328,26 @@ class TestStop:
             await served.server.stop(0.05)
         await until(lambda: served.handlers.ended == ["cancelled"], "its end")
         assert (await code(waiting))[0] in {grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE}
+
+
+async def test_who_gives_up_a_stop_may_ask_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stop goes on meanwhile."""
+    monkeypatch.delenv(choice.VARIABLE, raising=False)
+    server, handlers = make_server(OPTIONS), Handlers()
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers.by_name()),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        waiting = channel.unary_unary(f"/{SERVICE}/wait")(b"")
+        await until(lambda: bool(handlers.seen), "the handler")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await server.stop(0.2)
+        assert not handlers.ended
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await server.stop(PATIENCE_SECONDS)
+        assert handlers.ended == ["cancelled"]
+        await code(waiting)
 
 
 async def test_nothing_is_kept_of_calls_that_ended(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import grpc
 import pytest
 
-from tests.wire.clients import Client, Stream, observation, refused, until
-from tests.wire.inprocess import in_process
-from tidegate.wire.frontend import FrontEnd
+from tests.wire.clients import Client, Stream, batch, observation, refused, until
+from tests.wire.inprocess import gate, in_process
+from tidegate.wire.frontend import Call, FrontEnd
 
 VALUES = [1, 2, 3, 4]
 
@@ -61,4 +62,37 @@ async def test_a_unary_call(models: Path, monkeypatch: pytest.MonkeyPatch) -> No
             refusal = await refused(client.predict(observation("unlucky", VALUES)))
         assert (refusal.code, refusal.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
         assert (await client.predict(observation("unlucky", VALUES))).prediction.step == 2
+        await until(lambda: running.at_rest, "rest")
+
+
+async def test_one_of_streams_that_are_stepped_together(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches of three streams are one step. The answer to one cannot be built: the others have theirs."""
+    async with in_process(models) as running, Client(running.grpc) as client:
+        streams = [client.stream() for _ in range(3)]
+        for number, stream in enumerate(streams):
+            await stream.ask(batch([f"{number}-a", f"{number}-b"], [VALUES, VALUES], aliases=[0, 1]))
+            await stream.ask(batch([], [VALUES, VALUES], aliases=[0, 1]))
+        answer_whole, unlucky = Call.answer_whole, sorted(running.server.front._calls)[1]
+
+        def answer(call: Call, *arguments: Any) -> None:
+            if call.number == unlucky:
+                fails()
+            answer_whole(call, *arguments)
+
+        monkeypatch.setattr(Call, "answer_whole", answer)
+        with gate(running.lane()) as held:
+            busy = asyncio.ensure_future(client.predict(observation("busy", VALUES)))
+            await held.taken()
+            for stream in streams:
+                await stream.send(batch([], [VALUES, VALUES], aliases=[0, 1]))
+            await until(lambda: running.server.host.engine.inbox.rows == 7, "all rows are in the inbox")
+            held.open()
+            await busy
+            refusal = await refused(streams[1].rest())
+            for stream in (streams[0], streams[2]):
+                assert (await stream.receive()).batch.steps == [3, 3]
+            assert held.rows == [1, 6]
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
+        for stream in (streams[0], streams[2]):
+            await stream.finish()
         await until(lambda: running.at_rest, "rest")

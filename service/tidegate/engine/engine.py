@@ -154,7 +154,9 @@ class Engine:
         """Steps, commits and answers what waits, if it is a few ordinary observations, or the batches that are next:
         see `quick.py`. Else None, and `prepare` has the rest. What a turn says holds until rows are put in again."""
         waiting = self.inbox.only_singles(QUICK_ROWS_MAX) or self.inbox.next_batches
-        if waiting is None or len(self.forecaster) or not self._quiet:
+        if waiting is None or len(waiting) > self.catalog.limits.batch_rows_max:
+            return None
+        if len(self.forecaster) or not self._quiet:
             return None
         now = self._clock()
         try:

@@ -427,14 +427,16 @@ class Inbox:
 
     def more_batches(self, scope: Scope, width: int) -> Batches:
         """Where nothing is yet."""
+        for spare in self._spares:
+            if spare.scope is scope and spare.width == width:
+                return spare
         return Batches(scope, width, self.together_max)
 
     def added(self, batches: Batches, rows: int) -> None:
         """So many rows were put there."""
         if len(batches.messages) == 1:  # the first ones
             self._blocks.append(batches)
-            if batches in self._spares:
-                self._spares.remove(batches)
+            self._spares = [spare for spare in self._spares if spare is not batches]
         self.rows += rows
 
     def only_singles(self, rows_max: int) -> Singles | None:
@@ -475,8 +477,8 @@ class Inbox:
         """Takes the next batches, which are answered; their columns are free."""
         self._blocks.popleft()
         batches.clear()
-        if len(self._spares) < SPARES_MAX:
-            self._spares.append(batches)
+        self._spares.append(batches)
+        del self._spares[:-SPARES_MAX]
 
     def spread(self) -> None:
         """The next batches become a block each, in order."""

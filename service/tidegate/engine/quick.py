@@ -12,6 +12,7 @@ import logging
 from collections.abc import Sequence
 from ctypes import addressof
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,8 +51,9 @@ class Turn:
     def __len__(self) -> int:
         return len(self.request)
 
+    @cached_property
     def replies(self) -> Replies:
-        """The same as columns."""
+        """The same as columns: for who asks before the next turn."""
         rows = len(self)
         flags = np.zeros(rows, np.uint8)
         found = self.taken.found[:, :rows].copy()

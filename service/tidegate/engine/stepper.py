@@ -139,7 +139,7 @@ class Stepper(Protocol):
     def step_at(
         self, rows: int, slots: int, inputs: int, values: int, finite: int, memory: Memory
     ) -> tuple[int, float]:
-        """Steps at most PIECE_ROWS rows in this thread, none of them fresh, whose columns lie at those addresses (as in
+        """Steps so many rows in this thread, none of them fresh, whose columns lie at those addresses (as in
         StepBatch and StepResult; `finite` all true before). Returns how many are not finite, and seconds."""
         ...
 

@@ -236,15 +236,15 @@ class Call:
                 waiting.answer = reply.answer(waiting.sequence)
         self._release()
 
-    def answer_plainly(self, message: int, answer: bytes) -> bool:
-        """Takes the whole answer to a single observation; False if it asked for more."""
-        waiting = self._waiting.get(message)
+    def answer_plainly(self, message: int, answer: bytes, replies: Replies | Turn, row: int) -> None:
+        """Takes the whole answer to a single observation, which the row of the replies has more of."""
         if self._view.intervals:
-            return False
+            self.answer(replies.replies if isinstance(replies, Turn) else replies, row, row + 1)
+            return
+        waiting = self._waiting.get(message)
         if waiting is not None:
             waiting.answer = answer
             self._release()
-        return True
 
     def answer_whole(self, message: int, replies: Replies | Turn, start: int, stop: int, plain: Plain | None) -> None:
         """Takes plain predictions for all rows of a batch, in order. `plain` knows of the replies, if it is there."""
@@ -252,7 +252,7 @@ class Call:
         if waiting is None:
             return
         if plain is None or self._view.intervals:
-            whole = replies.replies() if isinstance(replies, Turn) else replies
+            whole = replies.replies if isinstance(replies, Turn) else replies
             reply = codec.BatchReply(waiting.rows, self._view)
             waiting.answer = reply.whole(waiting.sequence, whole, slice(start, stop))
         else:
@@ -433,7 +433,7 @@ class FrontEnd:
 
     def _deliver(self, replies: Replies | Turn) -> None:
         if isinstance(replies, Turn) and self.plain is None:
-            replies = replies.replies()
+            replies = replies.replies
         if isinstance(replies, Turn) or replies.plainly:
             if replies.messages:
                 self._deliver_whole(replies, self.plain if replies.singles else None)
@@ -442,21 +442,20 @@ class FrontEnd:
                 self._deliver_singles(replies, self.plain)
                 return
         if isinstance(replies, Turn):
-            replies = replies.replies()
+            replies = replies.replies
         cuts = np.flatnonzero(np.diff(replies.request)) + 1
         owners = (replies.request[np.concatenate(([0], cuts))] >> STREAM_SHIFT).tolist() if len(replies) else []
         for owner, (start, stop) in zip(owners, pairwise([0, *cuts.tolist(), len(replies)]), strict=True):
             call = self._calls.get(owner)
             if call is not None:
-                self._answer(call, replies, start, stop)
+                self._hand(call, call.answer, replies, start, stop)
 
     def _deliver_singles(self, replies: Replies | Turn, plain: Plain) -> None:
         answers = zip(replies.request.tolist(), plain.predictions(replies), strict=True)
         for row, (request, answer) in enumerate(answers):
             call = self._calls.get(request >> STREAM_SHIFT)
-            if call is not None and not call.answer_plainly(request & MESSAGE_MASK, answer):
-                full = replies.replies() if isinstance(replies, Turn) else replies
-                self._answer(call, full, row, row + 1)
+            if call is not None:
+                self._hand(call, call.answer_plainly, request & MESSAGE_MASK, answer, replies, row)
 
     def _deliver_whole(self, replies: Replies | Turn, plain: Plain | None) -> None:
         if plain is not None:
@@ -466,13 +465,13 @@ class FrontEnd:
             request = int(replies.request[start])
             call = self._calls.get(request >> STREAM_SHIFT)
             if call is not None:
-                call.answer_whole(request & MESSAGE_MASK, replies, start, start + rows, plain)
+                self._hand(call, call.answer_whole, request & MESSAGE_MASK, replies, start, start + rows, plain)
             start += rows
 
     @staticmethod
-    def _answer(call: Call, replies: Replies, start: int, stop: int) -> None:
+    def _hand(call: Call, take: Callable[..., None], *answer: object) -> None:
         try:
-            call.answer(replies, start, stop)
+            take(*answer)
         except Exception:  # one stream's answer that cannot be built is not another stream's trouble
             log.exception("an answer could not be built")
             call.fail()

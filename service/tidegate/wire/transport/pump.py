@@ -53,25 +53,29 @@ class Pump:
 
     def _woken(self, event: Event) -> None:
         self._dry = 0
-        _handle(event)
-        del event
-        self._drain()
+        try:
+            _handle(event)
+        finally:
+            del event
+            self._drain()
 
     def _drain(self) -> None:
         """One pass."""
         taken, misses, poll = 0, 0, self._queue.poll
-        while taken < EVENTS_MAX and misses < MISSES_MAX:
-            event = poll(0)
-            if event.tag is None:  # nothing came of one socket, or the queue has ended: then the thread hears of it
-                misses += 1
-                continue
-            _handle(event)
-            taken, misses = taken + 1, 0
-        self._dry = 0 if taken else self._dry + 1
-        if self._dry < DRY_PASSES:
-            self._loop.call_soon(self._drain)
-        else:
-            self._asleep.release()
+        try:
+            while taken < EVENTS_MAX and misses < MISSES_MAX:
+                event = poll(0)
+                if event.tag is None:  # nothing came of one socket, or the queue has ended: then the thread hears of it
+                    misses += 1
+                    continue
+                _handle(event)
+                taken, misses = taken + 1, 0
+        finally:
+            self._dry = 0 if taken else self._dry + 1
+            if self._dry < DRY_PASSES:
+                self._loop.call_soon(self._drain)
+            else:
+                self._asleep.release()
 
     def _end(self, _: Event) -> None:
         if not self._ended.done():

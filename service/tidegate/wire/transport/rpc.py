@@ -51,6 +51,7 @@ class Rpc:
         self._ended = ended
         self._start((cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS),), self._closed)
         self._task = self._loop.create_task(self._handle())
+        self._task.add_done_callback(self._finished)  # also of one that is cancelled before it has begun
 
     # What grpc.aio's contexts have.
 
@@ -166,7 +167,11 @@ class Rpc:
         if not taken:
             self._resolve(reader, message)
         elif not self._over:
-            self._read_on()
+            try:
+                self._read_on()
+            except asyncio.InvalidStateError as error:
+                if not reader.done():
+                    reader.set_exception(error)
 
     def _resolve(self, reader: asyncio.Future[Any], message: Any) -> None:
         if reader.done():  # cancelled by what was taken, or not
@@ -205,16 +210,19 @@ class Rpc:
         except Exception:
             log.exception("a handler failed")
             self._status = grpc.StatusCode.UNKNOWN, "the server failed", ()
-        try:
-            if not self._over:
-                self._over = True
-                code, details, trailing = self._status
-                status = cygrpc.SendStatusFromServerOperation(trailing, code.value[0], details, _NO_FLAGS)
-                self._start((*self._greeting(), *last, status), _ignore)
-        finally:
-            self._call = None  # gRPC's core waits for it to be let go
-            self._takes = _take_none
-            self._ended(self)
+        if not self._over:
+            self._over = True
+            code, details, trailing = self._status
+            status = cygrpc.SendStatusFromServerOperation(trailing, code.value[0], details, _NO_FLAGS)
+            self._start((*self._greeting(), *last, status), _ignore)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._over = True
+        self._call = None  # gRPC's core waits for it to be let go
+        self._takes = _take_none
+        self._ended(self)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a call could not be ended", exc_info=error)
 
     async def _behave(self) -> tuple[Any, ...]:
         """Runs the handler; the operation that sends its answer, if that is one."""

@@ -32,7 +32,7 @@ class CoreServer:
         self._handlers: list[grpc.GenericRpcHandler] = []
         self._calls: set[Rpc] = set()
         self._pump: Pump | None = None
-        self._stopping = False
+        self._stopping: asyncio.Task[None] | None = None
         self._none_left: asyncio.Future[None] | None = None
 
     def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
@@ -56,10 +56,15 @@ class CoreServer:
         self._ask()
 
     async def stop(self, grace_seconds: float) -> None:
-        """Closes the listener; calls that are not over within the grace are cancelled. Returns when none is left."""
-        if self._pump is None or self._stopping:
+        """Closes the listener; calls that are not over within the grace are cancelled. Returns when none is left. It
+        goes on where whoever waits for it does not."""
+        if self._pump is None:
             return
-        self._stopping = True
+        if self._stopping is None:
+            self._stopping = asyncio.get_running_loop().create_task(self._stop(self._pump, grace_seconds))
+        await asyncio.shield(self._stopping)
+
+    async def _stop(self, pump: Pump, grace_seconds: float) -> None:
         loop = asyncio.get_running_loop()
         closed: asyncio.Future[None] = loop.create_future()
         self._server.shutdown(self._queue, lambda _: closed.set_result(None))
@@ -69,14 +74,14 @@ class CoreServer:
         if self._calls:
             self._none_left = loop.create_future()
             await self._none_left
-        await self._pump.stop()
+        await pump.stop()
         self._server.destroy()
 
     def _ask(self) -> None:
         self._server.request_call(self._queue, self._queue, self._arrived)
 
     def _arrived(self, event: Event) -> None:
-        if self._stopping:
+        if self._stopping is not None:
             return  # with or without a call: the server is closed
         self._ask()
         if not event.success:
@@ -88,8 +93,8 @@ class CoreServer:
             _refuse(event.call)
             return
         call = Rpc(event, handler)
-        self._calls.add(call)
         call.run(self._over)
+        self._calls.add(call)
 
     def _over(self, call: Rpc) -> None:
         self._calls.discard(call)
