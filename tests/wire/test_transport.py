@@ -379,10 +379,13 @@ async def test_nothing_is_kept_of_calls_that_ended(monkeypatch: pytest.MonkeyPat
         gc.enable()
 
 
-def test_a_grpc_with_other_parts(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """Where an inner part of grpc is missing, grpc.aio's server is taken, and the log says so."""
-    monkeypatch.setattr(choice, "PARTS", (*choice.PARTS, "NoSuchPart"))
-    assert all(hasattr(cygrpc, part) for part in choice.PARTS[:-1])
+@pytest.mark.parametrize(("what", "value"), [("PARTS", (*choice.PARTS, "NoSuchPart")), ("OLDEST", (99, 0))])
+def test_a_grpc_with_other_parts(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, what: str, value: tuple[Any, ...]
+) -> None:
+    """Where an inner part of grpc is missing, or it is old, grpc.aio's server is taken, and the log says so."""
+    assert all(hasattr(cygrpc, part) for part in choice.PARTS)
+    monkeypatch.setattr(choice, what, value)
     monkeypatch.setattr(grpc.aio, "server", lambda options: ("theirs", options))
     assert make_server(OPTIONS) == ("theirs", OPTIONS)
-    assert "NoSuchPart" in caplog.text
+    assert ("NoSuchPart" if what == "PARTS" else "since 99.0") in caplog.text

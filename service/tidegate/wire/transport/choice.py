@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from tidegate.wire.transport.stream import Stream
 
 log = logging.getLogger(__name__)
 VARIABLE = "TIDEGATE_GRPC"  # `aio` takes grpc.aio's server
+OLDEST = (1, 80)  # grpc beside which ours was seen to work; 1.75's own clients in the same process do not always end
 PARTS = (
     "CompletionQueue",
     "CompletionType",
@@ -30,15 +32,23 @@ PARTS = (
 
 
 def make_server(options: Sequence[tuple[str, int]]) -> Any:
-    """Ours; grpc.aio's where that is asked for, or where grpc lacks an inner part that ours is made of."""
+    """Ours; grpc.aio's where that is asked for, or grpc is old or lacks an inner part that ours is made of."""
     missing = [part for part in PARTS if not hasattr(cygrpc, part)]
+    if _version() < OLDEST:
+        missing.append("what it has since {}.{}".format(*OLDEST))
     if missing:
         log.warning(
-            "grpc %s has no %s: calls are taken up by grpc.aio, at three times the cost", grpc.__version__, missing
+            "grpc %s lacks %s: calls are taken up by grpc.aio, at three times the cost",
+            grpc.__version__,
+            ", ".join(missing),
         )
     ours = not missing and os.environ.get(VARIABLE) != "aio"
     log.debug("calls are taken up by %s", "Tidegate's loop" if ours else "grpc.aio")
     return CoreServer(options) if ours else grpc.aio.server(options=options)
+
+
+def _version() -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", grpc.__version__)[:2])
 
 
 def stream_of(context: Any) -> Stream:
