@@ -68,8 +68,9 @@ async def test_a_unary_call(models: Path, monkeypatch: pytest.MonkeyPatch) -> No
 async def test_one_of_streams_that_are_stepped_together(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches of three streams are one step. The answer to one cannot be built: the others have theirs."""
     async with in_process(models) as running, Client(running.grpc) as client:
-        streams = [client.stream() for _ in range(3)]
-        for number, stream in enumerate(streams):
+        streams: list[Stream] = []
+        for number in range(3):  # one after the other: so are their calls' numbers
+            streams.append(stream := client.stream())
             await stream.ask(batch([f"{number}-a", f"{number}-b"], [VALUES, VALUES], aliases=[0, 1]))
             await stream.ask(batch([], [VALUES, VALUES], aliases=[0, 1]))
         answer_whole, unlucky = Call.answer_whole, sorted(running.server.front._calls)[1]
