@@ -146,6 +146,7 @@ class QueueMachine(RuleBasedStateMachine):
         """Those of open sessions live and point at their slots; no other ever does."""
         refs = np.array([*self.open, *self.closed], np.int64)
         assert self.table.alive(refs).tolist() == [True] * len(self.open) + [False] * len(self.closed)
+        assert [self.table.lives(ref) for ref in refs.tolist()] == self.table.alive(refs).tolist()
         assert slots_of(refs[: len(self.open)]).tolist() == list(self.open.values())
 
 

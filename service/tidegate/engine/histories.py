@@ -23,7 +23,7 @@ from tidegate.engine.history import History, Past, arranged, passed_over
 from tidegate.engine.inbox import Block, Inbox
 from tidegate.engine.lane import Lane, Queued
 from tidegate.engine.replies import STREAM_SHIFT, Replies, RowFlag
-from tidegate.engine.slots import SPARE_SLOT, slots_of
+from tidegate.engine.slots import SLOTS_MAX, SPARE_SLOT
 from tidegate.engine.warming import Warmed, Warming
 from tidegate.errors import Reason, TidegateError
 
@@ -76,15 +76,16 @@ class _Job:
 
     @property
     def alive(self) -> bool:
-        return bool(self.lane.slab.slots.alive(self.row.ref)[0])
+        return self.lane.slab.slots.lives(self.ref)
 
     @property
     def slot(self) -> int:
-        return int(slots_of(self.row.ref)[0]) if self.alive else SPARE_SLOT
+        return self.ref & SLOTS_MAX - 1 if self.alive else SPARE_SLOT
 
     def marks(self) -> tuple[object, ...]:
         """What its session is now, as far as it takes to see a change."""
-        return tuple(self.lane.slab.host[name][self.slot].item() for name in _MOVES)
+        host, slot = self.lane.slab.host, self.slot
+        return tuple(host[name][slot].item() for name in _MOVES)
 
     def begin(self) -> None:
         """Finds out which of its rows are to be taken, or why none can be."""

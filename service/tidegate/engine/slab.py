@@ -84,9 +84,10 @@ class Slab:
     def copy(self, slots: Slots, source: Slab, from_slots: Slots, names: Collection[str]) -> None:
         """Takes columns of those names over from rows of another slab, whose columns are of the same shapes."""
         index = torch.from_numpy(from_slots)
+        to, row = (int(slots[0]), int(from_slots[0])) if len(slots) == 1 else (slots, from_slots)  # a tenth of the cost
         for name in names:
             if name in self.host:
-                self.host[name][slots] = source.host[name][from_slots]
+                self.host[name][to] = source.host[name][row]
             else:
                 column, target = source.device[name], torch.from_numpy(slots).to(self.device[name].device)
                 self.device[name][target] = column[index.to(column.device)]

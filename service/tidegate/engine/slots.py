@@ -113,6 +113,14 @@ class SlotTable:
         alive: NDArray[np.bool_] = inside & self._taken[slots] & (self.refs(slots) == refs)
         return alive
 
+    def lives(self, ref: int) -> bool:
+        """`alive` of one."""
+        slot = ref & SLOTS_MAX - 1
+        if slot >= self._grown or not self._taken[slot]:
+            return False
+        generation = (int(self._freed[slot]) + self.base) & _GENERATION_MASK
+        return ref == generation << (SLOT_BITS + SLAB_BITS) | self._slab << SLOT_BITS | slot
+
     def taken_from(self, start: int, count: int) -> Slots:
         """At most `count` slots in use, in order, from slot `start` on: for listings in constant memory."""
         found: list[Slots] = []
