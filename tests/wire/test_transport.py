@@ -148,11 +148,12 @@ class Served:
         return self.channel.stream_stream(f"/{SERVICE}/{name}")(**arguments)
 
 
-@pytest.fixture(params=["ours", "aio"])
-async def served(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Served]:
-    monkeypatch.setenv(choice.VARIABLE, request.param)
+@contextlib.asynccontextmanager
+async def serving(patch: pytest.MonkeyPatch, way: str = "ours") -> AsyncIterator[Served]:
+    """Stops the server at the end, unless the test has done so."""
+    patch.setenv(choice.VARIABLE, way)
     server, handlers = make_server(OPTIONS), Handlers()
-    assert isinstance(server, grpc.aio.Server) == (request.param == "aio")
+    assert isinstance(server, grpc.aio.Server) == (way == "aio")
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers.by_name()),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -160,6 +161,12 @@ async def served(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
         yield Served(server, handlers, f"127.0.0.1:{port}", channel)
     async with asyncio.timeout(PATIENCE_SECONDS):
         await server.stop(0)
+
+
+@pytest.fixture(params=["ours", "aio"])
+async def served(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Served]:
+    async with serving(monkeypatch, request.param) as served:
+        yield served
 
 
 async def code(call: Awaitable[object]) -> tuple[grpc.StatusCode, str, dict[str, Any]]:
@@ -332,38 +339,29 @@ class TestStop:
 
 async def test_who_gives_up_a_stop_may_ask_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """The stop goes on meanwhile."""
-    monkeypatch.delenv(choice.VARIABLE, raising=False)
-    server, handlers = make_server(OPTIONS), Handlers()
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers.by_name()),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        waiting = channel.unary_unary(f"/{SERVICE}/wait")(b"")
-        await until(lambda: bool(handlers.seen), "the handler")
+    async with serving(monkeypatch) as served:
+        waiting = served.unary("wait")(b"")
+        await until(lambda: bool(served.handlers.seen), "the handler")
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
-                await server.stop(0.2)
-        assert not handlers.ended
+                await served.server.stop(0.2)
+        assert not served.handlers.ended
         async with asyncio.timeout(PATIENCE_SECONDS):
-            await server.stop(PATIENCE_SECONDS)
-        assert handlers.ended == ["cancelled"]
+            await served.server.stop(PATIENCE_SECONDS)
+        assert served.handlers.ended == ["cancelled"]
         await code(waiting)
 
 
 async def test_nothing_is_kept_of_calls_that_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a garbage collector too: gRPC's core waits for each call to be let go when the server stops."""
-    monkeypatch.delenv(choice.VARIABLE, raising=False)
-    server, handlers = make_server(OPTIONS), Handlers()
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers.by_name()),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
     gc.collect()
     gc.disable()
     try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            await channel.unary_unary(f"/{SERVICE}/echo")(b"")
+        async with serving(monkeypatch) as served:
+            calls = served.handlers.calls
+            await served.unary("echo")(b"")
             for way in ("ends", "cancelled"):
-                call = channel.stream_stream(f"/{SERVICE}/short")()
+                call = served.stream("short")
                 await call.write(b"a")
                 assert await call.read() == b"a"
                 if way == "ends":
@@ -371,10 +369,8 @@ async def test_nothing_is_kept_of_calls_that_ended(monkeypatch: pytest.MonkeyPat
                     assert await call.read() is grpc.aio.EOF
                 else:
                     call.cancel()
-            await until(lambda: not any(kept() for kept in handlers.calls), "the end of every call")
-            assert len(handlers.calls) == 3
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                await server.stop(0)
+            await until(lambda: not any(kept() for kept in calls), "the end of every call")
+            assert len(calls) == 3
     finally:
         gc.enable()
 
