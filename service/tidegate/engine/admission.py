@@ -116,14 +116,7 @@ class Admission:
         if block.aliases is None:
             get = self._sessions.names(block.scope.tenant, block.scope.model).get
             return np.fromiter((get(session_id, 0) for session_id in block.ids), np.int64, len(block))
-        table = block.table
-        if table is None or len(block.ids):
-            return None
-        try:
-            refs: Refs = table.refs[block.aliases]
-        except IndexError:
-            return None
-        return refs
+        return None if block.table is None or len(block.ids) else block.table.known(block.aliases)
 
     def _looker(self, lane: Lane) -> Looker | None:
         if lane.number not in self._lookers:

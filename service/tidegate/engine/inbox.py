@@ -64,6 +64,14 @@ class AliasTable:
             self.ids[alias] = session_id
         self.refs[aliases] = 0
 
+    def known(self, aliases: NDArray[np.int64]) -> NDArray[np.int64] | None:
+        """The references of such sessions, 0 where one was not looked up yet; None if there is no such alias."""
+        try:
+            found: NDArray[np.int64] = self.refs[aliases]
+        except IndexError:
+            return None
+        return found
+
 
 class Addresses(NamedTuple):
     """Where columns of a block lie, for the C parts: known where they were made together, else looked up."""
@@ -279,13 +287,13 @@ class Batches:
     def known(self) -> NDArray[np.int64] | None:
         """References to the rows' sessions if all aliases are bound; 0 where one was not looked up yet."""
         start, refs = 0, self.refs[: self.rows]
-        try:
-            for rows, table in zip(self.messages, self.tables, strict=True):
-                stop = start + rows
-                refs[start:stop] = table.refs[self.aliases[start:stop]]
-                start = stop
-        except IndexError:
-            return None
+        for rows, table in zip(self.messages, self.tables, strict=True):
+            stop = start + rows
+            found = table.known(self.aliases[start:stop])
+            if found is None:
+                return None
+            refs[start:stop] = found
+            start = stop
         return refs
 
     def block(self) -> Block:
@@ -351,8 +359,11 @@ class Inbox:
         return self.rows >= self.rows_max
 
     def __bool__(self) -> bool:
-        if self._blocks:
-            return True
+        return bool(self._blocks) or self._gathering
+
+    @property
+    def _gathering(self) -> bool:
+        """Whether single observations wait."""
         for singles in self._singles.values():  # noqa: SIM110 (a generator costs as much again)
             if singles.rows:
                 return True
@@ -413,10 +424,8 @@ class Inbox:
     def batches(self, scope: Scope, table: AliasTable) -> Batches:
         """Where a stream's next batch by alias goes, if it has room for it; else it goes to `more_batches`. Who fills
         it in says so to `added`."""
-        for singles in self._singles.values():
-            if singles.rows:  # they came before it
-                self._seal()
-                break
+        if self._gathering:  # they came before it
+            self._seal()
         last = self._blocks[-1] if self._blocks else None
         if isinstance(last, Batches) and last.goes_with(scope, table):
             return last

@@ -29,9 +29,7 @@ from tidegate.native import address, library
 
 log = logging.getLogger(__name__)
 
-ROWS_MAX = (
-    PIECE_ROWS  # of a turn of single observations; more go by a flight, whose cost is then small beside the step's
-)
+ROWS_MAX = PIECE_ROWS  # of single observations; more go by a flight, whose cost is then small beside the step's
 
 
 @dataclass
@@ -50,6 +48,8 @@ class Turn:
 
     def __len__(self) -> int:
         return len(self.request)
+
+    plainly = True  # as of Replies
 
     @cached_property
     def replies(self) -> Replies:

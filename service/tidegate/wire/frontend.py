@@ -239,7 +239,7 @@ class Call:
     def answer_plainly(self, message: int, answer: bytes, replies: Replies | Turn, row: int) -> None:
         """Takes the whole answer to a single observation, which the row of the replies has more of."""
         if self._view.intervals:
-            self.answer(replies.replies if isinstance(replies, Turn) else replies, row, row + 1)
+            self.answer(_columns(replies), row, row + 1)
             return
         waiting = self._waiting.get(message)
         if waiting is not None:
@@ -252,9 +252,8 @@ class Call:
         if waiting is None:
             return
         if plain is None or self._view.intervals:
-            whole = replies.replies if isinstance(replies, Turn) else replies
             reply = codec.BatchReply(waiting.rows, self._view)
-            waiting.answer = reply.whole(waiting.sequence, whole, slice(start, stop))
+            waiting.answer = reply.whole(waiting.sequence, _columns(replies), slice(start, stop))
         else:
             waiting.answer = plain.batch_answer(waiting.sequence, start, stop, self._view.dtype)
         self._release()
@@ -342,6 +341,11 @@ class Call:
         if self.scope is None:
             raise TidegateError(Reason.BAD_CONFIG, "the first message has no config")
         return self.scope
+
+
+def _columns(replies: Replies | Turn) -> Replies:
+    """A turn's as columns, which is asked before the next one."""
+    return replies.replies if isinstance(replies, Turn) else replies
 
 
 def _tell(waiter: asyncio.Future[None] | None) -> None:
@@ -432,17 +436,14 @@ class FrontEnd:
                     call.fail()
 
     def _deliver(self, replies: Replies | Turn) -> None:
-        if isinstance(replies, Turn) and self.plain is None:
-            replies = replies.replies
-        if isinstance(replies, Turn) or replies.plainly:
-            if replies.messages:
-                self._deliver_whole(replies, self.plain if replies.singles else None)
-                return
-            if replies.singles is not None and self.plain is not None:
-                self._deliver_singles(replies, self.plain)
-                return
-        if isinstance(replies, Turn):
-            replies = replies.replies
+        plain = None if replies.singles is None else self.plain
+        if replies.plainly and replies.messages:
+            self._deliver_whole(replies, plain)
+            return
+        if replies.plainly and plain is not None:
+            self._deliver_singles(replies, plain)
+            return
+        replies = _columns(replies)
         cuts = np.flatnonzero(np.diff(replies.request)) + 1
         owners = (replies.request[np.concatenate(([0], cuts))] >> STREAM_SHIFT).tolist() if len(replies) else []
         for owner, (start, stop) in zip(owners, pairwise([0, *cuts.tolist(), len(replies)]), strict=True):

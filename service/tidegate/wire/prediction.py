@@ -119,8 +119,7 @@ class PredictionService:
     async def _read(self, call: Call, stream: Stream) -> None:
         limits, host = self._front.limits, self._front.host
         while not call.gone and (message := await stream.read_while(call.take)) is not grpc.aio.EOF:
-            if call.full:
-                await call.below(limits.stream_messages_max, limits.stream_rows_max)
+            await call.below(limits.stream_messages_max, limits.stream_rows_max)
             if host.engine.full:
                 await host.room()
             if not call.take_plain(message):

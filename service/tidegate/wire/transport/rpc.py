@@ -59,10 +59,6 @@ class Rpc:
         """What the client sent before its messages."""
         return self._metadata
 
-    def peer(self) -> str:
-        """The client's address, as gRPC writes it."""
-        return str(self._call.peer())
-
     def time_remaining(self) -> float | None:
         """Seconds until the call's deadline; None if it has none."""
         return None if self._deadline > _SECONDS_MAX else max(0.0, self._deadline - time.time())
@@ -122,8 +118,6 @@ class Rpc:
             return
         self._writing = True
         answer, rows = self._answers.popleft()
-        operation = cygrpc.SendMessageOperation(answer, _NO_FLAGS)
-        operations = (operation,) if self._greeted else (*self._greeting(), operation)
 
         def left(event: Event) -> None:
             self._writing = False
@@ -133,7 +127,7 @@ class Rpc:
             else:
                 self._gave_up()
 
-        self._start(operations, left)
+        self._start((*self._greeting(), cygrpc.SendMessageOperation(answer, _NO_FLAGS)), left)
 
     # What gRPC's core says, and is told.
 

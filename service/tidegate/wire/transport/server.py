@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import grpc
 from grpc._cython import cygrpc
 
 from tidegate.wire.transport.pump import Event, Pump
 from tidegate.wire.transport.rpc import Metadata, Rpc
-
-_NO_FLAGS = 0
 
 
 class CallDetails(NamedTuple):
@@ -88,11 +86,8 @@ class CoreServer:
             return
         method = event.call_details.method.decode(errors="replace")
         details = CallDetails(method, event.invocation_metadata)
-        handler = next((found for each in self._handlers if (found := each.service(details)) is not None), None)
-        if handler is None:
-            _refuse(event.call)
-            return
-        call = Rpc(event, handler)
+        found = (handler for each in self._handlers if (handler := each.service(details)) is not None)
+        call = Rpc(event, next(found, _UNKNOWN))
         call.run(self._over)
         self._calls.add(call)
 
@@ -102,14 +97,9 @@ class CoreServer:
             self._none_left.set_result(None)
 
 
-def _refuse(call: cygrpc.Call) -> None:
+async def _unknown(_: object, context: Any) -> None:
     """As gRPC's own servers do."""
-    code = grpc.StatusCode.UNIMPLEMENTED.value[0]
-    call.start_server_batch(
-        (
-            cygrpc.SendInitialMetadataOperation((), _NO_FLAGS),
-            cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS),
-            cygrpc.SendStatusFromServerOperation((), code, "Method not found!", _NO_FLAGS),
-        ),
-        lambda _: None,
-    )
+    await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+
+
+_UNKNOWN = grpc.stream_stream_rpc_method_handler(_unknown)
