@@ -118,6 +118,19 @@ int64_t tidegate_look(const Columns *columns, const Rows *rows, int64_t grown, i
     return 0;
 }
 
+/* As memcpy and memset of so few bytes that a call would cost more. */
+static inline void copy_few(double *to, const double *from, size_t count)
+{
+    for (size_t j = 0; j < count; j++)
+        to[j] = from[j];
+}
+
+static inline void clear_few(uint8_t *bytes, size_t count)
+{
+    for (size_t j = 0; j < count; j++)
+        bytes[j] = 0;
+}
+
 /* Every row's step was taken, and is finite: `values` are the inputs, replies [n, outputs] what was predicted. */
 void tidegate_commit(const Columns *columns, const Rows *rows, const double *replies, double now)
 {
@@ -131,11 +144,12 @@ void tidegate_commit(const Columns *columns, const Rows *rows, const double *rep
         columns->digest[slot] = rows->digest[n];
         columns->active_at[slot] = now;
         columns->unsaved[slot] = 1;
-        memcpy(columns->last_input + slot * features, rows->values + (size_t)n * features, features * sizeof(double));
-        memset(columns->missing_run + slot * features, 0, features * sizeof(uint16_t));
-        memcpy(columns->reply + slot * outputs, replies + (size_t)n * outputs, outputs * sizeof(double));
+        copy_few(columns->last_input + slot * features, rows->values + (size_t)n * features, features);
+        for (size_t j = 0; j < features; j++)
+            columns->missing_run[slot * features + j] = 0;
+        copy_few(columns->reply + slot * outputs, replies + (size_t)n * outputs, outputs);
         columns->reply_flags[slot] = 0;
-        memset(columns->reply_imputed + slot * bytes, 0, bytes);
+        clear_few(columns->reply_imputed + slot * bytes, bytes);
         columns->reply_gap[slot] = 0;
     }
 }
@@ -145,13 +159,15 @@ double tidegate_count(const double *bounds, int64_t buckets, int64_t *counts, co
                       double now)
 {
     double sum = 0.0;
-    for (int64_t n = 0; n < rows; n++) {
+    for (int64_t n = 0; n < rows;) {
         double value = now - since[n];
-        int64_t place = 0;
+        int64_t place = 0, first = n;
         while (place < buckets && value > bounds[place])
             place++;
-        counts[place]++;
-        sum += value;
+        while (++n < rows && since[n] == since[first]) /* rows of one message came together */
+            ;
+        counts[place] += n - first;
+        sum += (double)(n - first) * value;
     }
     return sum;
 }

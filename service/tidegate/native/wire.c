@@ -21,6 +21,10 @@ typedef struct {
 
 static inline int read_varint(Reader *reader, uint64_t *value)
 {
+    if (reader->at < reader->end && *reader->at < 0x80) {
+        *value = *reader->at++;
+        return 1;
+    }
     uint64_t result = 0;
     for (int shift = 0; shift < 64 && reader->at < reader->end; shift += 7) {
         uint8_t byte = *reader->at++;
@@ -202,44 +206,71 @@ static int read_batch(Reader reader, Batch *batch)
     return (batch->seen & 1u << ALIASES) != 0 && batch->dtype <= 2;
 }
 
+/* float32 as they lie in a message, as float64. */
+static __attribute__((noinline)) void widen(double *restrict to, const uint8_t *restrict from, int64_t count)
+{
+    for (int64_t n = 0; n < count; n++) {
+        float value;
+        memcpy(&value, from + 4 * n, sizeof value);
+        to[n] = (double)value;
+    }
+}
+
+static void fill(int64_t *to, int64_t value, int64_t count)
+{
+    for (int64_t n = 0; n < count; n++)
+        to[n] = value;
+}
+
+static void fill_floats(double *to, double value, int64_t count)
+{
+    for (int64_t n = 0; n < count; n++)
+        to[n] = value;
+}
+
 /* The values of row `row` and on; returns 0 where a field has another length or holds what it may not. */
 static int take_batch(const Batch *batch, const Batches *into, int64_t row, int64_t aliases_max)
 {
     int64_t rows = (int64_t)batch->rows, values = rows * into->width;
+    int64_t *to_aliases = into->aliases + row;
     Reader aliases = batch->field[ALIASES];
-    const uint8_t *resets = bytes_of(batch, RESETS) ? batch->field[RESETS].at : NULL;
-    for (int64_t n = row; n < row + rows; n++) {
+    for (int64_t n = 0; n < rows; n++) {
         uint64_t alias;
         if (!read_varint(&aliases, &alias) || alias >= (uint64_t)aliases_max)
             return 0;
-        into->aliases[n] = (int64_t)alias;
-        into->row[n] = (int32_t)(n - row);
-        into->deadline[n] = INFINITY;
-        into->time[n] = NO_TIME;
-        into->step[n] = 0;
-        into->reset[n] = resets && resets[n - row] != 0;
+        to_aliases[n] = (int64_t)alias;
     }
     if (aliases.at != aliases.end)
         return 0;
-    if (bytes_of(batch, TIMES))
-        memcpy(into->time + row, batch->field[TIMES].at, (size_t)rows * sizeof(int64_t));
-    if (bytes_of(batch, STEPS))
+    if (bytes_of(batch, STEPS)) {
+        int wrong = 0;
         for (int64_t n = 0; n < rows; n++) {
             uint64_t step;
             memcpy(&step, batch->field[STEPS].at + 8 * n, sizeof step);
-            if (step > STEP_MAX)
-                return 0;
+            wrong |= step > STEP_MAX;
             into->step[row + n] = (int64_t)step;
         }
+        if (wrong)
+            return 0;
+    } else
+        fill(into->step + row, 0, rows);
+    if (bytes_of(batch, TIMES))
+        memcpy(into->time + row, batch->field[TIMES].at, (size_t)rows * sizeof(int64_t));
+    else
+        fill(into->time + row, NO_TIME, rows);
+    if (bytes_of(batch, RESETS))
+        for (int64_t n = 0; n < rows; n++)
+            into->reset[row + n] = batch->field[RESETS].at[n] != 0;
+    else
+        memset(into->reset + row, 0, (size_t)rows);
+    for (int64_t n = 0; n < rows; n++)
+        into->row[row + n] = (int32_t)n;
+    fill_floats(into->deadline + row, INFINITY, rows);
     double *to = into->values + row * into->width;
     if (batch->dtype == 2)
         memcpy(to, batch->field[VALUES].at, (size_t)values * sizeof(double));
     else
-        for (int64_t n = 0; n < values; n++) {
-            float value;
-            memcpy(&value, batch->field[VALUES].at + 4 * n, sizeof value);
-            to[n] = (double)value;
-        }
+        widen(to, batch->field[VALUES].at, values);
     return 1;
 }
 
@@ -275,10 +306,8 @@ int64_t tidegate_batch(const uint8_t *message, int64_t length, const Batches *in
         return -1;
     if (!take_batch(&batch, into, row, aliases_max))
         return 0;
-    for (int64_t n = row; n < row + rows; n++) {
-        into->request[n] = request;
-        into->arrived[n] = now;
-    }
+    fill(into->request + row, request, rows);
+    fill_floats(into->arrived + row, now, rows);
     return rows;
 }
 
@@ -317,6 +346,19 @@ typedef struct {
     const double *values;
 } Answers;
 
+ALIKE uint8_t *put_values(uint8_t *at, const double *from, int64_t count, int64_t stride, int wide)
+{
+    if (wide)
+        for (int64_t j = 0; j < count; j++, at += sizeof(double))
+            memcpy(at, from + j * stride, sizeof(double));
+    else
+        for (int64_t j = 0; j < count; j++, at += sizeof(float)) {
+            float rounded = (float)from[j * stride];
+            memcpy(at, &rounded, sizeof(float));
+        }
+    return at;
+}
+
 /* A StreamPredictResponse with a PredictionBatch in which no row failed, has flags or intervals, of the answers from
    `start` up to `stop`; dtype is 1 (float32) or 2 (float64). Returns its length: at most 96 + rows x (9 + 8 x targets)
    bytes. */
@@ -335,12 +377,12 @@ int64_t tidegate_prediction_batch(const Answers *answers, int64_t start, int64_t
     at = put_number(at, 1, rows);
     at = put_number(at, 2, (uint64_t)dtype);
     at = put_start(at, 3, values);
-    for (int64_t n = start; n < stop; n++)
-        for (int64_t j = 0; j < answers->targets; j++, at += item) {
-            double value = answers->values[n * answers->values_stride + j * answers->target_stride];
-            float rounded = (float)value;
-            memcpy(at, item == sizeof(double) ? (const void *)&value : (const void *)&rounded, item);
-        }
+    const double *from = answers->values + start * answers->values_stride;
+    if (answers->values_stride == answers->targets) /* they lie as they are to be */
+        at = put_values(at, from, (stop - start) * answers->targets, 1, dtype == 2);
+    else
+        for (int64_t n = start; n < stop; n++, from += answers->values_stride)
+            at = put_values(at, from, answers->targets, answers->target_stride, dtype == 2);
     at = put_start(at, 6, steps);
     memcpy(at, answers->step + start, steps);
     at = put_start(at + steps, 7, rows);
