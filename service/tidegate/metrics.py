@@ -51,7 +51,22 @@ class ColumnHistogram:
             self.observe(now - moments)
             return
         bounds, counts = self._at
-        self._sum += native.tidegate_count(bounds, len(self._list), counts, at or address(moments), len(moments), now)
+        where = at or address(moments)
+        self._sum += native.tidegate_count(bounds, len(self._list), where, len(moments), counts, now, None, 0.0)
+
+    def observe_since_twice(
+        self, other: ColumnHistogram, moments: NDArray[np.float64], now: float, then: float, at: int
+    ) -> None:
+        """`observe_since` until now here, and until then in another one of the same buckets."""
+        native = library()
+        if native is None:
+            self.observe(now - moments)
+            other.observe(then - moments)
+            return
+        (bounds, counts), (_, others), rows = self._at, other._at, len(moments)
+        total = native.tidegate_count(bounds, len(self._list), at, rows, counts, now, others, then)
+        self._sum += total
+        other._sum += total + rows * (then - now)
 
     def observe_one(self, value: float) -> None:
         """Counts one."""

@@ -122,7 +122,6 @@ def test_batches_that_go_together(messages: list[tuple[int, int, int]], ways: li
             sent.append(rows)
         while (found := inbox.oldest()) is not None:
             assert isinstance(found, Batches)
-            assert len({id(table) for table in found.tables}) == len(found.messages)
             assert len(found) == sum(found.messages) <= max(together, found.messages[0])
             first = len(got)
             for block, rows in zip(found.blocks(), found.messages, strict=True):
@@ -161,13 +160,13 @@ def test_batches_find_their_sessions_when_they_are_stepped() -> None:
     for request, table in enumerate(tables):
         table.bind(10 * request + np.arange(2), [b"a", b"b"])
         table.refs[10 * request :] = 7 + request
-    batches = inbox.next_batches
-    assert batches is not None
+    batches = inbox.quick(1)
+    assert isinstance(batches, Batches)
     refs = batches.known()
     assert refs is not None
     assert refs.tolist() == [7, 7, 8, 8]
     add_batch(inbox, SCOPES[0], 2, 1, AliasTable())
-    assert inbox.next_batches is batches
+    assert inbox.quick(1) is batches
     assert batches.known() is None
 
 

@@ -36,7 +36,7 @@ def test_turns_are_about_the_columns_of_now(engine: InProcess) -> None:
     session remembers of its observation is that observation."""
     engine.ask("a", [0.1] * 4)
     engine.send("a", [0.2] * 4)
-    waiting = engine.inbox.only_singles(1)
+    waiting = engine.inbox.quick(1)
     assert waiting is not None
     assert engine.engine.admission.quick(waiting, engine.clock.read()) is not None
     other = np.array([[0.3, 0.4, 0.5, 0.6]])

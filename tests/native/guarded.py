@@ -12,9 +12,9 @@ import sys
 import numpy as np
 
 from tests.native.messages import doubles, put, varint
-from tidegate.engine.inbox import Batches, Scope, Singles
+from tidegate.engine.inbox import AliasTable, Batches, Scope, Singles
 from tidegate.native import address, library
-from tidegate.wire.plain import _describe, _describe_batches
+from tidegate.wire.plain import BatchStream, _describe, _describe_batches
 
 WIDTH, NONE, READ_WRITE = 3, 0, 3
 RANDOM, ROWS_MAX = 3000, 1000
@@ -91,19 +91,20 @@ def main() -> int:
 
 def batch(native: ctypes.CDLL, where: int, size: int) -> bool:
     """As wire/plain.py does it, of at most a thousand rows."""
-    numbers, into = np.zeros(3, np.int64), Batches(SCOPE, 0, ROWS_MAX)
+    stream, into = BatchStream(AliasTable(), ROWS_MAX), Batches(SCOPE, 0, ROWS_MAX)
+    stream.aliases_max = 4096
 
     def take() -> int:
-        asked = (into.rows, into.capacity, 0, 0.0, ROWS_MAX, 4096, address(numbers))
+        asked = (into.rows, len(into.parts), stream.where, 0, 0.0)
         return int(native.tidegate_batch(where, size, _describe_batches(into), *asked))
 
     taken = take()
     if taken < 0:
-        _, rows, width = numbers.tolist()
+        rows = stream.rows
         assert 0 < rows <= ROWS_MAX
-        if width > 256:
+        if stream.width > 256:
             return False
-        into = Batches(SCOPE, width, ROWS_MAX, rows)
+        into = Batches(SCOPE, stream.width, ROWS_MAX, rows)
         taken = take()
         assert taken in {0, rows}
     return taken > 0

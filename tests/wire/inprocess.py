@@ -20,6 +20,7 @@ from tests.wire.clients import PATIENCE_SECONDS, until
 from tidegate.config import Limits, Settings
 from tidegate.engine.lane import Lane
 from tidegate.engine.stepper import Memory, StepBatch, Stepper, Ticket
+from tidegate.model.native_lstm import Workspace
 from tidegate.server import Server
 
 
@@ -80,8 +81,12 @@ class Gate:
 
     shared = by_address = False
 
-    def step_at(self, *_: object) -> tuple[int, float]:
+    def workspace(self) -> Workspace:
         """Never: see `by_address`."""
+        raise NotImplementedError
+
+    def step_at(self, *_: object) -> tuple[int, float]:
+        """Never either."""
         raise NotImplementedError
 
     def run(self, *_: object) -> tuple[NDArray[np.float64], int]:

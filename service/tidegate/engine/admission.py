@@ -89,15 +89,13 @@ class Admission:
         """Steps and commits these, if they can be by a quick turn: see `quick.py`. Only while nothing waits in a
         queue."""
         scope, slabs = waiting.scope, self._catalog.slabs
-        refs: Refs | list[int] | None
+        refs: list[int] = []
         if isinstance(waiting, Batches):
-            refs, width = waiting.known(), waiting.width
+            ref, width = waiting.first_ref, waiting.width
         else:
             get = self._sessions.names(scope.tenant, scope.model).get
             refs, width = [get(session_id, 0) for session_id in waiting.ids], waiting.shape[0]
-        if refs is None:
-            return None
-        ref = int(refs[0])
+            ref = refs[0]
         slab = slabs[ref >> SLOT_BITS & SLABS_MAX - 1]
         lane = self._catalog.lanes.get(int(slab.host["version"][ref & SLOTS_MAX - 1]))
         if lane is None or lane.retired or not lane.takes_plainly(scope, width):
@@ -109,7 +107,7 @@ class Admission:
         seconds_max = SHARED_SECONDS_MIN if lane.stepper.shared else QUICK_SECONDS_MAX
         if quick is None or lane.stepper.expected_seconds(len(waiting)) > seconds_max:
             return None
-        return quick.turn(waiting, refs, now)
+        return quick.turn_of_batches(waiting, now) if isinstance(waiting, Batches) else quick.turn(waiting, refs, now)
 
     def _known(self, block: Block) -> Refs | None:
         """References to the block's sessions if nothing needs to be looked up or bound; 0 where there is none."""

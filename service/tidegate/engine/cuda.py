@@ -29,6 +29,7 @@ from tidegate.engine.stepper import Memory, StepBatch, StepResult, Ticket
 from tidegate.model.ages import Ages
 from tidegate.model.calendar import Calendar
 from tidegate.model.device_inputs import Clock, DeviceInputs
+from tidegate.model.native_lstm import Workspace
 from tidegate.model.package import Package
 from tidegate.model.slot_kernel import SlotKernel
 
@@ -79,9 +80,10 @@ class CudaStepper:
     def run(self, inputs: NDArray[np.float64], memory: Memory, slot: int) -> tuple[NDArray[np.float64], int]:
         raise NotImplementedError
 
-    def step_at(
-        self, rows: int, slots: int, inputs: int, values: int, finite: int, memory: Memory
-    ) -> tuple[int, float]:
+    def workspace(self) -> Workspace:
+        raise NotImplementedError
+
+    def step_at(self, rows: int, space: Workspace) -> tuple[int, float]:
         raise NotImplementedError
 
     def expected_seconds(self, rows: int) -> float:

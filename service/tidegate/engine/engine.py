@@ -83,20 +83,21 @@ class Engine:
     @property
     def waiting(self) -> bool:
         """Whether there is anything for `prepare` to do."""
-        return bool(self.inbox) or len(self.forecaster) > 0 or len(self.histories) > 0 or self._queued
+        return bool(self.inbox or self.forecaster.jobs or self.histories.ready or self._queued)
 
     @property
     def _queued(self) -> bool:
         """Whether rows wait in a lane's queue. Asked in every iteration: a generator would cost as much again."""
         for lane in self.catalog.lanes.values():  # noqa: SIM110
-            if len(lane.queue):
+            if lane.queue.rows:
                 return True
         return False
 
     @property
     def full(self) -> bool:
         """Whether streams are not to be read: too many rows are queued, or wait for the store."""
-        return self.inbox.full or self.admission.parking.full
+        inbox = self.inbox
+        return inbox.rows >= inbox.rows_max or self.admission.parking.full
 
     @property
     def busy(self) -> bool:
@@ -153,10 +154,10 @@ class Engine:
     def quick(self) -> Turn | None:
         """Steps, commits and answers what waits, if it is a few ordinary observations, or the batches that are next:
         see `quick.py`. Else None, and `prepare` has the rest. What a turn says holds until rows are put in again."""
-        waiting = self.inbox.only_singles(QUICK_ROWS_MAX) or self.inbox.next_batches
-        if waiting is None or len(waiting) > self.catalog.limits.batch_rows_max:
+        waiting = self.inbox.quick(QUICK_ROWS_MAX)
+        if waiting is None or waiting.rows > self.catalog.limits.batch_rows_max:
             return None
-        if len(self.forecaster) or not self._quiet:
+        if self.forecaster.jobs or not self._quiet:
             return None
         now = self._clock()
         try:
@@ -166,16 +167,16 @@ class Engine:
             return None
         if turn is None:
             return None
-        metrics, rows, at = self._metrics, len(waiting), waiting.at.arrived
+        metrics, rows, at = self._metrics, waiting.rows, waiting.at.arrived
         arrived = waiting.arrived[:rows]
-        metrics.queue_wait.observe_since(arrived, now, at)
         if isinstance(turn, Ordinary):
+            metrics.queue_wait.observe_since(arrived, now, at)
             self.inbox.took(waiting)
             self.finish(turn)
             return None
         metrics.batch_rows.observe_one(float(rows))
         metrics.step_seconds.observe_one(turn.seconds)
-        metrics.end_to_end.observe_since(arrived, self._clock(), at)
+        metrics.queue_wait.observe_since_twice(metrics.end_to_end, arrived, now, self._clock(), at)
         metrics.steps[turn.lane.model, "OK"] += rows
         if isinstance(waiting, Singles):
             waiting.clear()
@@ -231,7 +232,7 @@ class Engine:
         that go together, or else the oldest of them alone."""
         oldest, now = self.inbox.oldest(), self._clock()
         flight = self._flight_of(oldest, now)
-        if flight is None and isinstance(oldest, Batches) and len(oldest.messages) > 1:
+        if flight is None and isinstance(oldest, Batches) and len(oldest.parts) > 1:
             self.inbox.spread()
             flight = self._flight_of(self.inbox.oldest(), now)
         if flight is not None:

@@ -88,16 +88,16 @@ class Forecaster:
         self.done: list[tuple[int, list[Forecast]]] = []
         self.steps = 0  # scenarios' steps forecast so far, paths included
         self._catalog, self._sessions, self._limits, self._clock = catalog, sessions, limits, clock
-        self._jobs: deque[_Job] = deque()
+        self.jobs: deque[_Job] = deque()
         self._last = 0.0
 
     def __len__(self) -> int:
-        return len(self._jobs)
+        return len(self.jobs)
 
     def add(self, number: int, request: ForecastRequest) -> None:
         """Queues a request; raises TidegateError BAD_FORECAST, FORECAST_LIMIT, INBOX_FULL or MODEL_NOT_FOUND."""
         limits = self._limits
-        if len(self._jobs) >= limits.forecasts_waiting_max:
+        if len(self.jobs) >= limits.forecasts_waiting_max:
             raise TidegateError(Reason.INBOX_FULL)
         if request.model not in self._catalog.models:
             self._catalog.resolve(request.model)
@@ -111,23 +111,23 @@ class Forecaster:
         ):
             if size > most:
                 raise TidegateError(Reason.FORECAST_LIMIT, f"{size} {what}; at most {most}", limit=most)
-        if not self._jobs:
+        if not self.jobs:
             self._last = self._clock()
-        self._jobs.append(_Job(number, request))
+        self.jobs.append(_Job(number, request))
 
     def cancel(self, number: int) -> None:
         """Forgets a request that nobody waits for."""
-        self._jobs = deque(job for job in self._jobs if job.number != number)
+        self.jobs = deque(job for job in self.jobs if job.number != number)
 
     @property
     def overdue(self) -> bool:
         """Whether live rows are to wait for a stretch."""
-        return bool(self._jobs) and self._clock() - self._last > WAIT_SECONDS_MAX
+        return bool(self.jobs) and self._clock() - self._last > WAIT_SECONDS_MAX
 
     def take(self) -> Stretch | None:
         """The next stretch of work; None when there is none. Not while another is under way."""
-        while self._jobs:
-            job = self._jobs[0]
+        while self.jobs:
+            job = self.jobs[0]
             if job.steps is None:
                 self._group(job)
             if job.steps is not None:
@@ -138,14 +138,14 @@ class Forecaster:
     def finish(self, stretch: Stretch) -> None:
         """After a stretch: its request goes behind the others when a group is done."""
         self._last = self._clock()
-        if stretch.job.steps is None and stretch.job in self._jobs:
+        if stretch.job.steps is None and stretch.job in self.jobs:
             self._rest(stretch.job)
 
     def _rest(self, job: _Job) -> None:
         """Ends a request, or has others take their turn."""
-        self._jobs.remove(job)
+        self.jobs.remove(job)
         if job.next < len(job.answers):
-            self._jobs.append(job)
+            self.jobs.append(job)
             return
         answers = [answer or Forecast(Reason.INTERNAL) for answer in job.answers]
         self.steps += sum(len(answer.times) for answer in answers) * job.request.rows

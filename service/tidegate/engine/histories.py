@@ -216,6 +216,11 @@ class Histories:
         return len(self._waiting) + sum(len(group.jobs) for group in self._groups)
 
     @property
+    def ready(self) -> bool:
+        """Whether the turn of any has come."""
+        return bool(self._waiting or (self._groups and len(self)))
+
+    @property
     def there(self) -> bool:
         """Whether there are any, also such as wait for their turn."""
         return bool(self._queued or self._waiting or self._groups)

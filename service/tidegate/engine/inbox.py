@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -45,12 +45,19 @@ class Scope:
         return hash((self.tenant, self.model, self.version, self.features, self.units, self.must_exist))
 
 
-@dataclass
 class AliasTable:
-    """A stream's numbers for its sessions: id and last known reference of each, by alias."""
+    """A stream's numbers for its sessions: id and last known reference of each, by alias. `at` is where the C parts
+    learn where the references lie, and how many there are."""
 
-    ids: list[bytes | None] = field(default_factory=list)
-    refs: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    def __init__(self) -> None:
+        self.ids: list[bytes | None] = []
+        self._lies = np.zeros(2, np.int64)
+        self.at = address(self._lies)
+        self._keep(np.zeros(0, np.int64))
+
+    def _keep(self, refs: NDArray[np.int64]) -> None:
+        self.refs = refs
+        self._lies[:] = address(refs), len(refs)
 
     def bind(self, aliases: NDArray[np.int64], ids: Sequence[bytes]) -> None:
         """Names sessions; a reference is found when the alias is first used."""
@@ -59,7 +66,7 @@ class AliasTable:
         if size > len(self.refs):
             grown = np.zeros(max(size, 2 * len(self.refs)), np.int64)
             grown[: len(self.refs)] = self.refs
-            self.refs = grown
+            self._keep(grown)
         for alias, session_id in zip(aliases.tolist(), ids, strict=True):
             self.ids[alias] = session_id
         self.refs[aliases] = 0
@@ -84,6 +91,10 @@ class Addresses(NamedTuple):
     arrived: int
     sequence: int = 0
     id_bytes: int = 0
+    refs: int = 0
+    aliases: int = 0
+    tables: int = 0
+    parts: int = 0
 
 
 @dataclass
@@ -231,16 +242,14 @@ class Batches:
     takes them.
 
     There is room for `capacity` rows, of which `rows` are taken. Whoever writes rows itself calls `room`, fills every
-    column but `refs` from place `rows` on, and calls `took`.
+    column but `refs` from place `rows` on, and calls the inbox's `added`.
     """
 
     def __init__(self, scope: Scope, width: int, together_max: int, capacity: int = BATCHES_MIN) -> None:
         """At most `together_max` rows go together, or one batch."""
         self.scope, self.width, self.together_max = scope, width, together_max
         self.rows, self.capacity = 0, 0
-        self.messages: list[int] = []  # rows of each
-        self.tables: list[AliasTable] = []  # of each
-        self._streams: set[int] = set()  # those tables, by identity
+        self.parts: dict[AliasTable, int] = {}  # rows of each, by its stream, in order
         self.description: object = None  # of the columns as they lie now, for who writes rows by address
         self.described = 0  # its address
         self._grow(capacity)
@@ -250,7 +259,7 @@ class Batches:
 
     def goes_with(self, scope: Scope, table: AliasTable) -> bool:
         """Whether a batch of that stream may be stepped together with these."""
-        return self.scope is scope and id(table) not in self._streams
+        return self.scope is scope and table not in self.parts
 
     def has_room(self, rows: int, width: int) -> bool:
         """Whether so many rows, of so many values, may go here."""
@@ -261,15 +270,8 @@ class Batches:
         if self.rows + rows > self.capacity:
             self._grow(max(2 * self.capacity, self.rows + rows))
 
-    def took(self, rows: int, table: AliasTable) -> None:
-        """The next rows are filled, by a batch of that stream."""
-        self.rows += rows
-        self.messages.append(rows)
-        self.tables.append(table)
-        self._streams.add(id(table))
-
-    def add(self, block: Block) -> None:
-        """The same of one that `gathers`."""
+    def put(self, block: Block) -> None:
+        """Fills the next rows, with a block that `gathers`."""
         assert block.aliases is not None
         assert block.table is not None
         rows = len(block)
@@ -277,17 +279,27 @@ class Batches:
         start, stop = self.rows, self.rows + rows
         for name in _GATHERED:
             getattr(self, name)[start:stop] = getattr(block, name)
-        self.took(rows, block.table)
+        self._tables[len(self.parts)], self._parts[len(self.parts)] = block.table.at, rows
 
     def clear(self) -> None:
         """All rows are answered; their places are free."""
-        self.rows = 0
-        self.messages, self.tables, self._streams = [], [], set()
+        self.rows, self.parts = 0, {}
+
+    @property
+    def messages(self) -> tuple[int, ...]:
+        """Rows of each."""
+        return tuple(self.parts.values())
+
+    @property
+    def first_ref(self) -> int:
+        """The reference to the first row's session; 0 where it is not known."""
+        alias, table = int(self.aliases[0]), next(iter(self.parts))
+        return int(table.refs[alias]) if alias < len(table.refs) else 0
 
     def known(self) -> NDArray[np.int64] | None:
         """References to the rows' sessions if all aliases are bound; 0 where one was not looked up yet."""
         start, refs = 0, self.refs[: self.rows]
-        for rows, table in zip(self.messages, self.tables, strict=True):
+        for table, rows in self.parts.items():
             stop = start + rows
             found = table.known(self.aliases[start:stop])
             if found is None:
@@ -299,12 +311,12 @@ class Batches:
     def block(self) -> Block:
         """All of them, without names. The columns are not copied."""
         rows = slice(0, self.rows)
-        return Block(ids=(), messages=tuple(self.messages), lies=self.at, **self._columns(rows))
+        return Block(ids=(), messages=self.messages, lies=self.at, **self._columns(rows))
 
     def blocks(self) -> list[Block]:
         """Each for itself."""
         found, start = [], 0
-        for rows, table in zip(self.messages, self.tables, strict=True):
+        for table, rows in self.parts.items():
             part = slice(start, start + rows)
             columns = self._columns(part)
             found.append(Block(ids=(), aliases=self.aliases[part], table=table, messages=(rows,), **columns))
@@ -316,10 +328,12 @@ class Batches:
 
     def _grow(self, capacity: int) -> None:
         before = {name: getattr(self, name)[: self.rows] for name in _GATHERED} if self.rows else {}
-        integers, floats = np.empty((6, capacity), np.int64), np.empty(capacity * (2 + self.width))
+        integers, floats = np.empty((8, capacity), np.int64), np.empty(capacity * (2 + self.width))
         self.request, self.step, self.time, self.aliases = integers[:4]
         self.refs: NDArray[np.int64] = integers[4]
-        narrow = integers[5]
+        narrow, tables, parts = integers[5:]
+        tables[: len(self.parts)], parts[: len(self.parts)] = [table.at for table in self.parts], self.messages
+        self._tables, self._parts = tables, parts  # of each message, for the C parts
         self.row, self.reset = narrow.view(np.int32)[:capacity], narrow.view(np.bool_)[4 * capacity : 5 * capacity]
         self.deadline, self.arrived = floats[:capacity], floats[capacity : 2 * capacity]
         self.values = floats[2 * capacity :].reshape(capacity, self.width)
@@ -331,6 +345,10 @@ class Batches:
             deadline=floating,
             reset=lie + 5 * stride + 4 * capacity,
             arrived=floating + stride,
+            refs=lie + 4 * stride,
+            aliases=lie + 3 * stride,
+            tables=lie + 6 * stride,
+            parts=lie + 7 * stride,
         )
         for name, column in before.items():
             getattr(self, name)[: self.rows] = column
@@ -359,11 +377,8 @@ class Inbox:
         return self.rows >= self.rows_max
 
     def __bool__(self) -> bool:
-        return bool(self._blocks) or self._gathering
-
-    @property
-    def _gathering(self) -> bool:
-        """Whether single observations wait."""
+        if self._blocks:
+            return True
         for singles in self._singles.values():  # noqa: SIM110 (a generator costs as much again)
             if singles.rows:
                 return True
@@ -414,8 +429,8 @@ class Inbox:
             batches = self.batches(block.scope, block.table)
             if not batches.has_room(rows, width):
                 batches = self.more_batches(block.scope, width)
-            batches.add(block)
-            self.added(batches, rows)
+            batches.put(block)
+            self.added(batches, rows, block.table)
             return
         self._seal()
         self._blocks.append(block)
@@ -424,8 +439,10 @@ class Inbox:
     def batches(self, scope: Scope, table: AliasTable) -> Batches:
         """Where a stream's next batch by alias goes, if it has room for it; else it goes to `more_batches`. Who fills
         it in says so to `added`."""
-        if self._gathering:  # they came before it
-            self._seal()
+        for singles in self._singles.values():
+            if singles.rows:  # they came before it
+                self._seal()
+                break
         last = self._blocks[-1] if self._blocks else None
         if isinstance(last, Batches) and last.goes_with(scope, table):
             return last
@@ -441,17 +458,22 @@ class Inbox:
                 return spare
         return Batches(scope, width, self.together_max)
 
-    def added(self, batches: Batches, rows: int) -> None:
-        """So many rows were put there."""
-        if len(batches.messages) == 1:  # the first ones
+    def added(self, batches: Batches, rows: int, table: AliasTable) -> None:
+        """The next rows there are filled, by a batch of that stream."""
+        if not batches.rows:
             self._blocks.append(batches)
-            self._spares = [spare for spare in self._spares if spare is not batches]
+            if batches in self._spares:
+                self._spares.remove(batches)
+        batches.rows += rows
+        batches.parts[table] = rows
         self.rows += rows
 
-    def only_singles(self, rows_max: int) -> Singles | None:
-        """What waits, if it is nothing but a few plain single observations of one scope."""
+    def quick(self, rows_max: int) -> Singles | Batches | None:
+        """What a quick turn may take: the oldest of what waits if that is batches that go together; or all of it, if it
+        is nothing but a few plain single observations of one scope."""
         if self._blocks:
-            return None
+            block = self._blocks[0]
+            return block if isinstance(block, Batches) else None
         found: Singles | None = None
         for singles in self._singles.values():
             if singles.rows:
@@ -459,12 +481,6 @@ class Inbox:
                     return None
                 found = singles
         return found if found is not None and found.rows <= rows_max and not found.shape[1] else None
-
-    @property
-    def next_batches(self) -> Batches | None:
-        """The oldest of what waits, if that is batches that go together."""
-        block = self._blocks[0] if self._blocks else None
-        return block if isinstance(block, Batches) else None
 
     def oldest(self) -> Block | Batches | None:
         """What has waited longest: batches that go together, any other message, or single observations."""
@@ -477,7 +493,7 @@ class Inbox:
         self._blocks.popleft()
 
     def took(self, waiting: Singles | Batches) -> None:
-        """Somebody has these already, of `only_singles` or `next_batches`. Their rows stay counted until `done`."""
+        """Somebody has these already, of `quick`. Their rows stay counted until `done`."""
         if isinstance(waiting, Singles):
             self._seal()
         self._blocks.popleft()

@@ -121,13 +121,12 @@ class RowQueue:
         self._turns: dict[int, list[tuple[int, _Chunk]]] = {}  # heaps, by age
         self._now = 0
         self._begun = False  # some rows of that turn were taken
-        self._rows = 0
+        self.rows = 0  # that have a turn; those that are held back have none
         self._chunks = 0
         self._held: dict[int, _Held] = {}  # by reference
 
     def __len__(self) -> int:
-        """Rows that have a turn; those that are held back have none."""
-        return self._rows
+        return self.rows
 
     @property
     def turn(self) -> int:
@@ -151,7 +150,7 @@ class RowQueue:
             rows, turns = rows.take(order), turns[order]
         self._chunks += 1
         self._list(self._chunks, _Chunk(rows, turns))
-        self._rows += len(rows)
+        self.rows += len(rows)
 
     def take(self, rows_max: int) -> Queued:
         """Removes and returns the next batch: rows of different sessions, oldest first, at most so many.
@@ -175,7 +174,7 @@ class RowQueue:
         if not chunks:
             del self._turns[self._now]
             self._now += 1
-        self._rows -= rows_max - room
+        self.rows -= rows_max - room
         rows = _joined(parts)
         return self._set_aside(rows) if self._held else rows
 
@@ -223,7 +222,7 @@ class RowQueue:
         if not parts:
             return None
         rows = _joined(parts)
-        self._rows -= len(rows)
+        self.rows -= len(rows)
         return rows.take(np.argsort(np.concatenate([turns for _, turns in found]), kind="stable"))
 
     def expire(self, stream: int, shift: int) -> None:

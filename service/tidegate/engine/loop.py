@@ -62,7 +62,7 @@ class EngineHost:
         self._idle: list[asyncio.Future[None]] = []
         self._forecasts: dict[int, asyncio.Future[list[Forecast]]] = {}
         self._numbers = 0  # of forecasts
-        self._scheduled = False
+        self.woken = False  # an iteration is about to come
         self._flying = False
         self._bell: int | None = None  # an eventfd, which steppers' threads write to
         self._posted: Ordinary | None = None  # what they step
@@ -91,13 +91,13 @@ class EngineHost:
 
     def wake(self) -> None:
         """Says that there is work; the iteration follows the reads of this pass of the event loop."""
-        if not self._scheduled and not self._flying:
-            self._scheduled = True
+        if not self.woken and not self._flying:
+            self.woken = True
             asyncio.get_running_loop().call_soon(self._iterate)
 
     def wake_at_once(self) -> None:
         """`wake`, where nobody else can have rows for the same iteration: it need not follow."""
-        if not self._scheduled and not self._flying:
+        if not self.woken and not self._flying:
             self._iterate()
 
     async def call(self, command: Command | Callable[[], object]) -> object:
@@ -130,13 +130,13 @@ class EngineHost:
 
     async def quiet(self) -> None:
         """Returns when nothing is queued or in flight, nor waits for a store."""
-        while self._scheduled or self._flying or self.engine.busy or self._commands:
+        while self.woken or self._flying or self.engine.busy or self._commands:
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._idle.append(future)
             await future
 
     def _iterate(self) -> None:
-        self._scheduled = False
+        self.woken = False
         if self._commands:
             self._carry_out()
         may_step = self.may_step()
@@ -203,17 +203,22 @@ class EngineHost:
 
     def _after(self) -> None:
         """Sends what is ready and sees what is next."""
-        outbox, self.engine.outbox = self.engine.outbox, []
+        engine = self.engine
+        outbox, engine.outbox = engine.outbox, []
         for replies in outbox:
             self.deliver(replies)
+        if engine.forecaster.done:
+            self._tell_of_forecasts()
+        if engine.admission.parking.wanted or engine.held:
+            self.on_waiting()
+        self._go_on()
+
+    def _tell_of_forecasts(self) -> None:
         done, self.engine.forecaster.done = self.engine.forecaster.done, []
         for number, answers in done:
             waiter = self._forecasts.get(number)
             if waiter is not None and not waiter.done():
                 waiter.set_result(answers)
-        if self.engine.admission.parking.wanted or self.engine.held:
-            self.on_waiting()
-        self._go_on()
 
     def _go_on(self) -> None:
         """The next iteration, if there is work; else whoever waits for that is told."""

@@ -65,16 +65,15 @@ class NativeStepper(TorchStepper):
 
     @cached_property
     def _crew(self) -> Crew | None:
-        return crew_of(self._native, [self._space() for _ in range(self._threads)])
+        return crew_of(self._native, [self.workspace() for _ in range(self._threads)])
 
-    def step_at(
-        self, rows: int, slots: int, inputs: int, values: int, finite: int, memory: Memory
-    ) -> tuple[int, float]:
+    def workspace(self) -> Workspace:
+        """For the largest piece."""
+        return Workspace(self._cell, max(TILE_ROWS, PIECE_ROWS // self._channels))
+
+    def step_at(self, rows: int, space: Workspace) -> tuple[int, float]:
         started = time.perf_counter()
-        space = self._free_space()
-        space.point(memory, slots, inputs, values, finite)
         lost: int = self._native.tidegate_step(space.where, rows)
-        self._spaces.append(space)
         seconds = time.perf_counter() - started
         self._pace.measured(rows, seconds)
         return lost, seconds
@@ -119,11 +118,7 @@ class NativeStepper(TorchStepper):
         try:
             return self._spaces.pop()
         except IndexError:  # asked first, another thread might take the last one between
-            return self._space()
-
-    def _space(self) -> Workspace:
-        """For the largest piece."""
-        return Workspace(self._cell, max(TILE_ROWS, PIECE_ROWS // self._channels))
+            return self.workspace()
 
 
 class _Rows:

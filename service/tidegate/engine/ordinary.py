@@ -33,6 +33,7 @@ _COLUMNS = (
     *("freed", "taken", "leaving", "unsaved", "diverged", "version", "next_turn", "step", "steps_seen", "event_time"),
     *("digest", "active_at", "last_input", "reply", "missing_run", "reply_gap", "reply_flags", "reply_imputed"),
 )
+_NAMED = ("aliases", "parts", "tables")
 _GIVEN = ("refs", "step", "time", "values", "deadline", "reset")
 FOUND = ("slots", "step_after", "seen", "seen_after", "time_after", "valid_time", "digest")
 
@@ -50,7 +51,10 @@ class _Columns(Structure):
 class Rows(Structure):
     """See columns.c."""
 
-    _fields_ = (("rows", c_int64), *((name, c_void_p) for name in (*_GIVEN, *FOUND)))
+    _fields_ = (
+        *((name, c_int64) for name in ("rows", "messages")),
+        *((name, c_void_p) for name in (*_NAMED, *_GIVEN, *FOUND)),
+    )
 
 
 def looker_of(lane: Lane) -> Looker | None:
@@ -87,7 +91,8 @@ class Looker:
         found = np.empty((len(FOUND), rows), np.int64)
         start, stride = address(found), 8 * rows
         described = Rows(
-            *(rows, address(refs), at.step, at.time, at.values, at.deadline, at.reset),
+            *(rows, 0, None, None, None),
+            *(address(refs), at.step, at.time, at.values, at.deadline, at.reset),
             *range(start, start + len(FOUND) * stride, stride),
         )
         slab = lane.slab

@@ -22,7 +22,6 @@ from tidegate.engine import inbox
 from tidegate.engine.lane import Lane
 from tidegate.engine.ordinary import FOUND, Looker, Ordinary, Rows
 from tidegate.engine.replies import Replies, Singles
-from tidegate.engine.slots import Refs
 from tidegate.engine.stepper import PIECE_ROWS, StepBatch, StepResult
 from tidegate.model.manifest import Head
 from tidegate.native import address, library
@@ -88,6 +87,7 @@ class QuickLane:
         manifest = lane.package.manifest
         self._lane, self._looker = lane, looker
         self._outputs, self._head = manifest.outputs, manifest.head
+        self._space = lane.stepper.workspace()
         self._make_room(ROWS_MAX)
 
     def _make_room(self, rows: int) -> None:
@@ -98,42 +98,55 @@ class QuickLane:
         self._finite = np.ones(rows, np.bool_)
         found, stride = address(self.found), self.found.strides[0]
         lies = dict(zip(FOUND, range(found, found + len(FOUND) * stride, stride), strict=True))
-        self._described = Rows(refs=address(self._refs), **lies)
+        self._described = Rows(**lies)
         self._where = addressof(self._described)
         self._slots, self._answers = found, (lies["step_after"], lies["seen_after"], lies["valid_time"])
-        self._values_at, self._finite_at = address(self.values), address(self._finite)
+        self._results_at = address(self.values), address(self._finite)
         self._seen: inbox.Addresses | None = None  # what the description is about
+        self._whole = Singles((), 0, 0, *self._answers, address(self.values))  # of batches
 
-    def turn(
-        self, waiting: inbox.Singles | inbox.Batches, refs: Refs | list[int], now: float
-    ) -> Turn | Ordinary | None:
+    def _see(self, at: inbox.Addresses) -> None:
+        """Has the description be about these columns."""
+        described = self._described
+        for name in ("aliases", "parts", "tables", "step", "time", "values", "deadline", "reset"):
+            setattr(described, name, getattr(at, name))
+        described.refs = at.refs or address(self._refs)
+        self._space.point(self._lane.slab.device, self._slots, at.values, *self._results_at)
+        self._seen = at
+
+    def turn(self, waiting: inbox.Singles, refs: list[int], now: float) -> Turn | Ordinary | None:
         """Steps and commits the rows, if all are ordinary; a flight that is stepped already where one is not finite.
         None: nothing has happened."""
-        rows, lane, at = len(waiting), self._lane, waiting.at
-        if rows > self._rows_max:
-            self._make_room(max(rows, 2 * self._rows_max))
-        described = self._described
+        self._refs[: waiting.rows] = refs
+        at, (values, _) = waiting.at, self._results_at
+        singles = Singles(waiting.ids, at.id_bytes, at.sequence, *self._answers, values)
+        return self._turn(waiting, singles, (), now)
+
+    def turn_of_batches(self, waiting: inbox.Batches, now: float) -> Turn | Ordinary | None:
+        """As `turn`; whose the rows are is looked up on the way."""
+        if waiting.rows > self._rows_max:
+            self._make_room(max(waiting.rows, 2 * self._rows_max))
+        return self._turn(waiting, self._whole, waiting.messages, now)
+
+    def _turn(
+        self, waiting: inbox.Singles | inbox.Batches, singles: Singles, messages: Sequence[int], now: float
+    ) -> Turn | Ordinary | None:
+        rows, lane, at, described = waiting.rows, self._lane, waiting.at, self._described
         if self._seen is not at:  # not by what it says: freed columns' addresses are given away again
-            described.step, described.time, described.values = at.step, at.time, at.values
-            described.deadline, described.reset = at.deadline, at.reset
-            self._seen = at
-        self._refs[:rows] = refs
-        described.rows = rows
+            self._see(at)
+        described.rows, described.messages = rows, len(messages)
         slab = lane.slab
         if not self._looker.looks(self._where, slab.slots.grown, lane.queue.turn, now):
             return None
         lane.queue.pass_by()
-        values, finite = self._values_at, self._finite_at
         try:
-            lost, seconds = lane.stepper.step_at(rows, self._slots, at.values, values, finite, slab.device)
+            lost, seconds = lane.stepper.step_at(rows, self._space)
         except Exception:  # these rows fail, the server goes on
             log.exception("the step of %d rows of %s failed", rows, lane.model)
             return self._flight(waiting, None)
         if lost:
             return self._flight(waiting, seconds)
-        self._looker.commits(self._where, self._values_at, now)
-        ids, messages = ((), waiting.messages) if isinstance(waiting, inbox.Batches) else (waiting.ids, ())
-        singles = Singles(ids, at.id_bytes, at.sequence, *self._answers, values)
+        self._looker.commits(self._where, singles.values, now)
         return Turn(waiting.request[:rows], singles, messages, self._head, self._outputs, lane, seconds, self)
 
     def _flight(self, waiting: inbox.Singles | inbox.Batches, seconds: float | None) -> Ordinary:
@@ -145,5 +158,5 @@ class QuickLane:
         no, nobody = np.zeros(rows, np.bool_), np.zeros(rows, np.int32)
         batch = StepBatch(slots, block.values, no, seen, time_after, nobody)
         result = None if seconds is None else StepResult(self.values[:rows].copy(), finite, seconds)
-        refs = self._refs[:rows].copy()
+        refs = (waiting.refs if isinstance(waiting, inbox.Batches) else self._refs)[:rows].copy()
         return Ordinary(self._lane, block, refs, batch, self._looker, found, address(found), self._described, result)

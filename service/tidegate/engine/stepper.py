@@ -32,6 +32,7 @@ from tidegate.model.calendar import Calendar
 from tidegate.model.device_inputs import Clock, DeviceInputs
 from tidegate.model.frequency import NO_TIME
 from tidegate.model.kernels import StepKernel, build_kernel
+from tidegate.model.native_lstm import Workspace
 from tidegate.model.package import Package
 
 log = logging.getLogger(__name__)
@@ -128,7 +129,7 @@ class Stepper(Protocol):
 
     @property
     def by_address(self) -> bool:
-        """Whether `step_at` and `run` can be called."""
+        """Whether `workspace`, `step_at` and `run` can be called."""
         ...
 
     def run(self, inputs: NDArray[np.float64], memory: Memory, slot: int) -> tuple[NDArray[np.float64], int]:
@@ -136,11 +137,13 @@ class Stepper(Protocol):
         values [outputs], and how many steps were taken: those before the first that is not finite."""
         ...
 
-    def step_at(
-        self, rows: int, slots: int, inputs: int, values: int, finite: int, memory: Memory
-    ) -> tuple[int, float]:
-        """Steps so many rows in this thread, none of them fresh, whose columns lie at those addresses (as in
-        StepBatch and StepResult; `finite` all true before). Returns how many are not finite, and seconds."""
+    def workspace(self) -> Workspace:
+        """Room for `step_at`."""
+        ...
+
+    def step_at(self, rows: int, space: Workspace) -> tuple[int, float]:
+        """Steps so many rows in this thread, none of them fresh, whose columns lie where the workspace points, as in
+        StepBatch and StepResult; `finite` all true before. Returns how many are not finite, and seconds."""
         ...
 
     def units(self, memory: Memory, slots: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -182,9 +185,10 @@ class TorchStepper:
     def run(self, inputs: NDArray[np.float64], memory: Memory, slot: int) -> tuple[NDArray[np.float64], int]:
         raise NotImplementedError
 
-    def step_at(
-        self, rows: int, slots: int, inputs: int, values: int, finite: int, memory: Memory
-    ) -> tuple[int, float]:
+    def workspace(self) -> Workspace:
+        raise NotImplementedError
+
+    def step_at(self, rows: int, space: Workspace) -> tuple[int, float]:
         raise NotImplementedError
 
     def expected_seconds(self, rows: int) -> float:

@@ -31,10 +31,10 @@ _SIGNATURES: dict[str, list[Any]] = {  # as the C files declare them
     "tidegate_look": [c_void_p, c_void_p, c_int64, c_int64, c_double],
     "tidegate_commit": [c_void_p, c_void_p, c_void_p, c_double],
     "tidegate_observation": [c_void_p, c_int64, c_void_p, c_int64, c_int64, c_double, c_void_p],
-    "tidegate_batch": [*(c_void_p, c_int64) * 2, c_int64, c_int64, c_double, c_int64, c_int64, c_void_p],
+    "tidegate_batch": [c_void_p, c_int64, c_void_p, c_int64, c_int64, c_void_p, c_int64, c_double],
     "tidegate_predictions": [c_void_p, c_void_p, c_void_p, c_void_p],
     "tidegate_prediction_batch": [c_void_p, c_int64, c_int64, c_int64, c_int64, c_void_p],
-    "tidegate_count": [c_void_p, c_int64, c_void_p, c_void_p, c_int64, c_double],
+    "tidegate_count": [c_void_p, c_int64, c_void_p, c_int64, *(c_void_p, c_double) * 2],
 }
 LAYERS_MAX, HEADS_MAX = 16, 5
 _NEEDS = {LIBRARY: {"avx2", "fma", "bmi2"}, WIDE: {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}}

@@ -10,6 +10,7 @@
 #define SLOT_BITS 27
 #define SLAB_BITS 5
 #define GENERATION_MASK 0x7fffffffLL
+#define DIGESTS 64 /* taken together */
 
 /* A slab's columns, and what a lane says of its rows; in Python: engine/ordinary.py. */
 typedef struct {
@@ -27,10 +28,20 @@ typedef struct {
     double tolerance;        /* of an interval */
 } Columns;
 
-/* A batch, n of each; values [n, features], replies [n, outputs]. The second half is filled by `look`. */
+/* A stream's references to its sessions, by alias; in Python: engine/inbox.py, `AliasTable`. */
 typedef struct {
-    int64_t rows;
-    const int64_t *refs, *step, *time;
+    const int64_t *refs;
+    int64_t size;
+} Table;
+
+/* A batch, n of each; values [n, features], replies [n, outputs]. The second half is filled by `look`, and so are refs
+   where the rows are of `messages` that name their sessions by alias: `parts` rows each, each of one of the `tables`. */
+typedef struct {
+    int64_t rows, messages;
+    const int64_t *aliases, *parts;
+    const Table *const *tables;
+    int64_t *refs;
+    const int64_t *step, *time;
     const double *values, *deadline;
     const uint8_t *reset;
     int64_t *slots, *step_after, *seen, *seen_after, *time_after, *valid_time;
@@ -43,15 +54,24 @@ static inline uint64_t mix(uint64_t state)
     return (state ^ (state >> 33)) * 0xC4CEB9FE1A85EC53ULL + 1;
 }
 
-/* As `digest` in engine/rules.py; no value is NaN, and there is no reset. */
-static inline uint64_t digest_of(const double *values, int64_t features, int64_t time)
+/* As `digest` in engine/rules.py; no value is NaN, and there is no reset. Column by column, for the compiler takes many
+   rows at once then. */
+static void digests(const Rows *rows, int64_t features)
 {
-    uint64_t total = 0;
-    for (int64_t j = 0; j < features; j++) {
-        union { double f; uint64_t u; } word = {values[j] + 0.0};
-        total += mix(word.u ^ (uint64_t)(j + 1) * 0x9E3779B97F4A7C15ULL);
+    for (int64_t low = 0; low < rows->rows; low += DIGESTS) {
+        int64_t count = rows->rows - low < DIGESTS ? rows->rows - low : DIGESTS;
+        const double *values = rows->values + low * features;
+        uint64_t total[DIGESTS] = {0};
+        for (int64_t j = 0; j < features; j++)
+            for (int64_t n = 0; n < count; n++) {
+                double value = values[n * features + j] + 0.0;
+                uint64_t word;
+                memcpy(&word, &value, sizeof word);
+                total[n] += mix(word ^ (uint64_t)(j + 1) * 0x9E3779B97F4A7C15ULL);
+            }
+        for (int64_t n = 0; n < count; n++)
+            rows->digest[low + n] = mix(total[n] ^ mix((uint64_t)rows->time[low + n]));
     }
-    return mix(total ^ mix((uint64_t)time));
 }
 
 /* The time of the step: the one given, else one interval after the last. 0 where the rules have something to say. */
@@ -77,11 +97,32 @@ static inline int time_of(const Columns *columns, int64_t given, int64_t last, i
     return exact < 1.5 && fabs(exact - 1.0) <= columns->tolerance;
 }
 
+/* Looks up the rows' sessions; 0 where an alias is bound to none. */
+static int find(const Rows *rows)
+{
+    const int64_t *aliases = rows->aliases;
+    int64_t *refs = rows->refs;
+    for (int64_t m = 0; m < rows->messages; m++) {
+        Table table = *rows->tables[m];
+        int64_t count = rows->parts[m];
+        for (int64_t n = 0; n < count; n++) {
+            if ((uint64_t)aliases[n] >= (uint64_t)table.size)
+                return 0;
+            refs[n] = table.refs[aliases[n]];
+        }
+        aliases += count;
+        refs += count;
+    }
+    return 1;
+}
+
 /* Whether all rows are ordinary, each of another session of the lane. `grown` slots were ever in use; turn is the next
    one of the lane's queue, which is empty; now is the deadlines' clock. */
 int64_t tidegate_look(const Columns *columns, const Rows *rows, int64_t grown, int64_t turn, double now)
 {
     int64_t n = 0, features = columns->features;
+    if (!find(rows))
+        return 0;
     for (; n < rows->rows; n++) {
         int64_t ref = rows->refs[n], slot = ref & ((1LL << SLOT_BITS) - 1);
         if (slot >= grown || !columns->taken[slot])
@@ -108,27 +149,15 @@ int64_t tidegate_look(const Columns *columns, const Rows *rows, int64_t grown, i
         rows->step_after[n] = step;
         rows->seen[n] = columns->steps_seen[slot];
         rows->seen_after[n] = rows->seen[n] + 1;
-        rows->digest[n] = digest_of(values, features, rows->time[n]);
         columns->next_turn[slot] = turn + 1;
     }
-    if (n == rows->rows)
+    if (n == rows->rows) {
+        digests(rows, features);
         return 1;
+    }
     while (n-- > 0)
         columns->next_turn[rows->slots[n]] = turn;
     return 0;
-}
-
-/* As memcpy and memset of so few bytes that a call would cost more. */
-static inline void copy_few(double *to, const double *from, size_t count)
-{
-    for (size_t j = 0; j < count; j++)
-        to[j] = from[j];
-}
-
-static inline void clear_few(uint8_t *bytes, size_t count)
-{
-    for (size_t j = 0; j < count; j++)
-        bytes[j] = 0;
 }
 
 /* Every row's step was taken, and is finite: `values` are the inputs, replies [n, outputs] what was predicted. */
@@ -144,29 +173,36 @@ void tidegate_commit(const Columns *columns, const Rows *rows, const double *rep
         columns->digest[slot] = rows->digest[n];
         columns->active_at[slot] = now;
         columns->unsaved[slot] = 1;
-        copy_few(columns->last_input + slot * features, rows->values + (size_t)n * features, features);
-        for (size_t j = 0; j < features; j++)
-            columns->missing_run[slot * features + j] = 0;
-        copy_few(columns->reply + slot * outputs, replies + (size_t)n * outputs, outputs);
+        memcpy(columns->last_input + slot * features, rows->values + (size_t)n * features, features * sizeof(double));
+        memset(columns->missing_run + slot * features, 0, features * sizeof(uint16_t));
+        memcpy(columns->reply + slot * outputs, replies + (size_t)n * outputs, outputs * sizeof(double));
         columns->reply_flags[slot] = 0;
-        clear_few(columns->reply_imputed + slot * bytes, bytes);
+        memset(columns->reply_imputed + slot * bytes, 0, bytes);
         columns->reply_gap[slot] = 0;
     }
 }
 
-/* Counts what lies between each of `since` and now in buckets with inclusive upper bounds; returns the sum. */
-double tidegate_count(const double *bounds, int64_t buckets, int64_t *counts, const double *since, int64_t rows,
-                      double now)
+static inline int64_t bucket_of(const double *bounds, int64_t buckets, double value)
+{
+    int64_t place = 0;
+    while (place < buckets && value > bounds[place])
+        place++;
+    return place;
+}
+
+/* Counts what lies between each of `since` and now in buckets with inclusive upper bounds; returns the sum. And, where
+   there are `others`, in those what lies between each and then. */
+double tidegate_count(const double *bounds, int64_t buckets, const double *since, int64_t rows, int64_t *counts,
+                      double now, int64_t *others, double then)
 {
     double sum = 0.0;
-    for (int64_t n = 0; n < rows;) {
-        double value = now - since[n];
-        int64_t place = 0, first = n;
-        while (place < buckets && value > bounds[place])
-            place++;
+    for (int64_t n = 0, first = 0; n < rows; first = n) {
         while (++n < rows && since[n] == since[first]) /* rows of one message came together */
             ;
-        counts[place] += n - first;
+        double value = now - since[first];
+        counts[bucket_of(bounds, buckets, value)] += n - first;
+        if (others != NULL)
+            others[bucket_of(bounds, buckets, then - since[first])] += n - first;
         sum += (double)(n - first) * value;
     }
     return sum;

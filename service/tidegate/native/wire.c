@@ -161,14 +161,21 @@ int64_t tidegate_observation(const uint8_t *message, int64_t length, const Singl
     return (int64_t)sequence;
 }
 
-/* Batches that wait, as columns with room for more; in Python: engine/inbox.py, `Batches`. */
+/* Batches that wait, as columns with room for more; in Python: engine/inbox.py, `Batches`. Of each message there is its
+   stream's table (columns.c), and how many rows it has. */
 typedef struct {
-    int64_t width; /* values a row */
-    int64_t *request, *step, *time, *aliases;
+    int64_t width, room, together_max; /* values a row; rows, in all and of more than one message */
+    int64_t *request, *step, *time, *aliases, *tables, *parts;
     double *values, *deadline, *arrived;
     int32_t *row;
     uint8_t *reset;
 } Batches;
+
+/* What a stream may send by alias, and where its table lies; what was read of its last batch. */
+typedef struct {
+    int64_t rows_max, aliases_max, table; /* aliases are below aliases_max */
+    int64_t sequence, rows, width;
+} Stream;
 
 /* A batch as it lies in its message. */
 typedef struct {
@@ -275,10 +282,11 @@ static int take_batch(const Batch *batch, const Batches *into, int64_t row, int6
 }
 
 /* Puts a StreamPredictRequest that is a batch by alias alone, without future covariates, into row `row` and those after
-   it, of which there are `room` in all. Returns how many; 0 where the message is something else, or holds what it may not;
-   -1 where there is no such room. Then nothing that counts was written. numbers: sequence, rows, width. */
-int64_t tidegate_batch(const uint8_t *message, int64_t length, const Batches *into, int64_t row, int64_t room,
-                       int64_t request, double now, int64_t rows_max, int64_t aliases_max, int64_t *numbers)
+   it: as message number `place` of those that wait. Returns how many rows it has; 0 where the message is something else,
+   or holds what it may not; -1 where there is no room for so many, or none of such width. Then nothing that counts was
+   written. */
+int64_t tidegate_batch(const uint8_t *message, int64_t length, const Batches *into, int64_t row, int64_t place,
+                       Stream *stream, int64_t request, double now)
 {
     Reader reader = {message, message + length}, content = {NULL, NULL};
     Batch batch;
@@ -291,7 +299,7 @@ int64_t tidegate_batch(const uint8_t *message, int64_t length, const Batches *in
                                     : tag == TAG(4, BYTES) && read_bytes(&reader, &content)))
             return 0;
     }
-    if (content.at == NULL || !read_batch(content, &batch) || batch.rows == 0 || batch.rows > (uint64_t)rows_max)
+    if (content.at == NULL || !read_batch(content, &batch) || batch.rows == 0 || batch.rows > (uint64_t)stream->rows_max)
         return 0;
     int64_t rows = (int64_t)batch.rows, row_bytes = rows * (int64_t)(batch.dtype == 2 ? sizeof(double) : sizeof(float));
     int64_t steps = bytes_of(&batch, STEPS), times = bytes_of(&batch, TIMES), resets = bytes_of(&batch, RESETS);
@@ -299,13 +307,15 @@ int64_t tidegate_batch(const uint8_t *message, int64_t length, const Batches *in
     if ((steps && steps != 8 * rows) || (times && times != 8 * rows) || (resets && resets != rows) || width == 0 ||
         values != width * row_bytes)
         return 0;
-    numbers[0] = (int64_t)sequence;
-    numbers[1] = rows;
-    numbers[2] = width;
-    if (width != into->width || row + rows > room)
+    stream->sequence = (int64_t)sequence;
+    stream->rows = rows;
+    stream->width = width;
+    if (width != into->width || row + rows > into->room || (row && row + rows > into->together_max))
         return -1;
-    if (!take_batch(&batch, into, row, aliases_max))
+    if (!take_batch(&batch, into, row, stream->aliases_max))
         return 0;
+    into->tables[place] = stream->table;
+    into->parts[place] = rows;
     fill(into->request + row, request, rows);
     fill_floats(into->arrived + row, now, rows);
     return rows;

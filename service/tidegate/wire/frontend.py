@@ -30,13 +30,14 @@ from tidegate.model.frequency import NO_TIME
 from tidegate.model.manifest import FEATURES_MAX
 from tidegate.native import library
 from tidegate.wire import codec, histories
-from tidegate.wire.plain import BatchLimits, Plain
+from tidegate.wire.plain import BatchStream, Plain
 from tidegate.wire.stubs import prediction_pb2 as pb
 from tidegate.wire.stubs import types_pb2 as types
 
 log = logging.getLogger(__name__)
 
 MESSAGE_MASK = (1 << STREAM_SHIFT) - 1
+_UNBUILT = "an answer could not be built"
 ALIASES_FREE, ALIAS_SPREAD = 4096, 16  # an alias is below ALIASES_FREE + ALIAS_SPREAD x aliases bound
 
 
@@ -70,12 +71,13 @@ class Call:
         self.failed = False  # an answer could not be built
         self.reader: asyncio.Task[object] | None = None  # what drain interrupts
         self.flush: Callable[[], None] = self._answer_waits  # says that there is an answer
-        self._front = front
+        self._front, self._engine, self._limits = front, front.host.engine, front.limits
         self._waiting: dict[int, Waiting] = {}
         self._next = 0
         self._width = 0  # values of the last single observation; 0 where the last message was none
         self._singles: Singles | None = None  # where the last one went
         self._aliases = AliasTable()
+        self._batches = BatchStream(self._aliases, front.limits.batch_message_rows_max)
         self._named = np.zeros(0, np.bool_)  # by alias: whether it was bound
         self._bound = 0  # how many were
         self._told_of = False  # wants to know how far it is durable
@@ -124,15 +126,12 @@ class Call:
         )
         self._front.host.wake()
 
-    @property
-    def full(self) -> bool:
-        """So much is unwritten that no more is read."""
-        limits = self._front.limits
-        return self.messages >= limits.stream_messages_max or self.rows >= limits.stream_rows_max
-
     def take(self, message: bytes) -> bool:
         """`take_plain`, where it need not wait."""
-        return not self.full and not self._front.host.engine.full and not self.gone and self.take_plain(message)
+        limits = self._limits
+        if self.messages >= limits.stream_messages_max or self.rows >= limits.stream_rows_max or self.gone:
+            return False
+        return not self._engine.full and self.take_plain(message)
 
     def take_plain(self, message: bytes) -> bool:
         """Queues a message that is like the last one, if it is a plain one: see `plain.py`. Else False, and nothing has
@@ -140,31 +139,29 @@ class Call:
         front, scope = self._front, self.scope
         if front.plain is None or scope is None:
             return False
-        if not self._width:
-            return self._take_plain_batch(message)
-        singles = self._singles
-        if singles is None or singles.sealed or singles.shape != (self._width, 0):
-            singles = self._singles = front.host.engine.inbox.singles(scope, (self._width, 0))
-        request = self.number << STREAM_SHIFT | (self._next + 1) & MESSAGE_MASK
-        taken = front.plain.observation(message, singles, request, time.monotonic())
-        if taken is None:
-            return False
-        front.host.engine.inbox.rows += 1
-        self._expect(Waiting(taken[0], 1, taken[1]))
-        front.wake()
-        return True
-
-    def _take_plain_batch(self, message: bytes) -> bool:
-        front, scope = self._front, self.scope
-        if front.plain is None or scope is None or not self._bound:
-            return False
-        limits = BatchLimits(front.limits.batch_message_rows_max, self._aliases_max())
-        request = self.number << STREAM_SHIFT | (self._next + 1) & MESSAGE_MASK
-        inbox = front.host.engine.inbox
-        taken = front.plain.batch(message, inbox, scope, self._aliases, limits, request, time.monotonic())
-        if taken is None:
-            return False
-        self._expect(Waiting(*taken, batch=True))
+        inbox, now = self._engine.inbox, time.monotonic()
+        number = (self._next + 1) & MESSAGE_MASK
+        request = self.number << STREAM_SHIFT | number
+        if self._width:
+            singles = self._singles
+            if singles is None or singles.sealed or singles.shape != (self._width, 0):
+                singles = self._singles = inbox.singles(scope, (self._width, 0))
+            taken = front.plain.observation(message, singles, request, now)
+            if taken is None:
+                return False
+            inbox.rows += 1
+            waiting = Waiting(taken[0], 1, taken[1])
+        else:
+            if not self._bound:
+                return False
+            rows = front.plain.batch(message, inbox, scope, self._batches, request, now)
+            if not rows:
+                return False
+            waiting = Waiting(self._batches.sequence, rows, b"", True)
+        self._next = number
+        self._waiting[number] = waiting
+        self.messages += 1
+        self.rows += waiting.rows
         front.wake()
         return True
 
@@ -180,6 +177,7 @@ class Call:
         fresh = np.unique(aliases[~self._named[aliases]])
         self._named[fresh] = True
         self._bound += len(fresh)
+        self._batches.aliases_max = self._aliases_max()
 
     def observe_batch(self, sequence: int, batch: types.ObservationBatch, deadline: float = np.inf) -> None:
         """Queues a batch; raises BAD_BATCH."""
@@ -267,7 +265,8 @@ class Call:
         """An answer has left."""
         self.messages -= 1
         self.rows -= rows
-        _tell(self._written)
+        if self._written is not None:
+            _tell(self._written)
 
     def give_up(self) -> None:
         """The peer is gone: nothing that is unwritten will be written."""
@@ -307,13 +306,16 @@ class Call:
 
     def _release(self) -> None:
         """Passes on what is answered, in the order of the messages: so the steps of a session stay in order too."""
-        while self._waiting:
-            message, first = next(iter(self._waiting.items()))
+        waiting = self._waiting
+        while waiting:
+            message, first = next(iter(waiting.items()))
             if first.answer is None:
-                return
-            del self._waiting[message]
+                break
+            del waiting[message]
             self._done = first.sequence
-            self._push(first.answer, first.rows)
+            self.answers.append((first.answer, first.rows))
+        if self.answers:
+            self.flush()
 
     @property
     def mark(self) -> int:
@@ -328,10 +330,7 @@ class Call:
             if self.scope is not None and key[:2] == (self.scope.tenant, self.scope.model):
                 checkpoint.lagging.add(session_id=key.session_id.decode())
         self.messages += 1
-        self._push(pb.StreamPredictResponse(checkpoint=checkpoint).SerializeToString(), 0)
-
-    def _push(self, answer: bytes, rows: int) -> None:
-        self.answers.append((answer, rows))
+        self.answers.append((pb.StreamPredictResponse(checkpoint=checkpoint).SerializeToString(), 0))
         self.flush()
 
     def _answer_waits(self) -> None:
@@ -403,7 +402,7 @@ class FrontEnd:
         """Says that a stream's rows wait: at once, if it is the only one."""
         if self.streams + self.unary == 1:
             self.host.wake_at_once()
-        else:
+        elif not self.host.woken:
             self.host.wake()
 
     def close(self, call: Call) -> None:
@@ -449,14 +448,22 @@ class FrontEnd:
         for owner, (start, stop) in zip(owners, pairwise([0, *cuts.tolist(), len(replies)]), strict=True):
             call = self._calls.get(owner)
             if call is not None:
-                self._hand(call, call.answer, replies, start, stop)
+                try:
+                    call.answer(replies, start, stop)
+                except Exception:
+                    log.exception(_UNBUILT)
+                    call.fail()
 
     def _deliver_singles(self, replies: Replies | Turn, plain: Plain) -> None:
         answers = zip(replies.request.tolist(), plain.predictions(replies), strict=True)
         for row, (request, answer) in enumerate(answers):
             call = self._calls.get(request >> STREAM_SHIFT)
             if call is not None:
-                self._hand(call, call.answer_plainly, request & MESSAGE_MASK, answer, replies, row)
+                try:
+                    call.answer_plainly(request & MESSAGE_MASK, answer, replies, row)
+                except Exception:
+                    log.exception(_UNBUILT)
+                    call.fail()
 
     def _deliver_whole(self, replies: Replies | Turn, plain: Plain | None) -> None:
         if plain is not None:
@@ -466,16 +473,12 @@ class FrontEnd:
             request = int(replies.request[start])
             call = self._calls.get(request >> STREAM_SHIFT)
             if call is not None:
-                self._hand(call, call.answer_whole, request & MESSAGE_MASK, replies, start, start + rows, plain)
+                try:
+                    call.answer_whole(request & MESSAGE_MASK, replies, start, start + rows, plain)
+                except Exception:  # one stream's answer that cannot be built is not another stream's trouble
+                    log.exception(_UNBUILT)
+                    call.fail()
             start += rows
-
-    @staticmethod
-    def _hand(call: Call, take: Callable[..., None], *answer: object) -> None:
-        try:
-            take(*answer)
-        except Exception:  # one stream's answer that cannot be built is not another stream's trouble
-            log.exception("an answer could not be built")
-            call.fail()
 
     def drain(self) -> None:
         """No new calls; readers stop, so that streams end when what was read is answered."""

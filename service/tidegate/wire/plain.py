@@ -5,13 +5,13 @@ predictions. Each function says when a message is not plain; the Protocol Buffer
 from __future__ import annotations
 
 from ctypes import CDLL, Structure, addressof, c_int64, c_void_p
-from typing import NamedTuple
 
 import numpy as np
 
 from tidegate.engine.inbox import AliasTable, Batches, Inbox, Scope, Singles
 from tidegate.engine.quick import Turn
 from tidegate.engine.replies import Replies
+from tidegate.engine.replies import Singles as Columns
 from tidegate.model.manifest import FEATURES_MAX
 from tidegate.native import address
 
@@ -30,9 +30,9 @@ class _Batches(Structure):
     """See wire.c."""
 
     _fields_ = (
-        ("width", c_int64),
-        *((name, c_void_p) for name in ("request", "step", "time", "aliases", "values", "deadline", "arrived")),
-        *((name, c_void_p) for name in ("row", "reset")),
+        *((name, c_int64) for name in ("width", "room", "together_max")),
+        *((name, c_void_p) for name in ("request", "step", "time", "aliases", "tables", "parts")),
+        *((name, c_void_p) for name in ("values", "deadline", "arrived", "row", "reset")),
     )
 
 
@@ -45,24 +45,33 @@ class _Answers(Structure):
     )
 
 
-class BatchLimits(NamedTuple):
-    """Rows of a batch, and what its aliases must be below."""
+class BatchStream(Structure):
+    """What a stream may send by alias, and what was read of its last batch; see wire.c."""
 
+    _fields_ = tuple((name, c_int64) for name in ("rows_max", "aliases_max", "table", "sequence", "rows", "width"))
+    rows_max: int
+    aliases_max: int  # aliases are below it
+    sequence: int
     rows: int
-    aliases: int
+    width: int
+
+    def __init__(self, table: AliasTable, rows_max: int) -> None:
+        super().__init__(rows_max, 0, table.at)
+        self.alias_table = table
+        self.where = addressof(self)
 
 
 class Plain:
     """The codec of plain messages. For one thread."""
 
     def __init__(self, native: CDLL) -> None:
-        self._native, self._observation = native, native.tidegate_observation
+        self._native, self._observation, self._batch = native, native.tidegate_observation, native.tidegate_batch
         self._name = (c_int64 * 2)()
         self._name_at = addressof(self._name)
-        self._numbers = (c_int64 * 3)()
-        self._numbers_at = addressof(self._numbers)
         self._answers = _Answers()
         self._answers_at = addressof(self._answers)
+        self._about: Columns | None = None  # what they are
+        self._batch_answer = native.tidegate_prediction_batch
         self._ends = np.empty(0, np.int64)
         self._room, self._room_at, self._ends_at = memoryview(b""), 0, 0
 
@@ -78,40 +87,26 @@ class Plain:
         singles.took(session_id)
         return sequence, session_id
 
-    def batch(
-        self,
-        message: bytes,
-        inbox: Inbox,
-        scope: Scope,
-        table: AliasTable,
-        limits: BatchLimits,
-        request: int,
-        now: float,
-    ) -> tuple[int, int] | None:
-        """Puts a batch by alias into the inbox; returns its sequence and how many rows it has. None: it is another
-        message, or one that is not right."""
-        into = inbox.batches(scope, table)
-        rows = self._take(message, into, limits, request, now)
+    def batch(self, message: bytes, inbox: Inbox, scope: Scope, stream: BatchStream, request: int, now: float) -> int:
+        """Puts a batch by alias into the inbox; returns how many rows it has. 0: it is another message, or one that is
+        not right."""
+        into = inbox.batches(scope, stream.alias_table)
+        rows = self._take(message, into, stream, request, now)
         if rows < 0:
-            _, wanted, width = self._numbers
-            if width > FEATURES_MAX:
-                return None
-            if not into.has_room(wanted, width):
-                into = inbox.more_batches(scope, width)
-            into.room(wanted)
-            rows = self._take(message, into, limits, request, now)
-        if not rows:
-            return None
-        into.took(rows, table)
-        inbox.added(into, rows)
-        return self._numbers[0], rows
+            if stream.width > FEATURES_MAX:
+                return 0
+            if not into.has_room(stream.rows, stream.width):
+                into = inbox.more_batches(scope, stream.width)
+            into.room(stream.rows)
+            rows = self._take(message, into, stream, request, now)
+        if rows:
+            inbox.added(into, rows, stream.alias_table)
+        return rows
 
-    def _take(self, message: bytes, into: Batches, limits: BatchLimits, request: int, now: float) -> int:
+    def _take(self, message: bytes, into: Batches, stream: BatchStream, request: int, now: float) -> int:
         described = into.described or _describe_batches(into)
-        room, numbers = into.capacity if not into.rows else min(into.capacity, into.together_max), self._numbers_at
-        taken: int = self._native.tidegate_batch(
-            message, len(message), described, into.rows, room, request, now, limits.rows, limits.aliases, numbers
-        )
+        rows, parts, where = into.rows, len(into.parts), stream.where
+        taken: int = self._batch(message, len(message), described, rows, parts, where, request, now)
         return taken
 
     def predictions(self, replies: Replies | Turn) -> list[bytes]:
@@ -135,19 +130,24 @@ class Plain:
 
     def batch_answer(self, sequence: int, start: int, stop: int, dtype: int) -> bytes:
         """The whole answer to a batch, to whose rows these are the replies, without intervals."""
-        length = self._native.tidegate_prediction_batch(self._answers_at, start, stop, sequence, dtype, self._room_at)
+        length = self._batch_answer(self._answers_at, start, stop, sequence, dtype, self._room_at)
         return bytes(self._room[:length])
 
     def _asked(self, replies: Replies | Turn, rows: int) -> _Answers:
         """What the C parts are told of answers: where they lie."""
-        singles, width, asked = replies.singles, replies.head.width, self._answers
+        singles, asked = replies.singles, self._answers
         assert singles is not None
+        asked.rows = rows
+        if singles is self._about:
+            return asked
+        width = replies.head.width
         point = replies.head.levels.index(0.5) if width > 1 else 0
-        asked.rows, asked.targets = rows, replies.outputs // width
+        asked.targets = replies.outputs // width
         asked.values_stride, asked.target_stride = replies.outputs, width
         asked.id_bytes, asked.sequence, asked.step = singles.id_bytes, singles.sequence, singles.step
         asked.steps_seen, asked.valid_time = singles.steps_seen, singles.valid_time
         asked.values = singles.values + 8 * point
+        self._about = singles
         return asked
 
     def _make_room(self, rows: int, size: int) -> None:
@@ -173,8 +173,11 @@ def _describe(singles: Singles) -> int:
 def _describe_batches(batches: Batches) -> int:
     """The same of batches."""
     at, stride = batches.at, 8 * batches.capacity
-    integers = range(at.step - stride, at.step + 3 * stride, stride)  # request, step, time, aliases
+    named = at.step - stride, at.step, at.time, at.aliases, at.tables, at.parts  # the columns are equally far apart
     row = at.reset - 4 * batches.capacity
-    batches.description = _Batches(batches.width, *integers, at.values, at.deadline, at.arrived, row, at.reset)
+    batches.description = _Batches(
+        *(batches.width, batches.capacity, batches.together_max, *named),
+        *(at.values, at.deadline, at.arrived, row, at.reset),
+    )
     batches.described = addressof(batches.description)
     return batches.described

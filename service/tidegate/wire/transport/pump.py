@@ -18,6 +18,8 @@ EVENTS_MAX = 256  # taken in one pass of the loop; what is left waits for the ne
 MISSES_MAX = 3  # in a pass: gRPC looks at one socket at a time, which may have brought no event
 DRY_PASSES = 3  # without an event, until the thread waits instead
 
+_TROUBLE = "an event of gRPC could not be handled"
+
 log = logging.getLogger(__name__)
 Event = Any  # of cygrpc, which ships no types
 
@@ -54,7 +56,9 @@ class Pump:
     def _woken(self, event: Event) -> None:
         self._dry = 0
         try:
-            _handle(event)
+            event.tag(event)
+        except Exception:
+            log.exception(_TROUBLE)
         finally:
             del event
             self._drain()
@@ -65,11 +69,15 @@ class Pump:
         try:
             while taken < EVENTS_MAX and misses < MISSES_MAX:
                 event = poll(0)
-                if event.tag is None:  # nothing came of one socket, or the queue has ended: then the thread hears of it
+                tag = event.tag
+                if tag is None:  # nothing came of one socket, or the queue has ended: then the thread hears of it
                     misses += 1
                     continue
-                _handle(event)
                 taken, misses = taken + 1, 0
+                try:
+                    tag(event)
+                except Exception:  # one call's trouble is not the next one's
+                    log.exception(_TROUBLE)
         finally:
             self._dry = 0 if taken else self._dry + 1
             if self._dry < DRY_PASSES:
@@ -80,10 +88,3 @@ class Pump:
     def _end(self, _: Event) -> None:
         if not self._ended.done():
             self._ended.set_result(None)
-
-
-def _handle(event: Event) -> None:
-    try:
-        event.tag(event)
-    except Exception:  # one call's trouble is not the next one's
-        log.exception("an event of gRPC could not be handled")

@@ -41,6 +41,7 @@ class Rpc:
         self._takes: Takes = _take_none
         self._held: bytes | None = None  # read, while nobody waits for it
         self._writing = False  # an answer of `_answers` is under way
+        self._leaving = 0  # what stood beside it
         self._answers: deque[tuple[bytes, int]] = deque()
         self._wrote: Wrote = _ignore
         self._gave_up: GaveUp = _nothing
@@ -117,17 +118,18 @@ class Rpc:
             self._gave_up()
             return
         self._writing = True
-        answer, rows = self._answers.popleft()
+        answer, self._leaving = self._answers.popleft()
+        message = cygrpc.SendMessageOperation(answer, _NO_FLAGS)
+        self._start((message,) if self._greeted else (*self._greeting(), message), self._left)
 
-        def left(event: Event) -> None:
-            self._writing = False
-            if event.success:
-                self._wrote(rows)
-                self.flush()
-            else:
-                self._gave_up()
-
-        self._start((*self._greeting(), cygrpc.SendMessageOperation(answer, _NO_FLAGS)), left)
+    def _left(self, event: Event) -> None:
+        self._writing = False
+        if not event.success:
+            self._gave_up()
+            return
+        self._wrote(self._leaving)
+        if self._answers:
+            self.flush()
 
     # What gRPC's core says, and is told.
 
@@ -153,19 +155,15 @@ class Rpc:
             self._resolve(reader, grpc.aio.EOF)
             return
         try:
-            taken = self._takes(message)
+            if self._takes(message):
+                if not self._over:
+                    self._read_on()
+                return
         except Exception as error:  # noqa: BLE001 - it is raised where the messages are waited for
             if not reader.done():
                 reader.set_exception(error)
             return
-        if not taken:
-            self._resolve(reader, message)
-        elif not self._over:
-            try:
-                self._read_on()
-            except asyncio.InvalidStateError as error:
-                if not reader.done():
-                    reader.set_exception(error)
+        self._resolve(reader, message)
 
     def _resolve(self, reader: asyncio.Future[Any], message: Any) -> None:
         if reader.done():  # cancelled by what was taken, or not
