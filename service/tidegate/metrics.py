@@ -35,38 +35,24 @@ class ColumnHistogram:
         self._list = list(bounds)
         self._bounds = np.array(self._list)
         self._counts = np.zeros(len(self._bounds) + 1, np.int64)
-        self._sum = 0.0
-        self._at = address(self._bounds), address(self._counts)
+        self._sum = np.zeros(1)
+        lies = address(self._bounds), len(self._list), address(self._counts), address(self._sum)
+        self._described = np.array(lies)  # as columns.c wants it
+        self.at = address(self._described)
 
     def observe(self, values: NDArray[np.float64]) -> None:
         """Counts a column."""
         places = np.searchsorted(self._bounds, values)
         self._counts += np.bincount(places, minlength=len(self._counts))
-        self._sum += float(values.sum())
+        self._sum += values.sum()
 
     def observe_since(self, moments: NDArray[np.float64], now: float, at: int = 0) -> None:
         """Counts the time from each of some moments to now. `at`: where they lie, if that is known."""
         native = library()
         if native is None:
             self.observe(now - moments)
-            return
-        bounds, counts = self._at
-        where = at or address(moments)
-        self._sum += native.tidegate_count(bounds, len(self._list), where, len(moments), counts, now, None, 0.0)
-
-    def observe_since_twice(
-        self, other: ColumnHistogram, moments: NDArray[np.float64], now: float, then: float, at: int
-    ) -> None:
-        """`observe_since` until now here, and until then in another one of the same buckets."""
-        native = library()
-        if native is None:
-            self.observe(now - moments)
-            other.observe(then - moments)
-            return
-        (bounds, counts), (_, others), rows = self._at, other._at, len(moments)
-        total = native.tidegate_count(bounds, len(self._list), at, rows, counts, now, others, then)
-        self._sum += total
-        other._sum += total + rows * (then - now)
+        else:
+            native.tidegate_count(self.at, at or address(moments), len(moments), now)
 
     def observe_one(self, value: float) -> None:
         """Counts one."""
@@ -76,7 +62,7 @@ class ColumnHistogram:
     def buckets(self) -> tuple[list[tuple[str, float]], float]:
         """Cumulative counts by upper bound, and the sum, as Prometheus wants them."""
         bounds = [*(str(float(bound)) for bound in self._bounds), "+Inf"]
-        return list(zip(bounds, self._counts.cumsum().astype(float).tolist(), strict=True)), self._sum
+        return list(zip(bounds, self._counts.cumsum().astype(float).tolist(), strict=True)), float(self._sum[0])
 
 
 Series = Mapping[tuple[str, ...], float]
@@ -92,6 +78,9 @@ class Metrics(Collector):
         self.queue_wait = ColumnHistogram(SECONDS)
         self.step_seconds = ColumnHistogram(SECONDS)
         self.end_to_end = ColumnHistogram(SECONDS)
+        turn = self.queue_wait.at, self.end_to_end.at, self.batch_rows.at, self.step_seconds.at
+        self._turn = np.array(turn)  # as columns.c wants it
+        self._turn_at = address(self._turn)
         self.calls_failed: Counter[str] = Counter()  # by reason
         self._gauges: list[tuple[type[Metric], str, str, tuple[str, ...], Gauge]] = []
         self._infos: list[tuple[str, str, Callable[[], list[dict[str, str]]]]] = []
@@ -99,6 +88,14 @@ class Metrics(Collector):
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
         self.registry.register(self)
+
+    def turn(self, model: str, rows: int, arrived: int, began: float, ended: float, step: float) -> None:
+        """Counts a quick turn, whose rows arrived at the moments that lie at that address, and whose step took `step`
+        seconds."""
+        native = library()
+        assert native is not None  # else there are none
+        native.tidegate_count_turn(self._turn_at, arrived, rows, began, ended, step)
+        self.steps[model, "OK"] += rows
 
     def gauge(self, name: str, text: str, read: Gauge, labels: tuple[str, ...] = ()) -> None:
         """A value read when scraped."""

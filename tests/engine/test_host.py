@@ -92,7 +92,7 @@ def refuse(number: int) -> Callable[..., NoReturn]:
 @pytest.fixture
 def all_posted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every flight is long enough to be posted."""
-    for limit in ("INLINE_SECONDS_MAX", "SHARED_SECONDS_MIN"):
+    for limit in ("INLINE_SECONDS_MAX", "SHARED_SECONDS_MAX"):
         monkeypatch.setattr(loop, limit, 0.0)
 
 

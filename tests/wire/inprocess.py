@@ -85,7 +85,7 @@ class Gate:
         """Never: see `by_address`."""
         raise NotImplementedError
 
-    def step_at(self, *_: object) -> tuple[int, float]:
+    def measured(self, *_: object) -> None:
         """Never either."""
         raise NotImplementedError
 

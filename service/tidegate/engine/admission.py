@@ -22,8 +22,6 @@ from tidegate.engine.slots import SLABS_MAX, SLOT_BITS, SLOTS_MAX, SPARE_SLOT, R
 from tidegate.errors import Reason, TidegateError
 
 Outcomes = NDArray[np.uint8]
-QUICK_SECONDS_MAX = 1e-3  # of a quick turn's step, which keeps the event loop
-SHARED_SECONDS_MIN = 3e-4  # from here on, threads that share a step are worth their bell
 
 
 class Admission:
@@ -36,6 +34,7 @@ class Admission:
         self._departures = departures
         self._lookers: dict[int, Looker | None] = {}  # by lane
         self._quick: dict[int, QuickLane | None] = {}
+        self._last: QuickLane | None = None  # of those
 
     def admit(self, block: Block, now: float, found: Outcomes | None = None) -> Replies | None:
         """Queues the block's rows; returns replies to those that are refused at once.
@@ -88,26 +87,30 @@ class Admission:
     def quick(self, waiting: Singles | Batches, now: float) -> Turn | Ordinary | None:
         """Steps and commits these, if they can be by a quick turn: see `quick.py`. Only while nothing waits in a
         queue."""
-        scope, slabs = waiting.scope, self._catalog.slabs
-        refs: list[int] = []
-        if isinstance(waiting, Batches):
-            ref, width = waiting.first_ref, waiting.width
-        else:
+        scope, refs = waiting.scope, list[int]()
+        if isinstance(waiting, Singles):
             get = self._sessions.names(scope.tenant, scope.model).get
-            refs, width = [get(session_id, 0) for session_id in waiting.ids], waiting.shape[0]
-            ref = refs[0]
-        slab = slabs[ref >> SLOT_BITS & SLABS_MAX - 1]
+            refs = [get(session_id, 0) for session_id in waiting.ids]
+        quick = self._last
+        if quick is None or not quick.takes(scope, waiting.width):
+            quick = self._quick_of(waiting, waiting.first_ref if isinstance(waiting, Batches) else refs[0])
+        turn = None if quick is None else quick.turn(waiting, refs, now)
+        self._last = None if turn is None else quick  # it may be another version's turn
+        return turn
+
+    def _quick_of(self, waiting: Singles | Batches, ref: int) -> QuickLane | None:
+        """That of the session, if it takes such rows."""
+        slab = self._catalog.slabs[ref >> SLOT_BITS & SLABS_MAX - 1]
         lane = self._catalog.lanes.get(int(slab.host["version"][ref & SLOTS_MAX - 1]))
-        if lane is None or lane.retired or not lane.takes_plainly(scope, width):
+        if lane is None or lane.retired or not lane.takes_plainly(waiting.scope, waiting.width):
             return None
         if lane.number not in self._quick:
             self._quick = {n: kept for n, kept in self._quick.items() if n in self._catalog.lanes}
             self._quick[lane.number] = quick_of(lane, self._looker(lane))
         quick = self._quick[lane.number]
-        seconds_max = SHARED_SECONDS_MIN if lane.stepper.shared else QUICK_SECONDS_MAX
-        if quick is None or lane.stepper.expected_seconds(len(waiting)) > seconds_max:
-            return None
-        return quick.turn_of_batches(waiting, now) if isinstance(waiting, Batches) else quick.turn(waiting, refs, now)
+        if quick is not None:
+            quick.scope, quick.width = waiting.scope, waiting.width
+        return quick
 
     def _known(self, block: Block) -> Refs | None:
         """References to the block's sessions if nothing needs to be looked up or bound; 0 where there is none."""

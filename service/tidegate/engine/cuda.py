@@ -83,8 +83,8 @@ class CudaStepper:
     def workspace(self) -> Workspace:
         raise NotImplementedError
 
-    def step_at(self, rows: int, space: Workspace) -> tuple[int, float]:
-        raise NotImplementedError
+    def measured(self, rows: int, seconds: float) -> None:
+        self.pace.measured(rows, seconds)
 
     def expected_seconds(self, rows: int) -> float:
         return self.pace.expected(rows)

@@ -23,7 +23,7 @@ from tidegate.engine.departures import Departures
 from tidegate.engine.flight import Flight
 from tidegate.engine.forecaster import Forecaster, Stretch
 from tidegate.engine.histories import Histories, HistoryStretch
-from tidegate.engine.inbox import Batches, Block, Inbox, Singles
+from tidegate.engine.inbox import Batches, Block, Inbox
 from tidegate.engine.lane import Lane, Queued
 from tidegate.engine.listing import page
 from tidegate.engine.migration import Migration
@@ -78,6 +78,8 @@ class Engine:
         self.forecaster = Forecaster(catalog, sessions, catalog.limits, clock)
         self.histories = Histories(inbox, catalog.limits, clock)
         self.admission = Admission(catalog, sessions, self.departures)
+        self.parking = self.admission.parking
+        self._rows_together_max = catalog.limits.batch_rows_max
         self._turn = 0
 
     @property
@@ -96,13 +98,13 @@ class Engine:
     @property
     def full(self) -> bool:
         """Whether streams are not to be read: too many rows are queued, or wait for the store."""
-        inbox = self.inbox
-        return inbox.rows >= inbox.rows_max or self.admission.parking.full
+        inbox, parking = self.inbox, self.parking
+        return inbox.rows >= inbox.rows_max or parking.rows >= parking.rows_max
 
     @property
     def busy(self) -> bool:
         """Whether anything is not answered yet: it waits for its turn, for the store, or until it is durable."""
-        return self.waiting or self.admission.parking.rows > 0 or bool(self.held or self.going)
+        return self.waiting or self.parking.rows > 0 or bool(self.held or self.going)
 
     def execute(self, command: commands.Command) -> object:
         """Carries out a command; raises TidegateError. Not while a flight is in the air."""
@@ -155,7 +157,7 @@ class Engine:
         """Steps, commits and answers what waits, if it is a few ordinary observations, or the batches that are next:
         see `quick.py`. Else None, and `prepare` has the rest. What a turn says holds until rows are put in again."""
         waiting = self.inbox.quick(QUICK_ROWS_MAX)
-        if waiting is None or waiting.rows > self.catalog.limits.batch_rows_max:
+        if waiting is None or waiting.rows > self._rows_together_max:
             return None
         if self.forecaster.jobs or not self._quiet:
             return None
@@ -167,22 +169,14 @@ class Engine:
             return None
         if turn is None:
             return None
-        metrics, rows, at = self._metrics, waiting.rows, waiting.at.arrived
-        arrived = waiting.arrived[:rows]
+        rows, arrived = waiting.rows, waiting.at.arrived
         if isinstance(turn, Ordinary):
-            metrics.queue_wait.observe_since(arrived, now, at)
+            self._metrics.queue_wait.observe_since(waiting.arrived[:rows], now, arrived)
             self.inbox.took(waiting)
             self.finish(turn)
             return None
-        metrics.batch_rows.observe_one(float(rows))
-        metrics.step_seconds.observe_one(turn.seconds)
-        metrics.queue_wait.observe_since_twice(metrics.end_to_end, arrived, now, self._clock(), at)
-        metrics.steps[turn.lane.model, "OK"] += rows
-        if isinstance(waiting, Singles):
-            waiting.clear()
-        else:
-            self.inbox.answered(waiting)
-        self.inbox.done(rows)
+        self._metrics.turn(turn.lane.model, rows, arrived, now, self._clock(), turn.seconds)
+        self.inbox.answered(waiting)
         return turn
 
     def prepare(self) -> Flight | Ordinary | Stretch | HistoryStretch | None:
@@ -251,7 +245,7 @@ class Engine:
 
     def go_on(self, outcomes: Mapping[Key, Reason]) -> None:
         """Admits the rows that waited for these sessions: they are here now, or in no store (OK), or cannot be had."""
-        for block, found in self.admission.parking.leave(outcomes):
+        for block, found in self.parking.leave(outcomes):
             self._admit(block, found)
 
     def _admit_waiting(self, but: Collection[str] = ()) -> None:
@@ -372,7 +366,7 @@ class Engine:
 
     def _cancel(self, stream: int) -> None:
         self.inbox.expire(stream, STREAM_SHIFT)
-        self.admission.parking.expire(stream, STREAM_SHIFT)
+        self.parking.expire(stream, STREAM_SHIFT)
         self.histories.expire(stream)
         for lane in self.catalog.lanes.values():
             lane.queue.expire(stream, STREAM_SHIFT)

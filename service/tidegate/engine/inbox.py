@@ -165,6 +165,7 @@ class Singles:
 
     def __init__(self, scope: Scope, shape: tuple[int, int], capacity: int) -> None:
         self.scope, self.shape = scope, shape  # of how many values and future covariates
+        self.width = shape[0]
         self.rows, self.capacity = 0, 0
         self.sealed = False  # the engine has it; nothing more may be added
         self.ids: list[bytes] = []
@@ -372,10 +373,6 @@ class Inbox:
         self._singles: dict[Scope, Singles] = {}
         self._expected = SINGLES_MIN  # about as many as came together last
 
-    @property
-    def full(self) -> bool:
-        return self.rows >= self.rows_max
-
     def __bool__(self) -> bool:
         if self._blocks:
             return True
@@ -498,12 +495,14 @@ class Inbox:
             self._seal()
         self._blocks.popleft()
 
-    def answered(self, batches: Batches) -> None:
-        """Takes the next batches, which are answered; their columns are free."""
-        self._blocks.popleft()
-        batches.clear()
-        self._spares.append(batches)
-        del self._spares[:-SPARES_MAX]
+    def answered(self, waiting: Singles | Batches) -> None:
+        """These, of `quick`, are answered: they wait no more, and their columns are free."""
+        self.rows -= waiting.rows
+        if isinstance(waiting, Batches):
+            self._blocks.popleft()
+            self._spares.append(waiting)
+            del self._spares[:-SPARES_MAX]
+        waiting.clear()
 
     def spread(self) -> None:
         """The next batches become a block each, in order."""

@@ -119,7 +119,7 @@ class RowQueue:
 
     def __init__(self) -> None:
         self._turns: dict[int, list[tuple[int, _Chunk]]] = {}  # heaps, by age
-        self._now = 0
+        self.turn = 0  # the next one: a slot whose own next one is not later has no row here
         self._begun = False  # some rows of that turn were taken
         self.rows = 0  # that have a turn; those that are held back have none
         self._chunks = 0
@@ -129,22 +129,17 @@ class RowQueue:
         return self.rows
 
     @property
-    def turn(self) -> int:
-        """The turn that is next: a slot whose own next one is not later has no row here."""
-        return self._now
-
-    @property
     def under_way(self) -> bool:
         """Whether a batch took a part of the turn, and another part is here: what comes now could only follow it."""
-        return self._begun and self._now in self._turns
+        return self._begun and self.turn in self._turns
 
     def pass_by(self) -> None:
         """A batch had the next turn without waiting here. Only while the queue is empty."""
-        self._now += 1
+        self.turn += 1
 
     def append(self, rows: Queued, next_turn: NDArray[np.int64]) -> None:
         """Adds rows; `next_turn` is the slab's column for `assign_turns`."""
-        turns = assign_turns(slots_of(rows.ref), next_turn, self._now)
+        turns = assign_turns(slots_of(rows.ref), next_turn, self.turn)
         if (turns[1:] < turns[:-1]).any():
             order = np.argsort(turns, kind="stable")
             rows, turns = rows.take(order), turns[order]
@@ -157,23 +152,23 @@ class RowQueue:
 
         There may be none, when all are of sessions that are held.
         """
-        if self._now not in self._turns:
-            self._now = min(self._turns)
-        chunks = self._turns[self._now]
+        if self.turn not in self._turns:
+            self.turn = min(self._turns)
+        chunks = self._turns[self.turn]
         parts: list[Queued] = []
         room = rows_max
         while chunks and room:
             age, chunk = chunks[0]
             parts.append(chunk.take(room))
             room -= len(parts[-1])
-            if not len(chunk) or chunk.turn > self._now:
+            if not len(chunk) or chunk.turn > self.turn:
                 heapq.heappop(chunks)
                 if len(chunk):
                     self._list(age, chunk)
         self._begun = bool(chunks)
         if not chunks:
-            del self._turns[self._now]
-            self._now += 1
+            del self._turns[self.turn]
+            self.turn += 1
         self.rows -= rows_max - room
         rows = _joined(parts)
         return self._set_aside(rows) if self._held else rows

@@ -19,7 +19,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from tidegate.checkpoints import Key
-from tidegate.engine.admission import SHARED_SECONDS_MIN
 from tidegate.engine.commands import Command, Sweep
 from tidegate.engine.device import use_one_thread
 from tidegate.engine.engine import Engine
@@ -28,7 +27,7 @@ from tidegate.engine.forecaster import Stretch
 from tidegate.engine.forecasts import Forecast, ForecastRequest
 from tidegate.engine.histories import HistoryStretch
 from tidegate.engine.ordinary import Ordinary
-from tidegate.engine.quick import Turn
+from tidegate.engine.quick import SHARED_SECONDS_MAX, Turn
 from tidegate.engine.replies import Replies
 from tidegate.errors import Reason, TidegateError
 
@@ -256,7 +255,7 @@ class EngineHost:
 def _inline_seconds_max(flight: AnyFlight) -> float:
     """The longest step that the event loop takes itself."""
     shared = isinstance(flight, Ordinary) and flight.lane.stepper.shared
-    return SHARED_SECONDS_MIN if shared else INLINE_SECONDS_MAX
+    return SHARED_SECONDS_MAX if shared else INLINE_SECONDS_MAX
 
 
 def _hung_bell(rung: Callable[[], None]) -> int | None:

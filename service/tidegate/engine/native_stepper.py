@@ -71,13 +71,6 @@ class NativeStepper(TorchStepper):
         """For the largest piece."""
         return Workspace(self._cell, max(TILE_ROWS, PIECE_ROWS // self._channels))
 
-    def step_at(self, rows: int, space: Workspace) -> tuple[int, float]:
-        started = time.perf_counter()
-        lost: int = self._native.tidegate_step(space.where, rows)
-        seconds = time.perf_counter() - started
-        self._pace.measured(rows, seconds)
-        return lost, seconds
-
     def run(self, inputs: NDArray[np.float64], memory: Memory, slot: int) -> tuple[NDArray[np.float64], int]:
         inputs, where = np.ascontiguousarray(inputs), np.array([slot])
         values, finite = np.empty(self._outputs), np.ones(1, np.bool_)

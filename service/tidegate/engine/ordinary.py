@@ -83,7 +83,7 @@ class Looker:
         arrays["next_turn"] = slab.next_turn
         for name in _COLUMNS:
             setattr(self._columns, name, address(arrays[name]))  # they never move
-        self._where = addressof(self._columns)
+        self.where = addressof(self._columns)
 
     def look(self, block: Block, refs: Refs, now: float) -> Ordinary | None:
         """The flight of a block whose values are the package's, with references to its rows' sessions (0: unknown)."""
@@ -109,12 +109,12 @@ class Looker:
 
     def looks(self, rows: int, grown: int, turn: int, now: float) -> bool:
         """Whether the `Rows` at that address are ordinary; see columns.c."""
-        return bool(self._native.tidegate_look(self._where, rows, grown, turn, now))
+        return bool(self._native.tidegate_look(self.where, rows, grown, turn, now))
 
     def commits(self, rows: int, values: int, now: float) -> None:
         """Writes what the sessions of the `Rows` at that address remember; at `values` float64 [rows, outputs] are the
         replies."""
-        self._native.tidegate_commit(self._where, rows, values, now)
+        self._native.tidegate_commit(self.where, rows, values, now)
 
 
 @dataclass

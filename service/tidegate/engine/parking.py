@@ -31,15 +31,10 @@ class Parking:
     def __init__(self, rows_max: int) -> None:
         self.rows = 0
         self.wanted: dict[Key, None] = {}
-        self._rows_max = rows_max
+        self.rows_max = rows_max  # while so many wait, no more are read; what has been read already may wait too
         self._blocks: dict[int, _Parked] = {}
         self._numbers = 0
         self._places: dict[Key, list[tuple[int, int]]] = {}  # block and row, in order
-
-    @property
-    def full(self) -> bool:
-        """Whether so many rows wait that no more are to be read; what has been read already may wait too."""
-        return self.rows >= self._rows_max
 
     def park(self, block: Block, rows: NDArray[np.int64]) -> None:
         """Has these rows wait."""

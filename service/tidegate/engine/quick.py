@@ -8,9 +8,8 @@ nothing is kept: answers that must wait (durability `step`) go by flights.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
-from ctypes import addressof
+from ctypes import CDLL, Structure, addressof, c_double, c_void_p
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -26,8 +25,8 @@ from tidegate.engine.stepper import PIECE_ROWS, StepBatch, StepResult
 from tidegate.model.manifest import Head
 from tidegate.native import address, library
 
-log = logging.getLogger(__name__)
-
+SECONDS_MAX = 1e-3  # of a step, which keeps the event loop
+SHARED_SECONDS_MAX = 3e-4  # threads that share a step are worth their bell from here on
 ROWS_MAX = PIECE_ROWS  # of single observations; more go by a flight, whose cost is then small beside the step's
 
 
@@ -72,22 +71,32 @@ class Turn:
         )
 
 
+class _Described(Structure):
+    """See turn.c."""
+
+    _fields_ = (*((name, c_void_p) for name in ("columns", "rows", "passes")), ("seconds", c_double))
+    seconds: float
+
+
 def quick_of(lane: Lane, looker: Looker | None) -> QuickLane | None:
     """None where turns cannot be taken: for want of C parts, because of the model, or because answers must wait."""
     native = library()
     if looker is None or native is None or not lane.stepper.by_address or lane.durability is Durability.STEP:
         return None
-    return QuickLane(lane, looker)
+    return QuickLane(lane, looker, native)
 
 
 class QuickLane:
     """The columns of a lane's turns, and where they lie."""
 
-    def __init__(self, lane: Lane, looker: Looker) -> None:
+    def __init__(self, lane: Lane, looker: Looker, native: CDLL) -> None:
         manifest = lane.package.manifest
-        self._lane, self._looker = lane, looker
+        self._lane, self._looker, self._native = lane, looker, native
         self._outputs, self._head = manifest.outputs, manifest.head
+        self._seconds_max = SHARED_SECONDS_MAX if lane.stepper.shared else SECONDS_MAX
         self._space = lane.stepper.workspace()
+        self.scope: inbox.Scope | None = None  # of rows that it is known to take
+        self.width = 0  # the same
         self._make_room(ROWS_MAX)
 
     def _make_room(self, rows: int) -> None:
@@ -98,65 +107,62 @@ class QuickLane:
         self._finite = np.ones(rows, np.bool_)
         found, stride = address(self.found), self.found.strides[0]
         lies = dict(zip(FOUND, range(found, found + len(FOUND) * stride, stride), strict=True))
-        self._described = Rows(**lies)
+        self._rows = Rows(**lies)
+        self._described = _Described(self._looker.where, addressof(self._rows), self._space.where)
         self._where = addressof(self._described)
-        self._slots, self._answers = found, (lies["step_after"], lies["seen_after"], lies["valid_time"])
-        self._results_at = address(self.values), address(self._finite)
+        self._slots, self._results_at = found, (address(self.values), address(self._finite))
+        self._answers = lies["step_after"], lies["seen_after"], lies["valid_time"], address(self.values)
         self._seen: inbox.Addresses | None = None  # what the description is about
-        self._whole = Singles((), 0, 0, *self._answers, address(self.values))  # of batches
+        self._whole = Singles((), 0, 0, *self._answers)  # of batches
 
     def _see(self, at: inbox.Addresses) -> None:
         """Has the description be about these columns."""
-        described = self._described
+        rows = self._rows
         for name in ("aliases", "parts", "tables", "step", "time", "values", "deadline", "reset"):
-            setattr(described, name, getattr(at, name))
-        described.refs = at.refs or address(self._refs)
+            setattr(rows, name, getattr(at, name))
+        rows.refs = at.refs or address(self._refs)
         self._space.point(self._lane.slab.device, self._slots, at.values, *self._results_at)
         self._seen = at
 
-    def turn(self, waiting: inbox.Singles, refs: list[int], now: float) -> Turn | Ordinary | None:
+    def takes(self, scope: inbox.Scope, width: int) -> bool:
+        """Whether it is known to take such rows."""
+        return scope is self.scope and width == self.width and not self._lane.retired
+
+    def turn(self, waiting: inbox.Singles | inbox.Batches, refs: list[int], now: float) -> Turn | Ordinary | None:
         """Steps and commits the rows, if all are ordinary; a flight that is stepped already where one is not finite.
-        None: nothing has happened."""
-        self._refs[: waiting.rows] = refs
-        at, (values, _) = waiting.at, self._results_at
-        singles = Singles(waiting.ids, at.id_bytes, at.sequence, *self._answers, values)
-        return self._turn(waiting, singles, (), now)
-
-    def turn_of_batches(self, waiting: inbox.Batches, now: float) -> Turn | Ordinary | None:
-        """As `turn`; whose the rows are is looked up on the way."""
-        if waiting.rows > self._rows_max:
-            self._make_room(max(waiting.rows, 2 * self._rows_max))
-        return self._turn(waiting, self._whole, waiting.messages, now)
-
-    def _turn(
-        self, waiting: inbox.Singles | inbox.Batches, singles: Singles, messages: Sequence[int], now: float
-    ) -> Turn | Ordinary | None:
-        rows, lane, at, described = waiting.rows, self._lane, waiting.at, self._described
+        None: nothing has happened. Whose rows batches are is looked up on the way; else `refs` says it."""
+        rows, lane, at = waiting.rows, self._lane, waiting.at
+        if lane.stepper.expected_seconds(rows) > self._seconds_max:
+            return None
+        if rows > self._rows_max:
+            self._make_room(max(rows, 2 * self._rows_max))
         if self._seen is not at:  # not by what it says: freed columns' addresses are given away again
             self._see(at)
+        if isinstance(waiting, inbox.Batches):
+            messages, singles = waiting.messages, self._whole
+        else:
+            self._refs[:rows] = refs
+            messages, singles = (), Singles(waiting.ids, at.id_bytes, at.sequence, *self._answers)
+        described = self._rows
         described.rows, described.messages = rows, len(messages)
-        slab = lane.slab
-        if not self._looker.looks(self._where, slab.slots.grown, lane.queue.turn, now):
+        lost = self._native.tidegate_turn(self._where, lane.slab.slots.grown, lane.queue.turn, now)
+        if lost < 0:
             return None
-        lane.queue.pass_by()
-        try:
-            lost, seconds = lane.stepper.step_at(rows, self._space)
-        except Exception:  # these rows fail, the server goes on
-            log.exception("the step of %d rows of %s failed", rows, lane.model)
-            return self._flight(waiting, None)
+        seconds = self._described.seconds
+        lane.queue.turn += 1  # a batch had it without waiting there
+        lane.stepper.measured(rows, seconds)
         if lost:
             return self._flight(waiting, seconds)
-        self._looker.commits(self._where, singles.values, now)
         return Turn(waiting.request[:rows], singles, messages, self._head, self._outputs, lane, seconds, self)
 
-    def _flight(self, waiting: inbox.Singles | inbox.Batches, seconds: float | None) -> Ordinary:
-        """The turn as a flight that was stepped, in so many seconds, or failed; with copies of what it found."""
+    def _flight(self, waiting: inbox.Singles | inbox.Batches, seconds: float) -> Ordinary:
+        """The turn as a flight that was stepped, in so many seconds; with copies of what it found."""
         rows, block = len(waiting), waiting.block()
         found, finite = self.found[:, :rows].copy(), self._finite[:rows].copy()
         self._finite.fill(True)
         slots, _, seen, _, time_after, _, _ = found
         no, nobody = np.zeros(rows, np.bool_), np.zeros(rows, np.int32)
         batch = StepBatch(slots, block.values, no, seen, time_after, nobody)
-        result = None if seconds is None else StepResult(self.values[:rows].copy(), finite, seconds)
+        result = StepResult(self.values[:rows].copy(), finite, seconds)
         refs = (waiting.refs if isinstance(waiting, inbox.Batches) else self._refs)[:rows].copy()
-        return Ordinary(self._lane, block, refs, batch, self._looker, found, address(found), self._described, result)
+        return Ordinary(self._lane, block, refs, batch, self._looker, found, address(found), self._rows, result)

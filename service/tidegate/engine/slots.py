@@ -50,7 +50,7 @@ class SlotTable:
         self._taken = new(capacity, "bool")
         self._stack = new(capacity, "int32")  # free slots, the next one on top
         self._stacked = 0
-        self._grown = 1  # slots below this have been in the stack or in use; slot 0 is spare
+        self.grown = 1  # slots from this one on were never in use; slot 0 is spare
         self.chunk_use = np.zeros(-(-capacity // chunk_rows), np.int64)  # slots in use, a chunk
 
     @property
@@ -58,11 +58,6 @@ class SlotTable:
         """What tells whether a reference is alive, with `base`: times that each slot was given back, and which are in
         use."""
         return {"freed": self._freed, "taken": self._taken}
-
-    @property
-    def grown(self) -> int:
-        """All slots from this one on were never in use."""
-        return self._grown
 
     @property
     def free(self) -> int:
@@ -75,8 +70,8 @@ class SlotTable:
             raise IndexError(f"{count} slots asked, {self.free} free")
         recycled = min(count, self._stacked)
         self._stacked -= recycled
-        fresh = np.arange(self._grown, self._grown + count - recycled, dtype=np.int64)
-        self._grown += len(fresh)
+        fresh = np.arange(self.grown, self.grown + count - recycled, dtype=np.int64)
+        self.grown += len(fresh)
         again = self._stack[self._stacked : self._stacked + recycled][::-1].astype(np.int64)
         slots = np.concatenate((again, fresh))
         self._taken[slots] = True
@@ -108,7 +103,7 @@ class SlotTable:
     def alive(self, refs: Refs) -> NDArray[np.bool_]:
         """Which references still point at the session that they were made for. They must be of this slab."""
         slots = slots_of(refs)
-        inside = slots < self._grown
+        inside = slots < self.grown
         slots = np.where(inside, slots, SPARE_SLOT)
         alive: NDArray[np.bool_] = inside & self._taken[slots] & (self.refs(slots) == refs)
         return alive
@@ -116,7 +111,7 @@ class SlotTable:
     def lives(self, ref: int) -> bool:
         """`alive` of one."""
         slot = ref & SLOTS_MAX - 1
-        if slot >= self._grown or not self._taken[slot]:
+        if slot >= self.grown or not self._taken[slot]:
             return False
         generation = (int(self._freed[slot]) + self.base) & _GENERATION_MASK
         return ref == generation << (SLOT_BITS + SLAB_BITS) | self._slab << SLOT_BITS | slot
@@ -125,8 +120,8 @@ class SlotTable:
         """At most `count` slots in use, in order, from slot `start` on: for listings in constant memory."""
         found: list[Slots] = []
         missing = count
-        for low in range(max(start, 1), self._grown, self.chunk_rows):
-            part = np.flatnonzero(self._taken[low : min(low + self.chunk_rows, self._grown)])[:missing] + low
+        for low in range(max(start, 1), self.grown, self.chunk_rows):
+            part = np.flatnonzero(self._taken[low : min(low + self.chunk_rows, self.grown)])[:missing] + low
             found.append(part)
             missing -= len(part)
             if missing == 0:

@@ -129,7 +129,7 @@ class Stepper(Protocol):
 
     @property
     def by_address(self) -> bool:
-        """Whether `workspace`, `step_at` and `run` can be called."""
+        """Whether `workspace` and `run` can be called."""
         ...
 
     def run(self, inputs: NDArray[np.float64], memory: Memory, slot: int) -> tuple[NDArray[np.float64], int]:
@@ -138,12 +138,11 @@ class Stepper(Protocol):
         ...
 
     def workspace(self) -> Workspace:
-        """Room for `step_at`."""
+        """Room for steps that the caller takes itself, by the C parts."""
         ...
 
-    def step_at(self, rows: int, space: Workspace) -> tuple[int, float]:
-        """Steps so many rows in this thread, none of them fresh, whose columns lie where the workspace points, as in
-        StepBatch and StepResult; `finite` all true before. Returns how many are not finite, and seconds."""
+    def measured(self, rows: int, seconds: float) -> None:
+        """Such a step took so long."""
         ...
 
     def units(self, memory: Memory, slots: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -188,8 +187,8 @@ class TorchStepper:
     def workspace(self) -> Workspace:
         raise NotImplementedError
 
-    def step_at(self, rows: int, space: Workspace) -> tuple[int, float]:
-        raise NotImplementedError
+    def measured(self, rows: int, seconds: float) -> None:
+        self._pace.measured(rows, seconds)
 
     def expected_seconds(self, rows: int) -> float:
         return self._pace.expected(rows)

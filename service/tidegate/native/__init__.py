@@ -28,13 +28,15 @@ _SIGNATURES: dict[str, list[Any]] = {  # as the C files declare them
     "tidegate_crew_post": [c_void_p, c_void_p, c_int64, c_int64, c_int64],
     "tidegate_crew_wait": [c_void_p, c_void_p],
     "tidegate_crew_end": [c_void_p],
+    "tidegate_turn": [c_void_p, c_int64, c_int64, c_double],
     "tidegate_look": [c_void_p, c_void_p, c_int64, c_int64, c_double],
     "tidegate_commit": [c_void_p, c_void_p, c_void_p, c_double],
     "tidegate_observation": [c_void_p, c_int64, c_void_p, c_int64, c_int64, c_double, c_void_p],
     "tidegate_batch": [c_void_p, c_int64, c_void_p, c_int64, c_int64, c_void_p, c_int64, c_double],
     "tidegate_predictions": [c_void_p, c_void_p, c_void_p, c_void_p],
     "tidegate_prediction_batch": [c_void_p, c_int64, c_int64, c_int64, c_int64, c_void_p],
-    "tidegate_count": [c_void_p, c_int64, c_void_p, c_int64, *(c_void_p, c_double) * 2],
+    "tidegate_count": [c_void_p, c_void_p, c_int64, c_double],
+    "tidegate_count_turn": [c_void_p, c_void_p, c_int64, c_double, c_double, c_double],
 }
 LAYERS_MAX, HEADS_MAX = 16, 5
 _NEEDS = {LIBRARY: {"avx2", "fma", "bmi2"}, WIDE: {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}}
@@ -116,7 +118,6 @@ def load(path: Path) -> ctypes.CDLL | None:
     for name, arguments in _SIGNATURES.items():
         function = getattr(loaded, name)
         function.argtypes, function.restype = arguments, c_int64
-    loaded.tidegate_count.restype = c_double
     return loaded
 
 

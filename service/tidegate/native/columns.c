@@ -3,7 +3,7 @@
    `look` says whether it is such a batch, row by row, and stops at the first row that is not; the table in
    engine/rules.py then judges it. `commit` writes what the sessions remember after such a batch. */
 
-#include "native.h"
+#include "columns.h"
 
 #define NO_TIME INT64_MIN
 #define LATEST (INT64_MAX - 32LL * 86400 * 1000000000) /* as in model/frequency.py */
@@ -11,42 +11,6 @@
 #define SLAB_BITS 5
 #define GENERATION_MASK 0x7fffffffLL
 #define DIGESTS 64 /* taken together */
-
-/* A slab's columns, and what a lane says of its rows; in Python: engine/ordinary.py. */
-typedef struct {
-    const uint32_t *freed;   /* of engine/slots.py, as `taken` and `base` */
-    const uint8_t *taken, *leaving;
-    uint8_t *unsaved, *diverged;
-    const int32_t *version;
-    int64_t *next_turn, *step, *steps_seen, *event_time;
-    uint64_t *digest;
-    double *active_at, *last_input, *reply;
-    uint16_t *missing_run, *reply_gap;
-    uint8_t *reply_flags, *reply_imputed;
-    int64_t base, slab, lane, features, outputs, imputed_bytes;
-    int64_t interval;        /* ns between steps; 0: the package says none; -1: months, which are not counted here */
-    double tolerance;        /* of an interval */
-} Columns;
-
-/* A stream's references to its sessions, by alias; in Python: engine/inbox.py, `AliasTable`. */
-typedef struct {
-    const int64_t *refs;
-    int64_t size;
-} Table;
-
-/* A batch, n of each; values [n, features], replies [n, outputs]. The second half is filled by `look`, and so are refs
-   where the rows are of `messages` that name their sessions by alias: `parts` rows each, each of one of the `tables`. */
-typedef struct {
-    int64_t rows, messages;
-    const int64_t *aliases, *parts;
-    const Table *const *tables;
-    int64_t *refs;
-    const int64_t *step, *time;
-    const double *values, *deadline;
-    const uint8_t *reset;
-    int64_t *slots, *step_after, *seen, *seen_after, *time_after, *valid_time;
-    uint64_t *digest;
-} Rows;
 
 static inline uint64_t mix(uint64_t state)
 {
@@ -182,28 +146,52 @@ void tidegate_commit(const Columns *columns, const Rows *rows, const double *rep
     }
 }
 
-static inline int64_t bucket_of(const double *bounds, int64_t buckets, double value)
+/* Buckets with inclusive upper bounds, and the last one without; in Python: metrics.py, `ColumnHistogram`. */
+typedef struct {
+    const double *bounds;
+    int64_t buckets;
+    int64_t *counts;
+    double *sum;
+} Histogram;
+
+static inline void count(const Histogram *histogram, double value, int64_t times)
 {
     int64_t place = 0;
-    while (place < buckets && value > bounds[place])
+    while (place < histogram->buckets && value > histogram->bounds[place])
         place++;
-    return place;
+    histogram->counts[place] += times;
+    *histogram->sum += (double)times * value;
 }
 
-/* Counts what lies between each of `since` and now in buckets with inclusive upper bounds; returns the sum. And, where
-   there are `others`, in those what lies between each and then. */
-double tidegate_count(const double *bounds, int64_t buckets, const double *since, int64_t rows, int64_t *counts,
-                      double now, int64_t *others, double then)
+/* How many moments from the first one on are the same: rows of one message came together. */
+static inline int64_t alike(const double *since, int64_t rows)
 {
-    double sum = 0.0;
-    for (int64_t n = 0, first = 0; n < rows; first = n) {
-        while (++n < rows && since[n] == since[first]) /* rows of one message came together */
-            ;
-        double value = now - since[first];
-        counts[bucket_of(bounds, buckets, value)] += n - first;
-        if (others != NULL)
-            others[bucket_of(bounds, buckets, then - since[first])] += n - first;
-        sum += (double)(n - first) * value;
+    int64_t n = 1;
+    while (n < rows && since[n] == since[0])
+        n++;
+    return n;
+}
+
+/* Counts what lies between each of `since` and now. */
+void tidegate_count(const Histogram *histogram, const double *since, int64_t rows, double now)
+{
+    for (int64_t n = 0, times; n < rows; n += times)
+        count(histogram, now - since[n], times = alike(since + n, rows - n));
+}
+
+/* In Python: metrics.py, `Metrics.turn`. */
+typedef struct {
+    const Histogram *queue_wait, *end_to_end, *batch_rows, *step_seconds;
+} Turns;
+
+/* Counts a step of rows that came at `since`, until it began and until they were answered; it took so many seconds. */
+void tidegate_count_turn(const Turns *turns, const double *since, int64_t rows, double began, double ended, double seconds)
+{
+    for (int64_t n = 0, times; n < rows; n += times) {
+        times = alike(since + n, rows - n);
+        count(turns->queue_wait, began - since[n], times);
+        count(turns->end_to_end, ended - since[n], times);
     }
-    return sum;
+    count(turns->batch_rows, (double)rows, 1);
+    count(turns->step_seconds, seconds, 1);
 }

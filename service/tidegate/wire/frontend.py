@@ -41,18 +41,16 @@ _UNBUILT = "an answer could not be built"
 ALIASES_FREE, ALIAS_SPREAD = 4096, 16  # an alias is below ALIASES_FREE + ALIAS_SPREAD x aliases bound
 
 
-@dataclass(slots=True)
 class Waiting:
     """A message that waits: for its rows, then for its turn. It is a single observation, unless it is a `batch`, or a
     `history`, all rows of which are answered as one."""
 
-    sequence: int
-    rows: int
-    session_id: bytes = b""
-    batch: bool = False
-    history: bool = False
+    history = False
     reply: codec.BatchReply | None = None  # to a batch whose rows do not all come at once
     answer: bytes | None = None
+
+    def __init__(self, sequence: int, rows: int, session_id: bytes = b"", batch: bool = False) -> None:
+        self.sequence, self.rows, self.session_id, self.batch = sequence, rows, session_id, batch
 
 
 class Call:
@@ -71,7 +69,8 @@ class Call:
         self.failed = False  # an answer could not be built
         self.reader: asyncio.Task[object] | None = None  # what drain interrupts
         self.flush: Callable[[], None] = self._answer_waits  # says that there is an answer
-        self._front, self._engine, self._limits = front, front.host.engine, front.limits
+        self._front, self._plain, self._host, self._engine = front, front.plain, front.host, front.host.engine
+        self._messages_max, self._rows_max = front.limits.stream_messages_max, front.limits.stream_rows_max
         self._waiting: dict[int, Waiting] = {}
         self._next = 0
         self._width = 0  # values of the last single observation; 0 where the last message was none
@@ -128,25 +127,23 @@ class Call:
 
     def take(self, message: bytes) -> bool:
         """`take_plain`, where it need not wait."""
-        limits = self._limits
-        if self.messages >= limits.stream_messages_max or self.rows >= limits.stream_rows_max or self.gone:
+        if self.messages >= self._messages_max or self.rows >= self._rows_max or self.gone or self._engine.full:
             return False
-        return not self._engine.full and self.take_plain(message)
+        return self.take_plain(message)
 
     def take_plain(self, message: bytes) -> bool:
         """Queues a message that is like the last one, if it is a plain one: see `plain.py`. Else False, and nothing has
         happened. Raises BAD_BATCH."""
-        front, scope = self._front, self.scope
-        if front.plain is None or scope is None:
+        plain, scope, inbox, now = self._plain, self.scope, self._engine.inbox, time.monotonic()
+        if plain is None or scope is None:
             return False
-        inbox, now = self._engine.inbox, time.monotonic()
         number = (self._next + 1) & MESSAGE_MASK
         request = self.number << STREAM_SHIFT | number
         if self._width:
             singles = self._singles
             if singles is None or singles.sealed or singles.shape != (self._width, 0):
                 singles = self._singles = inbox.singles(scope, (self._width, 0))
-            taken = front.plain.observation(message, singles, request, now)
+            taken = plain.observation(message, singles, request, now)
             if taken is None:
                 return False
             inbox.rows += 1
@@ -154,7 +151,7 @@ class Call:
         else:
             if not self._bound:
                 return False
-            rows = front.plain.batch(message, inbox, scope, self._batches, request, now)
+            rows = plain.batch(message, inbox, scope, self._batches, request, now)
             if not rows:
                 return False
             waiting = Waiting(self._batches.sequence, rows, b"", True)
@@ -162,7 +159,8 @@ class Call:
         self._waiting[number] = waiting
         self.messages += 1
         self.rows += waiting.rows
-        front.wake()
+        if not self._host.woken:
+            self._front.wake()
         return True
 
     def _aliases_max(self, naming: int = 0) -> int:
@@ -212,7 +210,9 @@ class Call:
         """Queues a history; raises BAD_HISTORY."""
         history = histories.history_of(message, self._scope(), self._front.limits.history_steps_max)
         self._width = 0
-        request = self._expect(Waiting(sequence, len(history), message.session_id.encode(), history=True))
+        waiting = Waiting(sequence, len(history), message.session_id.encode())
+        waiting.history = True
+        request = self._expect(waiting)
         key = codec.session_key(message.session_id)
         self._front.host.engine.histories.add(request, key, history, deadline, time.monotonic())
         self._front.host.wake()
@@ -241,24 +241,25 @@ class Call:
             return
         waiting = self._waiting.get(message)
         if waiting is not None:
-            waiting.answer = answer
-            self._release()
+            self._pass_on(message, waiting, answer)
 
     def answer_whole(self, message: int, replies: Replies | Turn, start: int, stop: int, plain: Plain | None) -> None:
         """Takes plain predictions for all rows of a batch, in order. `plain` knows of the replies, if it is there."""
         waiting = self._waiting.get(message)
         if waiting is None:
             return
-        if plain is None or self._view.intervals:
-            reply = codec.BatchReply(waiting.rows, self._view)
-            waiting.answer = reply.whole(waiting.sequence, _columns(replies), slice(start, stop))
+        view = self._view
+        if plain is None or view.intervals:
+            answer = codec.BatchReply(waiting.rows, view).whole(waiting.sequence, _columns(replies), slice(start, stop))
         else:
-            waiting.answer = plain.batch_answer(waiting.sequence, start, stop, self._view.dtype)
-        self._release()
+            answer = plain.batch_answer(waiting.sequence, start, stop, view.dtype)
+        self._pass_on(message, waiting, answer)
 
     def refuse(self, sequence: int, error: TidegateError) -> None:
         """Answers a message that never reached the engine."""
-        self._expect(Waiting(sequence, 0, answer=codec.stream_error(sequence, error).SerializeToString()))
+        waiting = Waiting(sequence, 0)
+        waiting.answer = codec.stream_error(sequence, error).SerializeToString()
+        self._expect(waiting)
         self._release()
 
     def wrote(self, rows: int) -> None:
@@ -303,6 +304,19 @@ class Call:
         self.messages += 1
         self.rows += waiting.rows
         return self.number << STREAM_SHIFT | message
+
+    def _pass_on(self, message: int, waiting: Waiting, answer: bytes) -> None:
+        """Passes on the answer to a message as soon as those before it have theirs, which they mostly have."""
+        if message != next(iter(self._waiting)):
+            waiting.answer = answer
+            return
+        del self._waiting[message]
+        self._done = waiting.sequence
+        self.answers.append((answer, waiting.rows))
+        if self._waiting:
+            self._release()
+        else:
+            self.flush()
 
     def _release(self) -> None:
         """Passes on what is answered, in the order of the messages: so the steps of a session stay in order too."""
@@ -402,7 +416,7 @@ class FrontEnd:
         """Says that a stream's rows wait: at once, if it is the only one."""
         if self.streams + self.unary == 1:
             self.host.wake_at_once()
-        elif not self.host.woken:
+        else:
             self.host.wake()
 
     def close(self, call: Call) -> None:

@@ -90,24 +90,20 @@ class Plain:
     def batch(self, message: bytes, inbox: Inbox, scope: Scope, stream: BatchStream, request: int, now: float) -> int:
         """Puts a batch by alias into the inbox; returns how many rows it has. 0: it is another message, or one that is
         not right."""
-        into = inbox.batches(scope, stream.alias_table)
-        rows = self._take(message, into, stream, request, now)
-        if rows < 0:
+        table = stream.alias_table
+        into = inbox.batches(scope, table)
+        while True:
+            described, place = into.described or _describe_batches(into), len(into.parts)
+            rows: int = self._batch(message, len(message), described, into.rows, place, stream.where, request, now)
+            if rows > 0:
+                inbox.added(into, rows, table)
+            if rows >= 0:
+                return rows
             if stream.width > FEATURES_MAX:
                 return 0
             if not into.has_room(stream.rows, stream.width):
                 into = inbox.more_batches(scope, stream.width)
             into.room(stream.rows)
-            rows = self._take(message, into, stream, request, now)
-        if rows:
-            inbox.added(into, rows, stream.alias_table)
-        return rows
-
-    def _take(self, message: bytes, into: Batches, stream: BatchStream, request: int, now: float) -> int:
-        described = into.described or _describe_batches(into)
-        rows, parts, where = into.rows, len(into.parts), stream.where
-        taken: int = self._batch(message, len(message), described, rows, parts, where, request, now)
-        return taken
 
     def predictions(self, replies: Replies | Turn) -> list[bytes]:
         """Each row's whole answer, without intervals. Only of replies that are `plainly` predictions, to singles."""
@@ -125,8 +121,10 @@ class Plain:
 
     def batch_answers(self, replies: Replies | Turn) -> None:
         """Says whose answers `batch_answer` gives, until anything else is asked."""
-        asked = self._asked(replies, len(replies))
-        self._make_room(0, _ANSWER_BYTES_MAX + asked.rows * (9 + 8 * asked.targets))
+        asked, rows = self._answers, len(replies.request)
+        if replies.singles is not self._about or rows > asked.rows:
+            self._asked(replies, rows)
+            self._make_room(0, _ANSWER_BYTES_MAX + rows * (9 + 8 * asked.targets))
 
     def batch_answer(self, sequence: int, start: int, stop: int, dtype: int) -> bytes:
         """The whole answer to a batch, to whose rows these are the replies, without intervals."""

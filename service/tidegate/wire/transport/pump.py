@@ -67,17 +67,18 @@ class Pump:
         """One pass."""
         taken, misses, poll = 0, 0, self._queue.poll
         try:
-            while taken < EVENTS_MAX and misses < MISSES_MAX:
+            while taken < EVENTS_MAX:
                 event = poll(0)
                 tag = event.tag
-                if tag is None:  # nothing came of one socket, or the queue has ended: then the thread hears of it
-                    misses += 1
-                    continue
-                taken, misses = taken + 1, 0
-                try:
-                    tag(event)
-                except Exception:  # one call's trouble is not the next one's
-                    log.exception(_TROUBLE)
+                if tag is not None:
+                    taken += 1
+                    misses = 0
+                    try:
+                        tag(event)
+                    except Exception:  # one call's trouble is not the next one's
+                        log.exception(_TROUBLE)
+                elif (misses := misses + 1) == MISSES_MAX:  # or the queue has ended: then the thread hears of it
+                    break
         finally:
             self._dry = 0 if taken else self._dry + 1
             if self._dry < DRY_PASSES:

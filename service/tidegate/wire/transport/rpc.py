@@ -124,12 +124,12 @@ class Rpc:
 
     def _left(self, event: Event) -> None:
         self._writing = False
-        if not event.success:
+        if event.success:
+            self._wrote(self._leaving)
+            if self._answers:
+                self.flush()
+        else:
             self._gave_up()
-            return
-        self._wrote(self._leaving)
-        if self._answers:
-            self.flush()
 
     # What gRPC's core says, and is told.
 

@@ -1,0 +1,48 @@
+/* What a batch is to the session rules, and where a slab keeps what sessions remember. */
+
+#ifndef TIDEGATE_COLUMNS_H
+#define TIDEGATE_COLUMNS_H
+
+#include "native.h"
+
+/* A slab's columns, and what a lane says of its rows; in Python: engine/ordinary.py. */
+typedef struct {
+    const uint32_t *freed;   /* of engine/slots.py, as `taken` and `base` */
+    const uint8_t *taken, *leaving;
+    uint8_t *unsaved, *diverged;
+    const int32_t *version;
+    int64_t *next_turn, *step, *steps_seen, *event_time;
+    uint64_t *digest;
+    double *active_at, *last_input, *reply;
+    uint16_t *missing_run, *reply_gap;
+    uint8_t *reply_flags, *reply_imputed;
+    int64_t base, slab, lane, features, outputs, imputed_bytes;
+    int64_t interval;        /* ns between steps; 0: the package says none; -1: months, which are not counted here */
+    double tolerance;        /* of an interval */
+} Columns;
+
+/* A stream's references to its sessions, by alias; in Python: engine/inbox.py, `AliasTable`. */
+typedef struct {
+    const int64_t *refs;
+    int64_t size;
+} Table;
+
+/* A batch, n of each; values [n, features], replies [n, outputs]. The second half is filled by `look`, and so are refs
+   where the rows are of `messages` that name their sessions by alias: `parts` rows each, each of one of the `tables`. */
+typedef struct {
+    int64_t rows, messages;
+    const int64_t *aliases, *parts;
+    const Table *const *tables;
+    int64_t *refs;
+    const int64_t *step, *time;
+    const double *values, *deadline;
+    const uint8_t *reset;
+    int64_t *slots, *step_after, *seen, *seen_after, *time_after, *valid_time;
+    uint64_t *digest;
+} Rows;
+
+/* See columns.c. */
+int64_t tidegate_look(const Columns *columns, const Rows *rows, int64_t grown, int64_t turn, double now);
+void tidegate_commit(const Columns *columns, const Rows *rows, const double *replies, double now);
+
+#endif
