@@ -67,7 +67,7 @@ class Gate:
     """Stands before a lane's stepper: a step waits in the engine's thread, as a slow one would, until it is let go."""
 
     def __init__(self, stepper: Stepper) -> None:
-        self._stepper = stepper
+        self._stepper, self.pace = stepper, stepper.pace
         self._change = threading.Condition()
         self._permits = 0
         self._free = False
@@ -83,10 +83,6 @@ class Gate:
 
     def workspace(self) -> Workspace:
         """Never: see `by_address`."""
-        raise NotImplementedError
-
-    def measured(self, *_: object) -> None:
-        """Never either."""
         raise NotImplementedError
 
     def run(self, *_: object) -> tuple[NDArray[np.float64], int]:

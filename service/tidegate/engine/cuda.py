@@ -83,9 +83,6 @@ class CudaStepper:
     def workspace(self) -> Workspace:
         raise NotImplementedError
 
-    def measured(self, rows: int, seconds: float) -> None:
-        self.pace.measured(rows, seconds)
-
     def expected_seconds(self, rows: int) -> float:
         return self.pace.expected(rows)
 

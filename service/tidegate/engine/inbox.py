@@ -258,10 +258,6 @@ class Batches:
     def __len__(self) -> int:
         return self.rows
 
-    def goes_with(self, scope: Scope, table: AliasTable) -> bool:
-        """Whether a batch of that stream may be stepped together with these."""
-        return self.scope is scope and table not in self.parts
-
     def has_room(self, rows: int, width: int) -> bool:
         """Whether so many rows, of so many values, may go here."""
         return width == self.width and (not self.rows or self.rows + rows <= self.together_max)
@@ -441,7 +437,7 @@ class Inbox:
                 self._seal()
                 break
         last = self._blocks[-1] if self._blocks else None
-        if isinstance(last, Batches) and last.goes_with(scope, table):
+        if isinstance(last, Batches) and last.scope is scope and table not in last.parts:
             return last
         for spare in self._spares:
             if spare.scope is scope:

@@ -142,7 +142,7 @@ class EngineHost:
         turn = self.engine.quick() if may_step and not self.engine.outbox else None
         if turn is not None:
             self.deliver(turn)
-            self._after()  # what landed just before may have left answers that are held, or a forecast
+            self._after(quick=True)  # what landed just before may have left answers that are held, or a forecast
             return
         flight = self.engine.prepare() if may_step else None
         if flight is None:
@@ -200,8 +200,11 @@ class EngineHost:
         self.engine.finish(flight)
         self._after()
 
-    def _after(self) -> None:
-        """Sends what is ready and sees what is next."""
+    def _after(self, quick: bool = False) -> None:
+        """Sends what is ready and sees what is next; where nothing is, whoever waits for that is told.
+
+        A quick turn is taken only where nothing waits but in the inbox.
+        """
         engine = self.engine
         outbox, engine.outbox = engine.outbox, []
         for replies in outbox:
@@ -210,7 +213,12 @@ class EngineHost:
             self._tell_of_forecasts()
         if engine.admission.parking.wanted or engine.held:
             self.on_waiting()
-        self._go_on()
+        if self._room and not engine.full:
+            _release(self._room)
+        if self._commands or ((engine.inbox if quick else engine.waiting) and self.may_step()):
+            self.wake()
+        elif self._idle and not engine.busy:
+            _release(self._idle)
 
     def _tell_of_forecasts(self) -> None:
         done, self.engine.forecaster.done = self.engine.forecaster.done, []
@@ -218,15 +226,6 @@ class EngineHost:
             waiter = self._forecasts.get(number)
             if waiter is not None and not waiter.done():
                 waiter.set_result(answers)
-
-    def _go_on(self) -> None:
-        """The next iteration, if there is work; else whoever waits for that is told."""
-        if self._room and not self.engine.full:
-            _release(self._room)
-        if self._commands or (self.engine.waiting and self.may_step()):
-            self.wake()
-        elif self._idle and not self.engine.busy:
-            _release(self._idle)
 
     def _carry_out(self) -> None:
         """Commands for about a millisecond; the rest waits for the next iteration."""

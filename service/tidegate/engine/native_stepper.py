@@ -89,7 +89,7 @@ class NativeStepper(TorchStepper):
         work.point(space, memory)
         work.whole = not self._native.tidegate_step(space.where, work.rows)
         self._spaces.append(space)
-        return Done(work, started, self._pace)
+        return Done(work, started, self.pace)
 
     def post(self, batch: StepBatch, memory: Memory, bell: int) -> Ticket | None:
         if self._crew is None:
@@ -100,7 +100,7 @@ class NativeStepper(TorchStepper):
         for space in crew.spaces:
             work.point(space, memory)
         crew.post(work.rows, min(-(-work.rows // self._parts(work.rows)), crew.spaces[0].sessions), bell)
-        return _Posted(work, crew, self._pace)
+        return _Posted(work, crew, self.pace)
 
     def _rows(self, batch: StepBatch) -> _Rows:
         calendar = self._calendar.columns(batch.time, batch.seen + 1) if self._calendar.width else None
@@ -166,10 +166,10 @@ class _Posted:
     """A step that a crew takes."""
 
     def __init__(self, work: _Rows, crew: Crew, pace: Pace) -> None:
-        self._work, self._crew, self._pace = work, crew, pace
+        self._work, self._crew, self.pace = work, crew, pace
 
     def collect(self) -> StepResult:
         lost, seconds = self._crew.wait()
-        self._pace.measured(self._work.rows, seconds)
+        self.pace.measured(self._work.rows, seconds)
         self._work.whole = not lost
         return self._work.result(seconds)

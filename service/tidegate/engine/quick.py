@@ -132,7 +132,8 @@ class QuickLane:
         """Steps and commits the rows, if all are ordinary; a flight that is stepped already where one is not finite.
         None: nothing has happened. Whose rows batches are is looked up on the way; else `refs` says it."""
         rows, lane, at = waiting.rows, self._lane, waiting.at
-        if lane.stepper.expected_seconds(rows) > self._seconds_max:
+        pace = lane.stepper.pace
+        if pace.expected(rows) > self._seconds_max:
             return None
         if rows > self._rows_max:
             self._make_room(max(rows, 2 * self._rows_max))
@@ -150,7 +151,7 @@ class QuickLane:
             return None
         seconds = self._described.seconds
         lane.queue.turn += 1  # a batch had it without waiting there
-        lane.stepper.measured(rows, seconds)
+        pace.measured(rows, seconds)
         if lost:
             return self._flight(waiting, seconds)
         return Turn(waiting.request[:rows], singles, messages, self._head, self._outputs, lane, seconds, self)

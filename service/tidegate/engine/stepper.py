@@ -109,6 +109,8 @@ class Begun(Protocol):
 class Stepper(Protocol):
     """The seam for kernels: torch now, others later; all are judged by the float64 reference."""
 
+    pace: Pace  # what its steps have taken so far
+
     def expected_seconds(self, rows: int) -> float:
         """What a step of so many rows will probably take."""
         ...
@@ -141,10 +143,6 @@ class Stepper(Protocol):
         """Room for steps that the caller takes itself, by the C parts."""
         ...
 
-    def measured(self, rows: int, seconds: float) -> None:
-        """Such a step took so long."""
-        ...
-
     def units(self, memory: Memory, slots: NDArray[np.int64]) -> NDArray[np.float64]:
         """How large one training unit of each target is, as of the sessions' last step: [n or 1, targets]."""
         ...
@@ -165,7 +163,7 @@ class TorchStepper:
         # Libraries below torch have a setting for each thread; a new one begins with all cores.
         self._pool = ThreadPoolExecutor(more, "tidegate-step", initializer=use_one_thread) if more else None
         self._piece_rows = max(TILE_ROWS, PIECE_ROWS // self._channels // TILE_ROWS * TILE_ROWS)
-        self._pace = Pace()
+        self.pace = Pace()
         self._try_out(package)
 
     @cached_property
@@ -187,11 +185,8 @@ class TorchStepper:
     def workspace(self) -> Workspace:
         raise NotImplementedError
 
-    def measured(self, rows: int, seconds: float) -> None:
-        self._pace.measured(rows, seconds)
-
     def expected_seconds(self, rows: int) -> float:
-        return self._pace.expected(rows)
+        return self.pace.expected(rows)
 
     def launch(self, batch: StepBatch, memory: Memory) -> Ticket:
         started = time.perf_counter()
@@ -208,7 +203,7 @@ class TorchStepper:
                 wait(parts)  # nobody writes to the slab after a launch, whether it succeeded or not
             for part in parts:
                 part.result()
-        return Done(work, started, self._pace)
+        return Done(work, started, self.pace)
 
     def post(self, batch: StepBatch, memory: Memory, bell: int) -> Ticket | None:
         return None
@@ -286,7 +281,7 @@ class TorchStepper:
             values[order] = self.launch(batch, after).collect().values
             moved = (part[1 : TILE_ROWS + 1].cpu().numpy().tobytes() for part in after.values())
             results.append(b"".join((values[:TILE_ROWS].tobytes(), *moved)))
-        self._pace = Pace()  # what was measured so far includes the library's own start
+        self.pace = Pace()  # what was measured so far includes the library's own start
         self.launch(batch, memory).collect()
         if len(set(results)) > 1:
             log.warning("%s: matrix products round by batch size here; stepping tile by tile", package.manifest.name)

@@ -126,14 +126,10 @@ class Call:
         self._front.host.wake()
 
     def take(self, message: bytes) -> bool:
-        """`take_plain`, where it need not wait."""
+        """Queues a message that is like the last one, if it is a plain one (see `plain.py`) and need not wait. Else
+        False, and nothing has happened."""
         if self.messages >= self._messages_max or self.rows >= self._rows_max or self.gone or self._engine.full:
             return False
-        return self.take_plain(message)
-
-    def take_plain(self, message: bytes) -> bool:
-        """Queues a message that is like the last one, if it is a plain one: see `plain.py`. Else False, and nothing has
-        happened. Raises BAD_BATCH."""
         plain, scope, inbox, now = self._plain, self.scope, self._engine.inbox, time.monotonic()
         if plain is None or scope is None:
             return False
@@ -440,7 +436,10 @@ class FrontEnd:
     def deliver(self, replies: Replies | Turn) -> None:
         """Hands each message's rows to its call. Raises nothing: calls whose answers cannot be built fail."""
         try:
-            self._deliver(replies)
+            if replies.plainly and replies.messages:
+                self._deliver_whole(replies)
+            else:
+                self._deliver(replies)
         except Exception:
             log.exception("answers could not be built")
             for number in set((replies.request >> STREAM_SHIFT).tolist()):
@@ -450,9 +449,6 @@ class FrontEnd:
 
     def _deliver(self, replies: Replies | Turn) -> None:
         plain = None if replies.singles is None else self.plain
-        if replies.plainly and replies.messages:
-            self._deliver_whole(replies, plain)
-            return
         if replies.plainly and plain is not None:
             self._deliver_singles(replies, plain)
             return
@@ -479,7 +475,8 @@ class FrontEnd:
                     log.exception(_UNBUILT)
                     call.fail()
 
-    def _deliver_whole(self, replies: Replies | Turn, plain: Plain | None) -> None:
+    def _deliver_whole(self, replies: Replies | Turn) -> None:
+        plain = None if replies.singles is None else self.plain
         if plain is not None:
             plain.batch_answers(replies)
         start = 0

@@ -122,7 +122,7 @@ class PredictionService:
             await call.below(limits.stream_messages_max, limits.stream_rows_max)
             if host.engine.full:
                 await host.room()
-            if not call.take_plain(message):
+            if not call.take(message):
                 request = codec.parse(pb.StreamPredictRequest, message)
                 if request.config.units:
                     await asyncio.to_thread(load_units)

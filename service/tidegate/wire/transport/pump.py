@@ -30,6 +30,8 @@ class Pump:
     def __init__(self, queue: cygrpc.CompletionQueue) -> None:
         self._queue = queue
         self._loop = asyncio.get_running_loop()
+        self.callers = 0  # calls that are open: set by whoever takes them up
+        self.heard = 0  # messages that came in this pass: counted by the calls
         self._dry = 0
         self._asleep = threading.Lock()  # released when the thread is to wait for the next event
         self._ended: asyncio.Future[None] = self._loop.create_future()
@@ -64,8 +66,10 @@ class Pump:
             self._drain()
 
     def _drain(self) -> None:
-        """One pass."""
+        """One pass. It is over sooner where each caller has sent a message: most will send the next one when they have
+        their answers."""
         taken, misses, poll = 0, 0, self._queue.poll
+        self.heard = 0
         try:
             while taken < EVENTS_MAX:
                 event = poll(0)
@@ -77,8 +81,8 @@ class Pump:
                         tag(event)
                     except Exception:  # one call's trouble is not the next one's
                         log.exception(_TROUBLE)
-                elif (misses := misses + 1) == MISSES_MAX:  # or the queue has ended: then the thread hears of it
-                    break
+                elif self.heard == self.callers or (misses := misses + 1) == MISSES_MAX:
+                    break  # or the queue has ended: then the thread hears of it
         finally:
             self._dry = 0 if taken else self._dry + 1
             if self._dry < DRY_PASSES:

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import grpc
 from grpc._cython import cygrpc
 
-from tidegate.wire.transport.pump import Event
+from tidegate.wire.transport.pump import Event, Pump
 from tidegate.wire.transport.stream import GaveUp, Takes, Wrote
 
 log = logging.getLogger(__name__)
@@ -25,8 +25,9 @@ _SECONDS_MAX = 1e12  # a deadline beyond is none
 class Rpc:
     """A call that a server has taken up."""
 
-    def __init__(self, arrived: Event, handler: grpc.RpcMethodHandler) -> None:
-        """`arrived` is the event of the request. Call `run` next."""
+    def __init__(self, arrived: Event, handler: grpc.RpcMethodHandler, pump: Pump) -> None:
+        """`arrived` is the event of the request, off that pump. Call `run` next."""
+        self._pump = pump
         self._call = arrived.call
         self._handler = handler
         self._deadline: float = arrived.call_details.deadline
@@ -119,8 +120,11 @@ class Rpc:
             return
         self._writing = True
         answer, self._leaving = self._answers.popleft()
-        message = cygrpc.SendMessageOperation(answer, _NO_FLAGS)
-        self._start((message,) if self._greeted else (*self._greeting(), message), self._left)
+        operations = (cygrpc.SendMessageOperation(answer, _NO_FLAGS),)
+        if not self._greeted:
+            operations = (*self._greeting(), *operations)
+        if error := self._call.start_server_batch(operations, self._left):
+            _refused(error)
 
     def _left(self, event: Event) -> None:
         self._writing = False
@@ -134,16 +138,17 @@ class Rpc:
     # What gRPC's core says, and is told.
 
     def _start(self, operations: tuple[Any, ...], tag: Callable[[Event], None]) -> None:
-        error = self._call.start_server_batch(operations, tag)
-        if error:  # the tag will not be called
-            raise asyncio.InvalidStateError(f"gRPC refuses an operation with error {error}")
+        if error := self._call.start_server_batch(operations, tag):
+            _refused(error)
 
     def _read_on(self) -> None:
         self._reading = True
-        self._start((cygrpc.ReceiveMessageOperation(_NO_FLAGS),), self._read)
+        if error := self._call.start_server_batch((cygrpc.ReceiveMessageOperation(_NO_FLAGS),), self._read):
+            _refused(error)
 
     def _read(self, event: Event) -> None:
         self._reading = False
+        self._pump.heard += 1
         self._received(event.batch_operations[0].message())
 
     def _received(self, message: bytes | None) -> None:
@@ -236,6 +241,11 @@ class Rpc:
             return ()
         answer = await outcome
         return () if handler.response_streaming else (self._message(answer),)
+
+
+def _refused(error: int) -> NoReturn:
+    """Of operations whose tag will not be called."""
+    raise asyncio.InvalidStateError(f"gRPC refuses an operation with error {error}")
 
 
 def _take_none(_: bytes) -> bool:

@@ -87,12 +87,16 @@ class CoreServer:
         method = event.call_details.method.decode(errors="replace")
         details = CallDetails(method, event.invocation_metadata)
         found = (handler for each in self._handlers if (handler := each.service(details)) is not None)
-        call = Rpc(event, next(found, _UNKNOWN))
+        assert self._pump is not None
+        call = Rpc(event, next(found, _UNKNOWN), self._pump)
         call.run(self._over)
         self._calls.add(call)
+        self._pump.callers += 1
 
     def _over(self, call: Rpc) -> None:
-        self._calls.discard(call)
+        assert self._pump is not None
+        self._calls.remove(call)
+        self._pump.callers -= 1
         if not self._calls and self._none_left is not None and not self._none_left.done():
             self._none_left.set_result(None)
 
