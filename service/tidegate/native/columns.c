@@ -10,6 +10,7 @@
 #define SLOT_BITS 27
 #define SLAB_BITS 5
 #define GENERATION_MASK 0x7fffffffLL
+#define EXPONENT (0x7ffULL << 52)
 #define DIGESTS 64 /* taken together */
 
 static inline uint64_t mix(uint64_t state)
@@ -80,12 +81,28 @@ static int find(const Rows *rows)
     return 1;
 }
 
+/* Whether all rows say what an ordinary one may: every value, in time, without a reset. */
+static int complete(const Rows *rows, int64_t values, double now)
+{
+    uint64_t wrong = 0;
+    for (int64_t k = 0; k < values; k++) {
+        uint64_t word;
+        memcpy(&word, rows->values + k, sizeof word);
+        wrong |= (word & EXPONENT) == EXPONENT; /* missing or infinite */
+    }
+    for (int64_t n = 0; n < rows->rows; n++)
+        wrong |= (uint64_t)!(rows->deadline[n] >= now);
+    for (int64_t n = 0; n < rows->rows; n++)
+        wrong |= rows->reset[n];
+    return wrong == 0;
+}
+
 /* Whether all rows are ordinary, each of another session of the lane. `grown` slots were ever in use; turn is the next
    one of the lane's queue, which is empty; now is the deadlines' clock. */
 int64_t tidegate_look(const Columns *columns, const Rows *rows, int64_t grown, int64_t turn, double now)
 {
-    int64_t n = 0, features = columns->features;
-    if (!find(rows))
+    int64_t n = 0, features = columns->features, interval = columns->interval;
+    if (!find(rows) || !complete(rows, rows->rows * features, now))
         return 0;
     for (; n < rows->rows; n++) {
         int64_t ref = rows->refs[n], slot = ref & ((1LL << SLOT_BITS) - 1);
@@ -94,19 +111,12 @@ int64_t tidegate_look(const Columns *columns, const Rows *rows, int64_t grown, i
         int64_t generation = ((int64_t)columns->freed[slot] + columns->base) & GENERATION_MASK;
         if (ref != (generation << (SLOT_BITS + SLAB_BITS) | columns->slab << SLOT_BITS | slot))
             break;
-        int64_t step = columns->step[slot] + 1, given = rows->step[n];
-        if (columns->leaving[slot] || columns->version[slot] != columns->lane || columns->diverged[slot] || rows->reset[n] ||
-            (given != 0 && given != step) || !(rows->deadline[n] >= now) || columns->next_turn[slot] > turn)
+        int64_t step = columns->step[slot] + 1, given = rows->step[n], time = rows->time[n];
+        if (columns->leaving[slot] || columns->version[slot] != columns->lane || columns->diverged[slot] ||
+            (given != 0 && given != step) || columns->next_turn[slot] > turn)
             break;
-        if (!time_of(columns, rows->time[n], columns->event_time[slot], &rows->time_after[n]))
+        if (!time_of(columns, time, columns->event_time[slot], &rows->time_after[n]))
             break;
-        const double *values = rows->values + n * features;
-        double sum = 0.0;
-        for (int64_t j = 0; j < features; j++)
-            sum += values[j] * 0.0; /* NaN where a value is missing or infinite */
-        if (sum != 0.0)
-            break;
-        int64_t interval = columns->interval, time = rows->time[n];
         rows->valid_time[n] =
             interval > 0 && time > -LATEST && time <= LATEST - interval ? time + interval : NO_TIME;
         rows->slots[n] = slot;
