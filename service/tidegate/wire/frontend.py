@@ -42,33 +42,40 @@ ALIASES_FREE, ALIAS_SPREAD = 4096, 16  # an alias is below ALIASES_FREE + ALIAS_
 
 
 class Waiting:
-    """A message that waits: for its rows, then for its turn. It is a single observation, unless it is a `batch`, or a
-    `history`, all rows of which are answered as one."""
+    """A message that waits: for its rows, then for its turn. A single observation, if it is neither of those below."""
 
-    history = False
-    reply: codec.BatchReply | None = None  # to a batch whose rows do not all come at once
     answer: bytes | None = None
 
-    def __init__(self, sequence: int, rows: int, session_id: bytes = b"", batch: bool = False) -> None:
-        self.sequence, self.rows, self.session_id, self.batch = sequence, rows, session_id, batch
+    def __init__(self, sequence: int, rows: int, session_id: bytes = b"") -> None:
+        self.sequence, self.rows, self.session_id = sequence, rows, session_id
+
+
+class WaitingBatch(Waiting):
+    """`reply` is to one whose rows do not all come at once."""
+
+    reply: codec.BatchReply | None = None
+
+
+class WaitingHistory(Waiting):
+    """All of its rows are answered as one."""
 
 
 class Call:
     """One stream, or one unary call as a stream of one message: what it asked and what it is to be told.
 
-    `answers` wait to be written. `messages` and `rows` count what was read and is not yet written.
+    `messages` and `rows` count what was read and is not yet written.
     """
 
     def __init__(self, number: int, front: FrontEnd) -> None:
         self.number = number
         self.scope: Scope | None = None
         self._view = codec.View()
-        self.answers: deque[tuple[bytes, int]] = deque()  # StreamPredictResponses, each with its rows
         self.messages = self.rows = 0
         self.gone = False  # nobody is there to read the answers
         self.failed = False  # an answer could not be built
         self.reader: asyncio.Task[object] | None = None  # what drain interrupts
-        self.flush: Callable[[], None] = self._answer_waits  # says that there is an answer
+        self.send: Callable[[bytes, int], None] = self._keep  # takes a StreamPredictResponse and its rows
+        self._kept: deque[tuple[bytes, int]] = deque()
         self._front, self._plain, self._host, self._engine = front, front.plain, front.host, front.host.engine
         self._messages_max, self._rows_max = front.limits.stream_messages_max, front.limits.stream_rows_max
         self._waiting: dict[int, Waiting] = {}
@@ -150,7 +157,7 @@ class Call:
             rows = plain.batch(message, inbox, scope, self._batches, request, now)
             if not rows:
                 return False
-            waiting = Waiting(self._batches.sequence, rows, b"", True)
+            waiting = WaitingBatch(self._batches.sequence, rows)
         self._next = number
         self._waiting[number] = waiting
         self.messages += 1
@@ -181,7 +188,7 @@ class Call:
         if naming and columns.aliases is not None:
             self._bind(columns.aliases)
         rows = len(columns.step)
-        request = self._expect(Waiting(sequence, rows, batch=True))
+        request = self._expect(WaitingBatch(sequence, rows))
         self._front.host.engine.inbox.add_block(
             Block(
                 scope=self._scope(),
@@ -206,9 +213,7 @@ class Call:
         """Queues a history; raises BAD_HISTORY."""
         history = histories.history_of(message, self._scope(), self._front.limits.history_steps_max)
         self._width = 0
-        waiting = Waiting(sequence, len(history), message.session_id.encode())
-        waiting.history = True
-        request = self._expect(waiting)
+        request = self._expect(WaitingHistory(sequence, len(history), message.session_id.encode()))
         key = codec.session_key(message.session_id)
         self._front.host.engine.histories.add(request, key, history, deadline, time.monotonic())
         self._front.host.wake()
@@ -218,16 +223,14 @@ class Call:
         waiting = self._waiting.get(int(replies.request[start]) & MESSAGE_MASK)
         if waiting is None:
             return  # answered already: some of its rows failed on the way
-        if waiting.history:
-            answer = histories.answer_of(waiting.sequence, replies, start, waiting.session_id, self._view)
-            waiting.answer = answer.SerializeToString()
-        elif not waiting.batch:
-            answer = codec.single(waiting.sequence, replies, start, waiting.session_id, self._view)
-            waiting.answer = answer.SerializeToString()
-        else:
+        if isinstance(waiting, WaitingBatch):
             reply = waiting.reply = waiting.reply or codec.BatchReply(waiting.rows, self._view)
             if reply.add(replies, slice(start, stop)):
                 waiting.answer = reply.answer(waiting.sequence)
+        else:
+            answer_of = histories.answer_of if isinstance(waiting, WaitingHistory) else codec.single
+            answer = answer_of(waiting.sequence, replies, start, waiting.session_id, self._view)
+            waiting.answer = answer.SerializeToString()
         self._release()
 
     def answer_plainly(self, message: int, answer: bytes, replies: Replies | Turn, row: int) -> None:
@@ -281,12 +284,12 @@ class Call:
     async def next_answer(self) -> tuple[bytes, int]:
         """The next answer and its rows, when there is one; raises INTERNAL when there will be none. For one caller at a
         time."""
-        while not self.answers:
+        while not self._kept:
             if self.failed:
                 raise TidegateError(Reason.INTERNAL)
             self._answered = asyncio.get_running_loop().create_future()
             await self._answered
-        return self.answers.popleft()
+        return self._kept.popleft()
 
     async def below(self, messages: int, rows: int) -> None:
         """Returns when less is unwritten than said, or the peer is gone. For one caller at a time."""
@@ -308,11 +311,9 @@ class Call:
             return
         del self._waiting[message]
         self._done = waiting.sequence
-        self.answers.append((answer, waiting.rows))
+        self.send(answer, waiting.rows)
         if self._waiting:
             self._release()
-        else:
-            self.flush()
 
     def _release(self) -> None:
         """Passes on what is answered, in the order of the messages: so the steps of a session stay in order too."""
@@ -323,9 +324,7 @@ class Call:
                 break
             del waiting[message]
             self._done = first.sequence
-            self.answers.append((first.answer, first.rows))
-        if self.answers:
-            self.flush()
+            self.send(first.answer, first.rows)
 
     @property
     def mark(self) -> int:
@@ -340,10 +339,10 @@ class Call:
             if self.scope is not None and key[:2] == (self.scope.tenant, self.scope.model):
                 checkpoint.lagging.add(session_id=key.session_id.decode())
         self.messages += 1
-        self.answers.append((pb.StreamPredictResponse(checkpoint=checkpoint).SerializeToString(), 0))
-        self.flush()
+        self.send(pb.StreamPredictResponse(checkpoint=checkpoint).SerializeToString(), 0)
 
-    def _answer_waits(self) -> None:
+    def _keep(self, answer: bytes, rows: int) -> None:
+        self._kept.append((answer, rows))
         _tell(self._answered)
 
     def _scope(self) -> Scope:

@@ -86,8 +86,8 @@ class PredictionService:
             raise TidegateError(Reason.STREAM_LIMIT, limit=front.limits.streams_max)
         call, stream = front.open(), stream_of(context)
         front.streams += 1
-        stream.send_from(call.answers, call.wrote, call.give_up)
-        call.flush = stream.flush
+        stream.tell(call.wrote, call.give_up)
+        call.send = stream.send
         try:
             error = await self._read_until_end(call, stream)
             await call.below(messages=1, rows=1)

@@ -19,6 +19,7 @@ class AioStream:
 
     def __init__(self, context: Any) -> None:
         self._context = context
+        self._answers: deque[tuple[bytes, int]] = deque()
         self._some = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
 
@@ -27,10 +28,11 @@ class AioStream:
             pass
         return message
 
-    def send_from(self, answers: deque[tuple[bytes, int]], wrote: Wrote, gave_up: GaveUp) -> None:
-        self._writer = asyncio.create_task(self._write(answers, wrote, gave_up))
+    def tell(self, wrote: Wrote, gave_up: GaveUp) -> None:
+        self._writer = asyncio.create_task(self._write(wrote, gave_up))
 
-    def flush(self) -> None:
+    def send(self, answer: bytes, rows: int) -> None:
+        self._answers.append((answer, rows))
         self._some.set()
 
     async def close(self) -> None:
@@ -39,11 +41,11 @@ class AioStream:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._writer
 
-    async def _write(self, answers: deque[tuple[bytes, int]], wrote: Wrote, gave_up: GaveUp) -> None:
+    async def _write(self, wrote: Wrote, gave_up: GaveUp) -> None:
         try:
             while True:
-                while answers:
-                    answer, rows = answers.popleft()
+                while self._answers:
+                    answer, rows = self._answers.popleft()
                     await self._context.write(answer)
                     wrote(rows)
                 self._some.clear()

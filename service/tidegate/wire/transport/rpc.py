@@ -41,8 +41,8 @@ class Rpc:
         self._reader: asyncio.Future[Any] | None = None  # waits for it
         self._takes: Takes = _take_none
         self._held: bytes | None = None  # read, while nobody waits for it
-        self._writing = False  # an answer of `_answers` is under way
-        self._leaving = 0  # what stood beside it
+        self._writing = False  # an answer is under way
+        self._leaving = 0  # the rows of that
         self._answers: deque[tuple[bytes, int]] = deque()
         self._wrote: Wrote = _ignore
         self._gave_up: GaveUp = _nothing
@@ -105,21 +105,20 @@ class Rpc:
             self._read_on()
         return reader
 
-    def send_from(self, answers: deque[tuple[bytes, int]], wrote: Wrote, gave_up: GaveUp) -> None:
-        self._answers, self._wrote, self._gave_up = answers, wrote, gave_up
+    def tell(self, wrote: Wrote, gave_up: GaveUp) -> None:
+        self._wrote, self._gave_up = wrote, gave_up
 
     async def close(self) -> None:
         self._answers, self._wrote, self._gave_up = deque(), _ignore, _nothing
 
-    def flush(self) -> None:
-        """Sends the first answer, unless one is under way: the next ones follow by themselves."""
-        if self._writing or not self._answers:
+    def send(self, answer: bytes, rows: int) -> None:
+        if self._writing:  # one at a time; the next one follows by itself
+            self._answers.append((answer, rows))
             return
         if self._over:
             self._gave_up()
             return
-        self._writing = True
-        answer, self._leaving = self._answers.popleft()
+        self._writing, self._leaving = True, rows
         operations = (cygrpc.SendMessageOperation(answer, _NO_FLAGS),)
         if not self._greeted:
             operations = (*self._greeting(), *operations)
@@ -131,7 +130,7 @@ class Rpc:
         if event.success:
             self._wrote(self._leaving)
             if self._answers:
-                self.flush()
+                self.send(*self._answers.popleft())
         else:
             self._gave_up()
 

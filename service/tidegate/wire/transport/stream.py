@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -18,12 +17,12 @@ class Stream(Protocol):
         """Gives messages to `takes` as they come, for as long as it says that it took them; the first one that it did
         not take, or grpc.aio.EOF. For one caller at a time. Raises what `takes` raises."""
 
-    def send_from(self, answers: deque[tuple[bytes, int]], wrote: Wrote, gave_up: GaveUp) -> None:
-        """From now on `flush` sends answers off this queue, in order. `wrote` is called with what stands beside an
-        answer when that has left, `gave_up` when none will leave any more, because the peer is gone."""
+    def tell(self, wrote: Wrote, gave_up: GaveUp) -> None:
+        """From now on answers may be sent. `wrote` is called with the rows of each when it has left, `gave_up` when
+        none will leave any more, because the peer is gone."""
 
-    def flush(self) -> None:
-        """Says that there is an answer."""
+    def send(self, answer: bytes, rows: int) -> None:
+        """Sends an answer, after those before it."""
 
     async def close(self) -> None:
-        """Forgets what has not left. For whoever has called `send_from`, once."""
+        """Forgets what has not left. For whoever has called `tell`, once."""
