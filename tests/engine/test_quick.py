@@ -67,6 +67,22 @@ def test_several_scopes(engine: InProcess, monkeypatch: pytest.MonkeyPatch) -> N
             assert engine.ask(name, [0.2] * 4, step=step, scope=scope).step == step
 
 
+def test_sessions_of_two_versions(tmp_path: Path, engine: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One stream may ask for sessions of several versions, which take turns each by their own."""
+    engine.ask("old", [0.1] * 4, step=1)
+    random_package(tmp_path / "models", version="2", hidden=8, seed=1)
+    engine.install(tmp_path / "models")
+    engine.ask("new", [0.1] * 4, step=1)
+    calm = InProcess(tmp_path / "models")
+    monkeypatch.setattr(engine.engine, "prepare", lambda: pytest.fail("a flight was made up"))
+    for name, version in (("old", "1"), ("new", "2")):
+        calm.ask(name, [0.1] * 4, step=1, scope=Scope("", "random", version))
+    for step in (2, 3, 4):
+        for name in ("old", "new"):
+            values = [0.1 * step] * 4
+            assert engine.ask(name, values, step=step).bits == calm.ask(name, values, step=step).bits
+
+
 @pytest.mark.parametrize("rows", [ROWS_MAX - 1, ROWS_MAX, ROWS_MAX + 1, 3 * ROWS_MAX])
 @pytest.mark.parametrize("way", ["singles", "batch"])
 def test_many_rows(engine: InProcess, monkeypatch: pytest.MonkeyPatch, way: str, rows: int) -> None:

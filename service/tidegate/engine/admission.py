@@ -91,12 +91,16 @@ class Admission:
         if isinstance(waiting, Singles):
             get = self._sessions.names(scope.tenant, scope.model).get
             refs = [get(session_id, 0) for session_id in waiting.ids]
-        quick = self._last
-        if quick is None or not quick.takes(scope, waiting.width):
-            quick = self._quick_of(waiting, waiting.first_ref if isinstance(waiting, Batches) else refs[0])
-        turn = None if quick is None else quick.turn(waiting, refs, now)
-        self._last = None if turn is None else quick  # it may be another version's turn
-        return turn
+        last = self._last if self._last is not None and self._last.takes(scope, waiting.width) else None
+        if last is not None:
+            turn = last.turn(waiting, refs, now)
+            if turn is not None:
+                return turn
+        quick = self._quick_of(waiting, waiting.first_ref if isinstance(waiting, Batches) else refs[0])
+        if quick is None or quick is last:
+            return None
+        self._last = quick  # the sessions are of another version, say
+        return quick.turn(waiting, refs, now)
 
     def _quick_of(self, waiting: Singles | Batches, ref: int) -> QuickLane | None:
         """That of the session, if it takes such rows."""

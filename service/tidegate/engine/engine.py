@@ -78,7 +78,6 @@ class Engine:
         self.forecaster = Forecaster(catalog, sessions, catalog.limits, clock)
         self.histories = Histories(inbox, catalog.limits, clock)
         self.admission = Admission(catalog, sessions, self.departures)
-        self.parking = self.admission.parking
         self._rows_together_max = catalog.limits.batch_rows_max
         self._turn = 0
 
@@ -98,13 +97,13 @@ class Engine:
     @property
     def full(self) -> bool:
         """Whether streams are not to be read: too many rows are queued, or wait for the store."""
-        inbox, parking = self.inbox, self.parking
+        inbox, parking = self.inbox, self.admission.parking
         return inbox.rows >= inbox.rows_max or parking.rows >= parking.rows_max
 
     @property
     def busy(self) -> bool:
         """Whether anything is not answered yet: it waits for its turn, for the store, or until it is durable."""
-        return self.waiting or self.parking.rows > 0 or bool(self.held or self.going)
+        return self.waiting or self.admission.parking.rows > 0 or bool(self.held or self.going)
 
     def execute(self, command: commands.Command) -> object:
         """Carries out a command; raises TidegateError. Not while a flight is in the air."""
@@ -245,7 +244,7 @@ class Engine:
 
     def go_on(self, outcomes: Mapping[Key, Reason]) -> None:
         """Admits the rows that waited for these sessions: they are here now, or in no store (OK), or cannot be had."""
-        for block, found in self.parking.leave(outcomes):
+        for block, found in self.admission.parking.leave(outcomes):
             self._admit(block, found)
 
     def _admit_waiting(self, but: Collection[str] = ()) -> None:
@@ -366,7 +365,7 @@ class Engine:
 
     def _cancel(self, stream: int) -> None:
         self.inbox.expire(stream, STREAM_SHIFT)
-        self.parking.expire(stream, STREAM_SHIFT)
+        self.admission.parking.expire(stream, STREAM_SHIFT)
         self.histories.expire(stream)
         for lane in self.catalog.lanes.values():
             lane.queue.expire(stream, STREAM_SHIFT)

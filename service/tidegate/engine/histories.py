@@ -165,6 +165,11 @@ class _Group:
                 if job.going:
                     job.outcome = Reason.INTERNAL
 
+    def end(self) -> None:
+        """All jobs are done."""
+        if self._warming is not None:
+            self._warming.end()
+
     def commit(self, jobs: list[_Job], now: float) -> list[_Job]:
         """The sessions of these are what their copies are. Returns those for which that went well."""
         mine = [place for place, job in enumerate(self._working) if job in jobs]
@@ -303,6 +308,8 @@ class Histories:
         if not done:
             return None
         good = group.commit([job for job in done if job.outcome is Reason.OK and not job.duplicate], now)
+        if not group.jobs:
+            group.end()
         self.steps += sum(len(job.warmed.past) for job in good if job.warmed is not None)
         answers = _answers(group.lane, done)
         refs = np.array([job.ref for job in done])

@@ -243,7 +243,8 @@ class Batches:
     takes them.
 
     There is room for `capacity` rows, of which `rows` are taken. Whoever writes rows itself calls `room`, fills every
-    column but `refs` from place `rows` on, and calls the inbox's `added`.
+    column but `refs` from place `rows` on, and those of the messages at the next place there, and calls the inbox's
+    `added`. `refs` are found when the rows are looked at.
     """
 
     def __init__(self, scope: Scope, width: int, together_max: int, capacity: int = BATCHES_MIN) -> None:

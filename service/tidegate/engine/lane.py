@@ -22,7 +22,7 @@ from tidegate.engine.inbox import Block, Scope
 from tidegate.engine.layout import Layout, layout_of
 from tidegate.engine.rules import Policy
 from tidegate.engine.slab import Slab
-from tidegate.engine.slots import slots_of
+from tidegate.engine.slots import Refs, slots_of
 from tidegate.engine.stepper import Stepper
 from tidegate.errors import Reason, TidegateError
 from tidegate.model.package import Package
@@ -275,6 +275,7 @@ class Lane:
         self.queue = RowQueue()
         self.retired = False
         self.durability = durability
+        self.spare: tuple[Slab, Refs] | None = None  # room for the copy of one session, see warming.py
         self.sessions = 0
         self.imputation = Imputation(package.manifest, Scaler(package).means())
         self._identities = {session_id.encode(): number for number, session_id in enumerate(package.manifest.ids, 1)}

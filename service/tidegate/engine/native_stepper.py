@@ -166,10 +166,10 @@ class _Posted:
     """A step that a crew takes."""
 
     def __init__(self, work: _Rows, crew: Crew, pace: Pace) -> None:
-        self._work, self._crew, self.pace = work, crew, pace
+        self._work, self._crew, self._pace = work, crew, pace
 
     def collect(self) -> StepResult:
         lost, seconds = self._crew.wait()
-        self.pace.measured(self._work.rows, seconds)
+        self._pace.measured(self._work.rows, seconds)
         self._work.whole = not lost
         return self._work.result(seconds)

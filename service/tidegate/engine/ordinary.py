@@ -39,7 +39,7 @@ FOUND = ("slots", "step_after", "seen", "seen_after", "time_after", "valid_time"
 
 
 class _Columns(Structure):
-    """See columns.c."""
+    """See columns.h."""
 
     _fields_ = (
         *((name, c_void_p) for name in _COLUMNS),
@@ -49,7 +49,7 @@ class _Columns(Structure):
 
 
 class Rows(Structure):
-    """See columns.c."""
+    """See columns.h."""
 
     _fields_ = (
         *((name, c_int64) for name in ("rows", "messages")),

@@ -100,11 +100,10 @@ class QuickLane:
         self._make_room(ROWS_MAX)
 
     def _make_room(self, rows: int) -> None:
-        self._rows_max = rows
         self._refs = np.empty(rows, np.int64)
         self.found = np.empty((len(FOUND), rows + 8), np.int64)  # columns not a page apart: they share no cache set
         self.values = np.empty((rows, self._outputs))
-        self._finite = np.ones(rows, np.bool_)
+        self._finite = np.empty(rows, np.bool_)
         found, stride = address(self.found), self.found.strides[0]
         lies = dict(zip(FOUND, range(found, found + len(FOUND) * stride, stride), strict=True))
         self._rows = Rows(**lies)
@@ -114,6 +113,7 @@ class QuickLane:
         self._answers = lies["step_after"], lies["seen_after"], lies["valid_time"], address(self.values)
         self._seen: inbox.Addresses | None = None  # what the description is about
         self._whole = Singles((), 0, 0, *self._answers)  # of batches
+        self._rows_max = rows
 
     def _see(self, at: inbox.Addresses) -> None:
         """Has the description be about these columns."""
@@ -132,8 +132,7 @@ class QuickLane:
         """Steps and commits the rows, if all are ordinary; a flight that is stepped already where one is not finite.
         None: nothing has happened. Whose rows batches are is looked up on the way; else `refs` says it."""
         rows, lane, at = waiting.rows, self._lane, waiting.at
-        pace = lane.stepper.pace
-        if pace.expected(rows) > self._seconds_max:
+        if lane.stepper.expected_seconds(rows) > self._seconds_max:
             return None
         if rows > self._rows_max:
             self._make_room(max(rows, 2 * self._rows_max))
@@ -150,8 +149,8 @@ class QuickLane:
         if lost < 0:
             return None
         seconds = self._described.seconds
-        lane.queue.turn += 1  # a batch had it without waiting there
-        pace.measured(rows, seconds)
+        lane.queue.pass_by()
+        lane.stepper.pace.measured(rows, seconds)
         if lost:
             return self._flight(waiting, seconds)
         return Turn(waiting.request[:rows], singles, messages, self._head, self._outputs, lane, seconds, self)
@@ -160,7 +159,6 @@ class QuickLane:
         """The turn as a flight that was stepped, in so many seconds; with copies of what it found."""
         rows, block = len(waiting), waiting.block()
         found, finite = self.found[:, :rows].copy(), self._finite[:rows].copy()
-        self._finite.fill(True)
         slots, _, seen, _, time_after, _, _ = found
         no, nobody = np.zeros(rows, np.bool_), np.zeros(rows, np.int32)
         batch = StepBatch(slots, block.values, no, seen, time_after, nobody)

@@ -25,7 +25,7 @@ from tidegate.engine.kept import Mark, keep
 from tidegate.engine.lane import Lane, Queued
 from tidegate.engine.rules import ADVANCE
 from tidegate.engine.slab import Slab
-from tidegate.engine.slots import Slots, slots_of
+from tidegate.engine.slots import Refs, Slots, slots_of
 from tidegate.errors import Reason
 from tidegate.model.frequency import Times
 
@@ -61,15 +61,18 @@ class Warming:
     def __init__(self, lane: Lane, histories: Sequence[Warmed], slots: Slots, exact: bool, now: float) -> None:
         self.histories, self._exact, self._now = histories, exact, now
         source = lane.slab
-        device = str(source.device["state"].device)
-        self.slab = Slab(source.number, source.schema, len(histories) + 1, device)
-        self._refs = self.slab.open([b""] * len(histories), lane.number, 0, now)
+        self.slab, self._refs = _room(lane, len(histories), now)
         self.places = slots_of(self._refs)
         self.slab.copy(self.places, source, slots, [column.name for column in source.schema.columns])
         self._source = lane
         self._lane = copy.copy(lane)
         self._lane.slab = self.slab
         self._pace = lane.stepper.expected_seconds(1)  # seconds of one step of a sequence
+
+    def end(self) -> None:
+        """The copies are not needed any more."""
+        if len(self.histories) == 1:
+            self._source.spare = self.slab, self._refs
 
     def steps(self) -> Iterator[None]:
         """Does the work; yields after each launch."""
@@ -157,6 +160,18 @@ class Warming:
             marks = np.where(past.step[one] > 0, int(Mark.NUMBERED), 0).astype(np.uint8)
             step = np.array([before + 1 + row - rows.start])
             keep(self.slab.host, place, step, past.time[one], marks, past.values[one])
+
+
+def _room(lane: Lane, sessions: int, now: float) -> tuple[Slab, Refs]:
+    """Rows for the copies of so many sessions, in a slab of their own. That of one is kept for the next one: making it
+    costs as much as some hundred steps."""
+    source = lane.slab
+    if sessions == 1 and lane.spare is not None:
+        (slab, refs), lane.spare = lane.spare, None
+        slab.next_turn[slots_of(refs)] = 0
+        return slab, refs
+    slab = Slab(source.number, source.schema, sessions + 1, str(source.device["state"].device))
+    return slab, slab.open([b""] * sessions, lane.number, 0, now)
 
 
 def _queued(histories: Sequence[Warmed], refs: NDArray[np.int64]) -> Queued:

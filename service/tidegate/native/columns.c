@@ -1,7 +1,7 @@
 /* The session rules for a batch in which every row is the next step of a healthy session, which most batches are.
 
-   `look` says whether it is such a batch, row by row, and stops at the first row that is not; the table in
-   engine/rules.py then judges it. `commit` writes what the sessions remember after such a batch. */
+   `look` says whether it is such a batch, and leaves all as it was where a row is not; the table in engine/rules.py then
+   judges it. `commit` writes what the sessions remember after such a batch. */
 
 #include "columns.h"
 

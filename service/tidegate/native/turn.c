@@ -7,7 +7,7 @@
 #include "columns.h"
 #include "lstm.h"
 
-#define NOT_ORDINARY -1
+#define NOT_ORDINARY (-1)
 
 /* Of one lane; in Python: engine/quick.py, `_Described`. */
 typedef struct {

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import threading
+from collections.abc import Sized
 from typing import Any
 
 from grpc._cython import cygrpc
@@ -27,10 +28,10 @@ Event = Any  # of cygrpc, which ships no types
 class Pump:
     """Calls each event's tag with the event, on the loop. All methods are called there too."""
 
-    def __init__(self, queue: cygrpc.CompletionQueue) -> None:
-        self._queue = queue
+    def __init__(self, queue: cygrpc.CompletionQueue, callers: Sized) -> None:
+        """`callers` are the calls that are open."""
+        self._queue, self._callers = queue, callers
         self._loop = asyncio.get_running_loop()
-        self.callers = 0  # calls that are open: set by whoever takes them up
         self.heard = 0  # messages that came in this pass: counted by the calls
         self._dry = 0
         self._asleep = threading.Lock()  # released when the thread is to wait for the next event
@@ -66,10 +67,9 @@ class Pump:
             self._drain()
 
     def _drain(self) -> None:
-        """One pass. It is over sooner where each caller has sent a message: most will send the next one when they have
-        their answers."""
+        """One pass. It is over at the first miss where as many messages came as there are callers: one of each, mostly,
+        and the next ones when these are answered."""
         taken, misses, poll = 0, 0, self._queue.poll
-        self.heard = 0
         try:
             while taken < EVENTS_MAX:
                 event = poll(0)
@@ -81,9 +81,10 @@ class Pump:
                         tag(event)
                     except Exception:  # one call's trouble is not the next one's
                         log.exception(_TROUBLE)
-                elif self.heard == self.callers or (misses := misses + 1) == MISSES_MAX:
+                elif self.heard == len(self._callers) or (misses := misses + 1) == MISSES_MAX:
                     break  # or the queue has ended: then the thread hears of it
         finally:
+            self.heard = 0
             self._dry = 0 if taken else self._dry + 1
             if self._dry < DRY_PASSES:
                 self._loop.call_soon(self._drain)

@@ -43,6 +43,7 @@ class Rpc:
         self._held: bytes | None = None  # read, while nobody waits for it
         self._writing = False  # an answer is under way
         self._leaving = 0  # the rows of that
+        self._shut = False  # the handler has called `close`
         self._answers: deque[tuple[bytes, int]] = deque()
         self._wrote: Wrote = _ignore
         self._gave_up: GaveUp = _nothing
@@ -109,13 +110,14 @@ class Rpc:
         self._wrote, self._gave_up = wrote, gave_up
 
     async def close(self) -> None:
+        self._shut = True
         self._answers, self._wrote, self._gave_up = deque(), _ignore, _nothing
 
     def send(self, answer: bytes, rows: int) -> None:
         if self._writing:  # one at a time; the next one follows by itself
             self._answers.append((answer, rows))
             return
-        if self._over:
+        if self._over or self._shut:
             self._gave_up()
             return
         self._writing, self._leaving = True, rows
@@ -127,12 +129,13 @@ class Rpc:
 
     def _left(self, event: Event) -> None:
         self._writing = False
-        if event.success:
-            self._wrote(self._leaving)
-            if self._answers:
-                self.send(*self._answers.popleft())
-        else:
+        if not event.success:
             self._gave_up()
+            return
+        rows = self._leaving
+        if self._answers:
+            self.send(*self._answers.popleft())
+        self._wrote(rows)
 
     # What gRPC's core says, and is told.
 

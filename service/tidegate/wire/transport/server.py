@@ -50,7 +50,7 @@ class CoreServer:
     async def start(self) -> None:
         """Listens."""
         self._server.start()
-        self._pump = Pump(self._queue)
+        self._pump = Pump(self._queue, self._calls)
         self._ask()
 
     async def stop(self, grace_seconds: float) -> None:
@@ -91,12 +91,9 @@ class CoreServer:
         call = Rpc(event, next(found, _UNKNOWN), self._pump)
         call.run(self._over)
         self._calls.add(call)
-        self._pump.callers += 1
 
     def _over(self, call: Rpc) -> None:
-        assert self._pump is not None
         self._calls.remove(call)
-        self._pump.callers -= 1
         if not self._calls and self._none_left is not None and not self._none_left.done():
             self._none_left.set_result(None)
 
