@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Sized
 from typing import Any
 
@@ -18,6 +19,7 @@ from grpc._cython import cygrpc
 EVENTS_MAX = 256  # taken in one pass of the loop; what is left waits for the next
 MISSES_MAX = 3  # in a pass: gRPC looks at one socket at a time, which may have brought no event
 DRY_PASSES = 3  # without an event, until the thread waits instead
+BUSY_SECONDS, BUSY_DRY_PASSES = 5e-3, 12  # the same of a loop that has not slept for so long: its core is taken anyway
 
 _TROUBLE = "an event of gRPC could not be handled"
 
@@ -34,6 +36,7 @@ class Pump:
         self._loop = asyncio.get_running_loop()
         self.heard = 0  # messages that came in this pass: counted by the calls
         self._dry = 0
+        self._woke_at = 0.0
         self._asleep = threading.Lock()  # released when the thread is to wait for the next event
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._thread = threading.Thread(target=self._wait, name="tidegate-grpc", daemon=True)
@@ -57,7 +60,7 @@ class Pump:
                 return
 
     def _woken(self, event: Event) -> None:
-        self._dry = 0
+        self._dry, self._woke_at = 0, time.monotonic()
         try:
             event.tag(event)
         except Exception:
@@ -86,10 +89,14 @@ class Pump:
         finally:
             self.heard = 0
             self._dry = 0 if taken else self._dry + 1
-            if self._dry < DRY_PASSES:
+            if self._dry < DRY_PASSES or (self._dry < BUSY_DRY_PASSES and self._busy):
                 self._loop.call_soon(self._drain)
             else:
                 self._asleep.release()
+
+    @property
+    def _busy(self) -> bool:
+        return time.monotonic() - self._woke_at > BUSY_SECONDS
 
     def _end(self, _: Event) -> None:
         if not self._ended.done():
