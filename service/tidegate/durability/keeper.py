@@ -109,14 +109,27 @@ class Durability:
                 await self._tasks[0]  # a round is never cut off: what it took would be lost on its way
                 await self._last_rounds()
         except asyncio.CancelledError:
-            if self.lag_seconds:
-                log.error("time is up: what moved in the last %.1f s is not saved", self.lag_seconds)
+            log.error("time is up: %s", self._unfinished())
             raise
-        for task in self._tasks[1:]:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        with contextlib.suppress(StoreError):
-            await self.store.stop()
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            with contextlib.suppress(StoreError):
+                await self.store.stop()
+
+    def _unfinished(self) -> str:
+        """What kept the end waiting, for the log."""
+        departures = self._host.engine.departures
+        stages = {
+            "the round that was under way is not done": not self._tasks[0].done(),
+            "sessions that leave are not in the store": self.exits.waiting,
+            "sessions that are to leave have rows in a queue": departures.waiting,
+            "sessions that moved are not saved": self.passes.unsaved,
+            "requests for sessions are not answered": self.arrivals.waiting,
+        }
+        told = [stage for stage, holds in stages.items() if holds]
+        return f"{', '.join(told) or 'the last round is not done'}; the oldest change is {self.lag_seconds:.1f} s old"
 
     async def _last_rounds(self) -> None:
         """Until all is saved and given back; who stops the server says for how long."""
