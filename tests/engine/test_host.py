@@ -145,7 +145,7 @@ async def test_without_a_bell(hosted: Hosted, monkeypatch: pytest.MonkeyPatch, m
             patch.setattr(asyncio.get_running_loop(), "add_reader", refuse(errno.ENOSPC))
         requests = hosted.crowd()
         await hosted.quiet()
-        assert files_open() == open_before
+        assert files_open() <= open_before  # or fewer: of earlier tests, which the garbage collector closes
     requests += hosted.crowd()
     await hosted.under_way()
     assert hosted.host._posted is not None

@@ -125,11 +125,11 @@ class Durability:
             "the round that was under way is not done": not self._tasks[0].done(),
             "sessions that leave are not in the store": self.exits.waiting,
             "sessions that are to leave have rows in a queue": departures.waiting,
-            "sessions that moved are not saved": self.passes.unsaved,
+            f"what moved in the last {self.lag_seconds:.1f} s is not saved": self.passes.unsaved,
             "requests for sessions are not answered": self.arrivals.waiting,
         }
         told = [stage for stage, holds in stages.items() if holds]
-        return f"{', '.join(told) or 'the last round is not done'}; the oldest change is {self.lag_seconds:.1f} s old"
+        return ", ".join(told) or "the last round is not done"
 
     async def _last_rounds(self) -> None:
         """Until all is saved and given back; who stops the server says for how long."""
