@@ -122,6 +122,7 @@ def test_batches_that_go_together(messages: list[tuple[int, int, int]], ways: li
             sent.append(rows)
         while (found := inbox.oldest()) is not None:
             assert isinstance(found, Batches)
+            assert len({id(block.table) for block in found.blocks()}) == len(found.messages)
             assert len(found) == sum(found.messages) <= max(together, found.messages[0])
             first = len(got)
             for block, rows in zip(found.blocks(), found.messages, strict=True):
