@@ -78,7 +78,7 @@ class Engine:
         self.forecaster = Forecaster(catalog, sessions, catalog.limits, clock)
         self.histories = Histories(inbox, catalog.limits, clock)
         self.admission = Admission(catalog, sessions, self.departures)
-        self._rows_together_max = catalog.limits.batch_rows_max
+        self._rows_together_max = catalog.limits.batch_rows_max  # pydantic's attributes are slow to ask for
         self._turn = 0
 
     @property

@@ -96,7 +96,7 @@ class Call:
         if self.scope is not None:
             raise TidegateError(Reason.BAD_CONFIG, "a stream's config is fixed by its first message")
         scope = codec.scope_of(config, tenant="")
-        lane = self._front.host.engine.catalog.about(scope)
+        lane = self._engine.catalog.about(scope)
         if scope.features:  # who names what comes in knows what goes out by the names of one version
             scope = replace(scope, targets=lane.package.manifest.targets)
         self.scope = self._front.interned(scope)
@@ -117,7 +117,7 @@ class Call:
         self._width = len(values)
         session_id = observation.session_id.encode()
         request = self._expect(Waiting(sequence, 1, session_id))
-        self._front.host.engine.inbox.add_row(
+        self._engine.inbox.add_row(
             self._scope(),
             request,
             session_id if len(session_id) <= SESSION_ID_BYTES_MAX else b"",  # which no session has
@@ -130,7 +130,7 @@ class Call:
             list(observation.future_covariates),
             sequence,
         )
-        self._front.host.wake()
+        self._host.wake()
 
     def take(self, message: bytes) -> bool:
         """Queues a message that is like the last one, if it is a plain one (see `plain.py`) and need not wait. Else
@@ -189,7 +189,7 @@ class Call:
             self._bind(columns.aliases)
         rows = len(columns.step)
         request = self._expect(WaitingBatch(sequence, rows))
-        self._front.host.engine.inbox.add_block(
+        self._engine.inbox.add_block(
             Block(
                 scope=self._scope(),
                 request=np.full(rows, request, np.int64),
@@ -207,7 +207,7 @@ class Call:
                 messages=(rows,),
             )
         )
-        self._front.host.wake()
+        self._host.wake()
 
     def observe_history(self, sequence: int, message: types.History, deadline: float = np.inf) -> None:
         """Queues a history; raises BAD_HISTORY."""
@@ -215,8 +215,8 @@ class Call:
         self._width = 0
         request = self._expect(WaitingHistory(sequence, len(history), message.session_id.encode()))
         key = codec.session_key(message.session_id)
-        self._front.host.engine.histories.add(request, key, history, deadline, time.monotonic())
-        self._front.host.wake()
+        self._engine.histories.add(request, key, history, deadline, time.monotonic())
+        self._host.wake()
 
     def answer(self, replies: Replies, start: int, stop: int) -> None:
         """Takes the engine's replies to rows of one message."""
