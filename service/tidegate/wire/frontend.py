@@ -140,8 +140,7 @@ class Call:
         plain, scope, inbox, now = self._plain, self.scope, self._engine.inbox, time.monotonic()
         if plain is None or scope is None:
             return False
-        number = (self._next + 1) & MESSAGE_MASK
-        request = self.number << STREAM_SHIFT | number
+        request = self.number << STREAM_SHIFT | (self._next + 1) & MESSAGE_MASK
         if self._width:
             singles = self._singles
             if singles is None or singles.sealed or singles.shape != (self._width, 0):
@@ -158,10 +157,7 @@ class Call:
             if not rows:
                 return False
             waiting = WaitingBatch(self._batches.sequence, rows)
-        self._next = number
-        self._waiting[number] = waiting
-        self.messages += 1
-        self.rows += waiting.rows
+        self._expect(waiting)
         if not self._host.woken:
             self._front.wake()
         return True
