@@ -79,8 +79,8 @@ class Metrics(Collector):
         self.step_seconds = ColumnHistogram(SECONDS)
         self.end_to_end = ColumnHistogram(SECONDS)
         turn = self.queue_wait.at, self.end_to_end.at, self.batch_rows.at, self.step_seconds.at
-        self._turn = np.array(turn)  # as columns.c wants it
-        self._turn_at = address(self._turn)
+        self._turn = np.array(turn)
+        self.turn_at = address(self._turn)  # where the C parts count a quick turn: see columns.h
         self.calls_failed: Counter[str] = Counter()  # by reason
         self._gauges: list[tuple[type[Metric], str, str, tuple[str, ...], Gauge]] = []
         self._infos: list[tuple[str, str, Callable[[], list[dict[str, str]]]]] = []
@@ -88,14 +88,6 @@ class Metrics(Collector):
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
         self.registry.register(self)
-
-    def turn(self, model: str, rows: int, arrived: int, began: float, ended: float, step: float) -> None:
-        """Counts a quick turn, whose rows arrived at the moments that lie at that address, and whose step took `step`
-        seconds."""
-        native = library()
-        assert native is not None  # else there are none
-        native.tidegate_count_turn(self._turn_at, arrived, rows, began, ended, step)
-        self.steps[model, "OK"] += rows
 
     def gauge(self, name: str, text: str, read: Gauge, labels: tuple[str, ...] = ()) -> None:
         """A value read when scraped."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from tests.packages import random_package
 from tidegate.engine.commands import CloseSessions
 from tidegate.engine.inbox import AliasTable, Scope
 from tidegate.engine.lane import Queued, RowQueue
-from tidegate.engine.quick import ROWS_MAX
+from tidegate.engine.pace import SIZES, Pace
+from tidegate.engine.quick import ROWS_MAX, Turn
 from tidegate.engine.replies import STREAM_SHIFT
 from tidegate.engine.rules import digest
 from tidegate.engine.slots import slots_of
@@ -53,6 +55,24 @@ def test_turns_are_taken(engine: InProcess, monkeypatch: pytest.MonkeyPatch) -> 
     engine.ask("a", [0.1] * 4, step=1)
     monkeypatch.setattr(engine.engine, "prepare", lambda: pytest.fail("a flight was made up"))
     assert engine.ask("a", [0.2] * 4, step=2).step == 2
+
+
+@pytest.mark.parametrize("rows", [1, 3, ROWS_MAX])
+def test_steps_of_turns_are_learned_from(engine: InProcess, rows: int) -> None:
+    """By the C parts, as `Pace` learns from those of flights."""
+    names, pace = [f"s{row}" for row in range(rows)], engine.catalog.lanes[0].stepper.pace
+    for name in names:  # opens the sessions, by a flight
+        engine.ask(name, [0.1] * 4)
+    for _ in range(3):
+        alike, seconds = Pace(), engine.metrics.step_seconds.buckets()[1]
+        ctypes.memmove(alike.where, pace.where, 8 * SIZES)
+        for name in names:
+            engine.send(name, [0.2] * 4)
+        turn = engine.engine.quick()
+        assert isinstance(turn, Turn)
+        alike.measured(rows, engine.metrics.step_seconds.buckets()[1] - seconds)
+        for size in (1, rows, 2 * rows, 1 << 20):
+            assert pace.expected(size) == pytest.approx(alike.expected(size), rel=1e-6)
 
 
 def test_several_scopes(engine: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ctypes import CDLL
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -149,8 +150,8 @@ def turned(replies: Replies, sequence: int, dtype: types.DType) -> bytes:
     native = library()
     assert native is not None
     lies = Singles((), 0, 0, address(replies.step), 0, 0, address(replies.values))
-    rows, nobody = len(replies), cast(Any, None)
-    turn = Turn(replies.request, lies, (rows,), replies.head, replies.outputs, nobody, 0.0, nobody)
+    rows, lane = len(replies), SimpleNamespace(head=replies.head, outputs=replies.outputs)
+    turn = Turn(replies.request, lies, (rows,), cast(Any, lane))
     plain = Plain(native)
     plain.batch_answers(turn)
     return plain.batch_answer(sequence, 0, rows, dtype)

@@ -27,11 +27,13 @@ Outcomes = NDArray[np.uint8]
 class Admission:
     """Resolves names, opens sessions, fills queues. Part of the engine's one writer."""
 
-    def __init__(self, catalog: Catalog, sessions: Sessions, departures: Departures) -> None:
+    def __init__(self, catalog: Catalog, sessions: Sessions, departures: Departures, counts: int) -> None:
+        """Quick turns are counted at the address `counts`: see metrics.py."""
         self.parking = Parking(catalog.limits.parked_rows_max)
         self._catalog = catalog
         self._sessions = sessions
         self._departures = departures
+        self._counts = counts
         self._lookers: dict[int, Looker | None] = {}  # by lane
         self._quick: dict[int, QuickLane | None] = {}
         self._last: QuickLane | None = None  # of those
@@ -110,7 +112,7 @@ class Admission:
             return None
         if lane.number not in self._quick:
             self._quick = {n: kept for n, kept in self._quick.items() if n in self._catalog.lanes}
-            self._quick[lane.number] = quick_of(lane, self._looker(lane))
+            self._quick[lane.number] = quick_of(lane, self._looker(lane), self._counts)
         quick = self._quick[lane.number]
         if quick is not None:
             quick.scope, quick.width = waiting.scope, waiting.width

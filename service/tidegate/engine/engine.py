@@ -77,7 +77,7 @@ class Engine:
         self.going: list[Held] = []  # those whose sessions are being saved
         self.forecaster = Forecaster(catalog, sessions, catalog.limits, clock)
         self.histories = Histories(inbox, catalog.limits, clock)
-        self.admission = Admission(catalog, sessions, self.departures)
+        self.admission = Admission(catalog, sessions, self.departures, metrics.turn_at)
         self._rows_together_max = catalog.limits.batch_rows_max  # pydantic's attributes are slow to ask for
         self._turn = 0
 
@@ -168,13 +168,14 @@ class Engine:
             return None
         if turn is None:
             return None
-        rows, arrived = waiting.rows, waiting.at.arrived
+        rows = waiting.rows
         if isinstance(turn, Ordinary):
-            self._metrics.queue_wait.observe_since(waiting.arrived[:rows], now, arrived)
+            self._metrics.queue_wait.observe_since(waiting.arrived[:rows], now, waiting.at.arrived)
             self.inbox.took(waiting)
             self.finish(turn)
             return None
-        self._metrics.turn(turn.lane.model, rows, arrived, now, self._clock(), turn.seconds)
+        turn.of.count(now, self._clock())
+        self._metrics.steps[turn.of.model, "OK"] += rows
         self.inbox.answered(waiting)
         return turn
 

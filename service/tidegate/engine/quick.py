@@ -30,6 +30,9 @@ SHARED_SECONDS_MAX = 3e-4  # threads that share a step are worth their bell from
 ROWS_MAX = PIECE_ROWS  # of single observations; more go by a flight, whose cost is then small beside the step's
 
 
+_DESCRIBED = ("columns", "rows", "passes", "counts", "arrived", "row_seconds")
+
+
 @dataclass
 class Turn:
     """A turn that was taken: who asked, and where the answers lie until the next one. `messages`: they are to the rows
@@ -38,33 +41,38 @@ class Turn:
     request: NDArray[np.int64]
     singles: Singles
     messages: Sequence[int]
-    head: Head
-    outputs: int
-    lane: Lane
-    seconds: float
-    taken: QuickLane
+    of: QuickLane
+
+    plainly = True  # as of Replies
 
     def __len__(self) -> int:
         return len(self.request)
 
-    plainly = True  # as of Replies
+    @property
+    def head(self) -> Head:
+        return self.of.head
+
+    @property
+    def outputs(self) -> int:
+        """Numbers a row."""
+        return self.of.outputs
 
     @cached_property
     def replies(self) -> Replies:
         """The same as columns: for who asks before the next turn."""
         rows = len(self)
         flags = np.zeros(rows, np.uint8)
-        found = self.taken.found[:, :rows].copy()
+        found = self.of.found[:, :rows].copy()
         return Replies(
             request=self.request.copy(),
             row=np.concatenate([np.arange(n, dtype=np.int32) for n in self.messages or [1] * rows]),
             outcome=np.zeros(rows, np.uint8),
-            values=self.taken.values[:rows].copy(),
+            values=self.of.values[:rows].copy(),
             step=found[FOUND.index("step_after")],
             expected=found[FOUND.index("step_after")],
             steps_seen=found[FOUND.index("seen_after")],
             flags=flags,
-            imputed=np.zeros((rows, self.lane.slab.host["reply_imputed"].shape[1]), np.uint8),
+            imputed=np.zeros((rows, self.of.imputed_bytes), np.uint8),
             gap=np.zeros(rows, np.uint16),
             valid_time=found[FOUND.index("valid_time")],
             head=self.head,
@@ -74,25 +82,29 @@ class Turn:
 class _Described(Structure):
     """See turn.c."""
 
-    _fields_ = (*((name, c_void_p) for name in ("columns", "rows", "passes")), ("seconds", c_double))
+    _fields_ = (*((name, c_void_p) for name in _DESCRIBED), ("seconds", c_double))
+    arrived: int
     seconds: float
 
 
-def quick_of(lane: Lane, looker: Looker | None) -> QuickLane | None:
-    """None where turns cannot be taken: for want of C parts, because of the model, or because answers must wait."""
+def quick_of(lane: Lane, looker: Looker | None, counts: int) -> QuickLane | None:
+    """None where turns cannot be taken: for want of C parts, because of the model, or because answers must wait. Turns
+    are counted at the address `counts`: see metrics.py."""
     native = library()
     if looker is None or native is None or not lane.stepper.by_address or lane.durability is Durability.STEP:
         return None
-    return QuickLane(lane, looker, native)
+    return QuickLane(lane, looker, native, counts)
 
 
 class QuickLane:
     """The columns of a lane's turns, and where they lie."""
 
-    def __init__(self, lane: Lane, looker: Looker, native: CDLL) -> None:
+    def __init__(self, lane: Lane, looker: Looker, native: CDLL, counts: int) -> None:
         manifest = lane.package.manifest
-        self._lane, self._looker, self._native = lane, looker, native
-        self._outputs, self._head = manifest.outputs, manifest.head
+        self.model, self.outputs, self.head = lane.model, manifest.outputs, manifest.head
+        self.imputed_bytes = lane.slab.host["reply_imputed"].shape[1]
+        self._lane, self._looker, self._counts = lane, looker, counts
+        self._pace, self._take, self._count = lane.stepper.pace, native.tidegate_turn, native.tidegate_count_turn
         self._seconds_max = SHARED_SECONDS_MAX if lane.stepper.shared else SECONDS_MAX
         self._space = lane.stepper.workspace()
         self.scope: inbox.Scope | None = None  # of rows that it is known to take
@@ -102,12 +114,18 @@ class QuickLane:
     def _make_room(self, rows: int) -> None:
         self._refs = np.empty(rows, np.int64)
         self.found = np.empty((len(FOUND), rows + 8), np.int64)  # columns not a page apart: they share no cache set
-        self.values = np.empty((rows, self._outputs))
+        self.values = np.empty((rows, self.outputs))
         self._finite = np.empty(rows, np.bool_)
         found, stride = address(self.found), self.found.strides[0]
         lies = dict(zip(FOUND, range(found, found + len(FOUND) * stride, stride), strict=True))
         self._rows = Rows(**lies)
-        self._described = _Described(self._looker.where, addressof(self._rows), self._space.where)
+        self._described = _Described(
+            columns=self._looker.where,
+            rows=addressof(self._rows),
+            passes=self._space.where,
+            counts=self._counts,
+            row_seconds=self._pace.where,
+        )
         self._where = addressof(self._described)
         self._slots, self._results_at = found, (address(self.values), address(self._finite))
         self._answers = lies["step_after"], lies["seen_after"], lies["valid_time"], address(self.values)
@@ -121,6 +139,7 @@ class QuickLane:
         for name in ("aliases", "parts", "tables", "step", "time", "values", "deadline", "reset"):
             setattr(rows, name, getattr(at, name))
         rows.refs = at.refs or address(self._refs)
+        self._described.arrived = at.arrived
         self._space.point(self._lane.slab.device, self._slots, at.values, *self._results_at)
         self._seen = at
 
@@ -145,23 +164,23 @@ class QuickLane:
             messages, singles = (), Singles(waiting.ids, at.id_bytes, at.sequence, *self._answers)
         described = self._rows
         described.rows, described.messages = rows, len(messages)
-        lost = self._native.tidegate_turn(self._where, lane.slab.slots.grown, lane.queue.turn, now)
+        lost = self._take(self._where, lane.slab.slots.grown, lane.queue.turn, now)
         if lost < 0:
             return None
-        seconds = self._described.seconds
         lane.queue.pass_by()
-        lane.stepper.pace.measured(rows, seconds)
-        if lost:
-            return self._flight(waiting, seconds)
-        return Turn(waiting.request[:rows], singles, messages, self._head, self._outputs, lane, seconds, self)
+        return self._flight(waiting) if lost else Turn(waiting.request[:rows], singles, messages, self)
 
-    def _flight(self, waiting: inbox.Singles | inbox.Batches, seconds: float) -> Ordinary:
-        """The turn as a flight that was stepped, in so many seconds; with copies of what it found."""
+    def count(self, began: float, ended: float) -> None:
+        """Counts the turn that was taken last."""
+        self._count(self._where, began, ended)
+
+    def _flight(self, waiting: inbox.Singles | inbox.Batches) -> Ordinary:
+        """The turn as a flight that was stepped; with copies of what it found."""
         rows, block = len(waiting), waiting.block()
         found, finite = self.found[:, :rows].copy(), self._finite[:rows].copy()
         slots, _, seen, _, time_after, _, _ = found
         no, nobody = np.zeros(rows, np.bool_), np.zeros(rows, np.int32)
         batch = StepBatch(slots, block.values, no, seen, time_after, nobody)
-        result = StepResult(self.values[:rows].copy(), finite, seconds)
+        result = StepResult(self.values[:rows].copy(), finite, self._described.seconds)
         refs = (waiting.refs if isinstance(waiting, inbox.Batches) else self._refs)[:rows].copy()
         return Ordinary(self._lane, block, refs, batch, self._looker, found, address(found), self._rows, result)

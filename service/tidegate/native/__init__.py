@@ -29,6 +29,7 @@ _SIGNATURES: dict[str, list[Any]] = {  # as the C files declare them
     "tidegate_crew_wait": [c_void_p, c_void_p],
     "tidegate_crew_end": [c_void_p],
     "tidegate_turn": [c_void_p, c_int64, c_int64, c_double],
+    "tidegate_count_turn": [c_void_p, c_double, c_double],
     "tidegate_look": [c_void_p, c_void_p, c_int64, c_int64, c_double],
     "tidegate_commit": [c_void_p, c_void_p, c_void_p, c_double],
     "tidegate_observation": [c_void_p, c_int64, c_void_p, c_int64, c_int64, c_double, c_void_p],
@@ -36,7 +37,6 @@ _SIGNATURES: dict[str, list[Any]] = {  # as the C files declare them
     "tidegate_predictions": [c_void_p, c_void_p, c_void_p, c_void_p],
     "tidegate_prediction_batch": [c_void_p, c_int64, c_int64, c_int64, c_int64, c_void_p],
     "tidegate_count": [c_void_p, c_void_p, c_int64, c_double],
-    "tidegate_count_turn": [c_void_p, c_void_p, c_int64, c_double, c_double, c_double],
 }
 LAYERS_MAX, HEADS_MAX = 16, 5
 _NEEDS = {LIBRARY: {"avx2", "fma", "bmi2"}, WIDE: {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}}

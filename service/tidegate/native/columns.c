@@ -156,15 +156,8 @@ void tidegate_commit(const Columns *columns, const Rows *rows, const double *rep
     }
 }
 
-/* Buckets with inclusive upper bounds, and the last one without; in Python: metrics.py, `ColumnHistogram`. */
-typedef struct {
-    const double *bounds;
-    int64_t buckets;
-    int64_t *counts;
-    double *sum;
-} Histogram;
-
-static inline void count(const Histogram *histogram, double value, int64_t times)
+/* Counts a value so many times. */
+void tidegate_add(const Histogram *histogram, double value, int64_t times)
 {
     int64_t place = 0;
     while (place < histogram->buckets && value > histogram->bounds[place])
@@ -174,7 +167,7 @@ static inline void count(const Histogram *histogram, double value, int64_t times
 }
 
 /* How many moments from the first one on are the same: rows of one message came together. */
-static inline int64_t alike(const double *since, int64_t rows)
+int64_t tidegate_alike(const double *since, int64_t rows)
 {
     int64_t n = 1;
     while (n < rows && since[n] == since[0])
@@ -186,22 +179,5 @@ static inline int64_t alike(const double *since, int64_t rows)
 void tidegate_count(const Histogram *histogram, const double *since, int64_t rows, double now)
 {
     for (int64_t n = 0, times; n < rows; n += times)
-        count(histogram, now - since[n], times = alike(since + n, rows - n));
-}
-
-/* In Python: metrics.py, `Metrics.turn`. */
-typedef struct {
-    const Histogram *queue_wait, *end_to_end, *batch_rows, *step_seconds;
-} Turns;
-
-/* Counts a step of rows that came at `since`, until it began and until they were answered; it took so many seconds. */
-void tidegate_count_turn(const Turns *turns, const double *since, int64_t rows, double began, double ended, double seconds)
-{
-    for (int64_t n = 0, times; n < rows; n += times) {
-        times = alike(since + n, rows - n);
-        count(turns->queue_wait, began - since[n], times);
-        count(turns->end_to_end, ended - since[n], times);
-    }
-    count(turns->batch_rows, (double)rows, 1);
-    count(turns->step_seconds, seconds, 1);
+        tidegate_add(histogram, now - since[n], times = tidegate_alike(since + n, rows - n));
 }

@@ -41,8 +41,23 @@ typedef struct {
     uint64_t *digest;
 } Rows;
 
+/* Buckets with inclusive upper bounds, and the last one without; in Python: metrics.py, `ColumnHistogram`. */
+typedef struct {
+    const double *bounds;
+    int64_t buckets;
+    int64_t *counts;
+    double *sum;
+} Histogram;
+
+/* What is counted of a quick turn; in Python: metrics.py, `Metrics.turn_at`. */
+typedef struct {
+    const Histogram *queue_wait, *end_to_end, *batch_rows, *step_seconds;
+} Turns;
+
 /* See columns.c. */
 int64_t tidegate_look(const Columns *columns, const Rows *rows, int64_t grown, int64_t turn, double now);
 void tidegate_commit(const Columns *columns, const Rows *rows, const double *replies, double now);
+void tidegate_add(const Histogram *histogram, double value, int64_t times);
+int64_t tidegate_alike(const double *since, int64_t rows);
 
 #endif
