@@ -18,6 +18,8 @@ STREAMS, ROWS = 2, 256
 SWEPT_ROWS = (16, 256, 4096)
 MANY_ROWS = (16, 256)
 STEP_SHARE_MIN = 0.6
+SHARED = (1, 2, 4, 8, 16)  # streams whose share of steps is shown
+RESTLESS = 1e6  # messages a second that are due: more than any server answers, so that the load's core never sleeps
 
 
 def batches(settings: Settings) -> list[Finding]:
@@ -33,6 +35,28 @@ def sweep(settings: Settings) -> list[Finding]:
     for size in (SMALL, MIDDLE):
         for rows in SWEPT_ROWS:
             found += against_slots(settings, f"sweep-batches-{size}-{rows}", size, rows)
+    return found
+
+
+def step_share(settings: Settings) -> list[Finding]:
+    """Of the server's time, by the number of streams.
+
+    An answer wakes its reader, at the server's cost where that is another process of the machine: dear, if the
+    processor is virtual and had halted. So it is also shown for a client that never sleeps.
+    """
+    path, found = settings.folder / "shared", []
+    messages.write_batches(path, MODEL, max(SHARED), ROWS)
+    with Ours(settings.folder, (settings.cores.server,)) as ours:
+        for streams in SHARED:
+            shares: dict[float | None, list[float]] = {None: [], RESTLESS: []}
+            for _ in range(settings.runs):
+                for rate, seen in shares.items():
+                    load = partial(ours.target(path).load, streams, min(CONNECTIONS, streams), settings.seconds, rate)
+                    seen.append(ours.step_share(load)[1])
+            what = f"seconds in the step over the server's CPU seconds, {streams} streams of batches of {ROWS}"
+            raw = {"for a client that never sleeps": shares[RESTLESS]}
+            found.append(Finding(f"step-share-{streams}", what, shares[None], raw=raw, unit="of its time"))
+        ours.check()
     return found
 
 

@@ -33,6 +33,7 @@ SCENARIOS: dict[str, Scenario] = {
     "one-session": Scenario("one observation at a time: the round trip, against the echo's", single.one_session),
     "open-loop": Scenario("p99 at 20, 50 and 80% of capacity, 256 sessions, against the echo's", single.open_loop),
     "batches": Scenario("observation batches of 256, against nn.LSTM with slots in process", batches.batches),
+    "step-share": Scenario("how much of the server's time is the step, by the number of streams", batches.step_share),
     "many-batches": Scenario("64 streams of batches, of 16 and 256, against the grpc.aio echo", batches.many_streams),
     "step-64x1": Scenario(
         "the engine's step, hidden 64, against the product alone", against_product(SMALL, {256: 2.5, 1024: 2.5})

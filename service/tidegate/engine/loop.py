@@ -27,11 +27,10 @@ from tidegate.engine.forecaster import Stretch
 from tidegate.engine.forecasts import Forecast, ForecastRequest
 from tidegate.engine.histories import HistoryStretch
 from tidegate.engine.ordinary import Ordinary
-from tidegate.engine.quick import SHARED_SECONDS_MAX, Turn
+from tidegate.engine.quick import INLINE_SECONDS_MAX, SHARED_SECONDS_MAX, Turn
 from tidegate.engine.replies import Replies
 from tidegate.errors import Reason, TidegateError
 
-INLINE_SECONDS_MAX = 2e-3  # a longer step would keep the loop from its reads; a thread costs more than a shorter one
 COMMAND_SECONDS = 1e-3  # spent on commands between two steps, but for the length of one command
 COMMANDS_MAX = 65_536  # commands queued; more are refused with INBOX_FULL
 
