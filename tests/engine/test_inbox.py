@@ -108,22 +108,28 @@ def test_all_rows_in_order(messages: list[tuple[Scope, str, int]], left: set[str
     messages=st.lists(st.tuples(st.integers(0, 3), st.sampled_from([1, 2, 5, 9, 300]), st.integers(2, 3)), max_size=30),
     ways=st.lists(st.sampled_from(["answered", "taken", "spread"]), min_size=1, max_size=9),
     together=st.sampled_from([8, 64]),
+    fits=st.lists(st.sampled_from([None, 4, 16]), min_size=1, max_size=9),
 )
-def test_batches_that_go_together(messages: list[tuple[int, int, int]], ways: list[str], together: int) -> None:
+def test_batches_that_go_together(
+    messages: list[tuple[int, int, int]], ways: list[str], together: int, fits: list[int | None]
+) -> None:
     """Batches by alias that follow each other come out together: of streams that differ, of one width, no more rows
-    than go together, or one alone; each once, in order, with its own columns, also in columns that were used before."""
+    than go together by now, or one alone; each once, in order, with its own columns, also in columns that were used
+    before."""
     inbox, tables, sent = Inbox(10_000, together), [AliasTable() for _ in range(4)], list[int]()
     got: list[tuple[int, int]] = []
     held: list[tuple[Block, int]] = []
     for turn, way in enumerate((*ways, "answered")):
-        last = turn == len(ways)
+        last, fit = turn == len(ways), fits[turn % len(fits)]
+        inbox.gather(fit)
+        most = min(together, fit or together)
         for stream, rows, width in messages[len(sent) :] if last else messages[len(sent) : len(sent) + 5]:
             add_batch(inbox, SCOPES[0], len(sent), rows, tables[stream], width)
             sent.append(rows)
         while (found := inbox.oldest()) is not None:
             assert isinstance(found, Batches)
             assert len({id(block.table) for block in found.blocks()}) == len(found.messages)
-            assert len(found) == sum(found.messages) <= max(together, found.messages[0])
+            assert len(found) == sum(found.messages) <= max(most, found.messages[0])
             first = len(got)
             for block, rows in zip(found.blocks(), found.messages, strict=True):
                 request = len(got)

@@ -11,11 +11,14 @@ from numpy.typing import NDArray
 
 from tests.engine.harness import LIMITS, InProcess
 from tests.packages import random_package
-from tidegate.engine.commands import CloseSessions
+from tidegate.engine.commands import CloseSessions, Sweep
 from tidegate.engine.inbox import AliasTable, Scope
 from tidegate.engine.lane import Queued, RowQueue
+from tidegate.engine.loop import AnyFlight
+from tidegate.engine.native_stepper import NativeStepper
+from tidegate.engine.ordinary import Ordinary
 from tidegate.engine.pace import SIZES, Pace
-from tidegate.engine.quick import ROWS_MAX, Turn
+from tidegate.engine.quick import INLINE_SECONDS_MAX, ROWS_MAX, Turn
 from tidegate.engine.replies import STREAM_SHIFT
 from tidegate.engine.rules import digest
 from tidegate.engine.slots import slots_of
@@ -146,6 +149,56 @@ def test_batches_that_could_be_joined_are(engine: InProcess) -> None:
                 alone = engine.ask(f"alone-{stream}-{row}", list(values[stream, row]))
             assert answers[request][row].step == 3
             assert answers[request][row].bits == alone.bits
+
+
+@pytest.mark.parametrize(("cores", "fitting"), [(1, 20), (2, LIMITS.batch_rows_max)])
+def test_turns_are_of_as_many_batches_as_are_quick(
+    engine: InProcess, monkeypatch: pytest.MonkeyPatch, cores: int, fitting: int
+) -> None:
+    """Where a turn of all batches would hold up the loop for too long, the next ones are of fewer: with one core, which
+    a thread would share with the loop. A sweep forgets that."""
+    monkeypatch.setattr(engine.engine, "_one_core", cores == 1)
+    monkeypatch.setattr(NativeStepper, "expected_seconds", lambda _, rows: rows * INLINE_SECONDS_MAX / 20)
+    streams, aliases, values = 8, list(range(4)), np.random.default_rng(3).standard_normal((4, 8, 4, 4))
+    tables, flights = [AliasTable() for _ in range(streams)], list[int]()
+
+    def send(message: int) -> list[int]:
+        return [
+            engine.send_batch(
+                [] if message else [f"{stream}-{row}" for row in aliases],
+                values[message, stream],
+                aliases=aliases,
+                table=tables[stream],
+                stream=stream + 1,
+                scope=scope,
+            )
+            for stream in range(streams)
+        ]
+
+    scope, prepare = Scope("", "random"), engine.engine.prepare
+
+    def count() -> AnyFlight | None:
+        flight = prepare()
+        if isinstance(flight, Ordinary):
+            flights.append(len(flight.batch))
+        return flight
+
+    send(0)  # opens the sessions
+    engine.run()
+    for stream in range(streams):  # finds them by alias
+        engine.ask_batch([], values[1, stream], aliases=aliases, table=tables[stream])
+    monkeypatch.setattr(engine.engine, "prepare", count)
+    for message in (2, 3):
+        requests = send(message)
+        answers = engine.run()
+    assert flights == ([32] if cores == 1 else [32, 32])
+    assert engine.inbox.together_max == fitting
+    for stream in (0, 4, 5, 7):
+        for message in range(4):
+            alone = engine.ask(f"alone-{stream}", list(values[message, stream, 3]))
+        assert answers[requests[stream]][3].bits == alone.bits
+    engine.execute(Sweep())
+    assert engine.inbox.together_max == LIMITS.batch_rows_max
 
 
 def test_a_backlog_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

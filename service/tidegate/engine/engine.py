@@ -20,6 +20,7 @@ from tidegate.engine import commands
 from tidegate.engine.admission import Admission
 from tidegate.engine.catalog import Catalog
 from tidegate.engine.departures import Departures
+from tidegate.engine.device import cores
 from tidegate.engine.flight import Flight
 from tidegate.engine.forecaster import Forecaster, Stretch
 from tidegate.engine.histories import Histories, HistoryStretch
@@ -28,8 +29,8 @@ from tidegate.engine.lane import Lane, Queued
 from tidegate.engine.listing import page
 from tidegate.engine.migration import Migration
 from tidegate.engine.ordinary import Ordinary
+from tidegate.engine.quick import INLINE_SECONDS_MAX, Turn
 from tidegate.engine.quick import ROWS_MAX as QUICK_ROWS_MAX
-from tidegate.engine.quick import Turn
 from tidegate.engine.replies import STREAM_SHIFT, Replies, RowFlag, refusals
 from tidegate.engine.revision import make_flight
 from tidegate.engine.saving import Saving
@@ -79,6 +80,7 @@ class Engine:
         self.histories = Histories(inbox, catalog.limits, clock)
         self.admission = Admission(catalog, sessions, self.departures, metrics.turn_at)
         self._rows_together_max = catalog.limits.batch_rows_max  # pydantic's attributes are slow to ask for
+        self._one_core = cores() == 1
         self._turn = 0
 
     @property
@@ -148,6 +150,7 @@ class Engine:
             case commands.ListSessions(tenant, wanted, cursor, size):
                 return page(self.catalog, sessions, tenant, wanted, cursor, size, now)
             case commands.Sweep():
+                self.inbox.gather()  # as many as at first, for steps may be faster by now
                 left = self.departures.sweep(now, self.catalog.limits.idle_seconds_max)
                 return sessions.sweep(now) + left
         return None
@@ -230,9 +233,18 @@ class Engine:
             self.inbox.spread()
             flight = self._flight_of(self.inbox.oldest(), now)
         if flight is not None:
+            self._gather_less(flight)
             self.inbox.take_oldest()
             self._metrics.queue_wait.observe_since(flight.rows.arrived, now, flight.rows.at.arrived)
         return flight
+
+    def _gather_less(self, flight: Ordinary) -> None:
+        """Has fewer batches go together from now on, if these are too many for a quick turn. Where there is one core,
+        such turns cost less than a flight, whose thread would share it with the loop."""
+        stepper, seconds = flight.lane.stepper, flight.expected_seconds
+        quick = self._one_core and stepper.by_address and not stepper.shared
+        if quick and seconds > INLINE_SECONDS_MAX and len(flight.rows.messages) > 1:
+            self.inbox.gather(int(len(flight.rows) * INLINE_SECONDS_MAX / seconds))
 
     def _flight_of(self, waiting: Block | Batches | None, now: float) -> Ordinary | None:
         if waiting is None or len(waiting) > self.catalog.limits.batch_rows_max:

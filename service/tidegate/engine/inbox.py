@@ -363,7 +363,7 @@ class Inbox:
     def __init__(self, rows_max: int, together_max: int = TOGETHER_MAX) -> None:
         """At most `together_max` rows of batches are gathered, or one batch."""
         self.rows_max = rows_max
-        self.together_max = together_max
+        self.together_max = self._together_most = together_max
         self.rows = 0
         self._blocks: deque[Block | Batches] = deque()
         self._spares: list[Batches] = []
@@ -452,6 +452,13 @@ class Inbox:
                 return spare
         return Batches(scope, width, self.together_max)
 
+    def gather(self, rows: int | None = None) -> None:
+        """From now on at most so many rows of batches together, or as many as at first."""
+        most = self._together_most if rows is None else max(1, min(rows, self._together_most))
+        if most != self.together_max:
+            self.together_max = most
+            self._spares = []  # which were made for the other number
+
     def added(self, batches: Batches, rows: int, table: AliasTable) -> None:
         """The next rows there are filled, by a batch of that stream."""
         if not batches.rows:
@@ -497,8 +504,9 @@ class Inbox:
         self.rows -= waiting.rows
         if isinstance(waiting, Batches):
             self._blocks.popleft()
-            self._spares.append(waiting)
-            del self._spares[:-SPARES_MAX]
+            if waiting.together_max == self.together_max:
+                self._spares.append(waiting)
+                del self._spares[:-SPARES_MAX]
         waiting.clear()
 
     def spread(self) -> None:

@@ -361,11 +361,12 @@ class Work:
 
 
 class Done:
-    """A step that finished inside `launch`."""
+    """A step that finished inside `launch`. `alone`: by the caller's thread, whose CPU seconds it took; so nobody else
+    who had the core meanwhile makes it slower for the pace."""
 
-    def __init__(self, work: Begun, started: float, pace: Pace) -> None:
+    def __init__(self, work: Begun, started: float, pace: Pace, alone: float | None = None) -> None:
         seconds = time.perf_counter() - started
-        pace.measured(work.rows, seconds)
+        pace.measured(work.rows, seconds if alone is None else alone)
         self._result = work.result(seconds)
 
     def collect(self) -> StepResult:
