@@ -453,7 +453,7 @@ class Inbox:
         return Batches(scope, width, self.together_max)
 
     def gather(self, rows: int | None = None) -> None:
-        """From now on at most so many rows of batches together, or as many as at first."""
+        """From now on at most so many rows of batches go together; None: as many as at first."""
         most = self._together_most if rows is None else max(1, min(rows, self._together_most))
         if most != self.together_max:
             self.together_max = most

@@ -29,7 +29,6 @@ INLINE_SECONDS_MAX = 2e-3  # a longer step would keep the loop from its reads; a
 SHARED_SECONDS_MAX = 3e-4  # threads that share a step are worth their bell from here on
 ROWS_MAX = PIECE_ROWS  # of single observations; more go by a flight, whose cost is then small beside the step's
 
-
 _DESCRIBED = ("columns", "rows", "passes", "counts", "arrived", "row_seconds")
 
 
