@@ -18,7 +18,7 @@ STREAMS, ROWS = 2, 256
 SWEPT_ROWS = (16, 256, 4096)
 MANY_ROWS = (16, 256)
 STEP_SHARE_MIN = 0.6
-SHARED = (1, 2, 4, 8, 16)  # streams whose share of steps is shown
+SHARED = (1, 2, 4, 8, 16, SINGLES)  # streams whose share of steps is shown
 RESTLESS = 1e6  # messages a second that are due: more than any server answers, so that the load's core never sleeps
 
 
@@ -55,7 +55,7 @@ def step_share(settings: Settings) -> list[Finding]:
                     seen.append(ours.step_share(load)[1])
             what = f"seconds in the step over the server's CPU seconds, {streams} streams of batches of {ROWS}"
             raw = {"for a client that never sleeps": shares[RESTLESS]}
-            found.append(Finding(f"step-share-{streams}", what, shares[None], raw=raw, unit="of its time"))
+            found.append(Finding(f"step-share-{streams}", what, shares[None], "of its time", raw=raw))
         ours.check()
     return found
 

@@ -81,7 +81,7 @@ class NativeStepper(TorchStepper):
         return values, taken
 
     def launch(self, batch: StepBatch, memory: Memory) -> Ticket:
-        started, busy = time.perf_counter(), time.thread_time()
+        started = time.thread_time()  # of this one: the event loop may have the core meanwhile
         work = self._rows(batch)
         if self._parts(work.rows) > 1 and self._crew is not None:
             return self._post(work, self._crew, memory, NO_BELL)
@@ -89,7 +89,7 @@ class NativeStepper(TorchStepper):
         work.point(space, memory)
         work.whole = not self._native.tidegate_step(space.where, work.rows)
         self._spaces.append(space)
-        return Done(work, started, self.pace, alone=time.thread_time() - busy)
+        return Done(work, time.thread_time() - started, self.pace)
 
     def post(self, batch: StepBatch, memory: Memory, bell: int) -> Ticket | None:
         if self._crew is None:

@@ -203,7 +203,7 @@ class TorchStepper:
                 wait(parts)  # nobody writes to the slab after a launch, whether it succeeded or not
             for part in parts:
                 part.result()
-        return Done(work, started, self.pace)
+        return Done(work, time.perf_counter() - started, self.pace)
 
     def post(self, batch: StepBatch, memory: Memory, bell: int) -> Ticket | None:
         return None
@@ -361,12 +361,10 @@ class Work:
 
 
 class Done:
-    """A step that finished inside `launch`. `alone`: by the caller's thread, whose CPU seconds it took; so nobody else
-    who had the core meanwhile makes it slower for the pace."""
+    """A step that finished inside `launch`, in so many seconds."""
 
-    def __init__(self, work: Begun, started: float, pace: Pace, alone: float | None = None) -> None:
-        seconds = time.perf_counter() - started
-        pace.measured(work.rows, seconds if alone is None else alone)
+    def __init__(self, work: Begun, seconds: float, pace: Pace) -> None:
+        pace.measured(work.rows, seconds)
         self._result = work.result(seconds)
 
     def collect(self) -> StepResult:
