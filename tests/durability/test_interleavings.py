@@ -18,6 +18,7 @@ from tidegate.config import Durability as Level
 from tidegate.config import Limits
 from tidegate.engine import commands
 from tidegate.engine.inbox import Block, Scope
+from tidegate.engine.saving import Taken
 from tidegate.errors import Reason
 from tidegate.model import repository
 from tidegate.model.frequency import NO_TIME
@@ -117,6 +118,51 @@ async def test_a_pass_that_failed_is_made_again(site: Site) -> None:
         setattr(store, method, back)
     await replica.turn()
     assert (replica.durability.lag_seconds, expired) == (0.0, 1)
+
+
+async def test_what_was_taken_is_not_saved_yet(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the engine, which takes a checkpoint, and the task that writes it, the loop may see to somebody who asks
+    whether all is saved: it is not."""
+    replica, told = await site.replica(), list[bool]()
+    saving, passes = replica.host.engine.saving, replica.durability.passes
+    await stepped(replica, "k", 1)
+    await replica.turn()
+    assert not passes.unsaved
+    replica.send("k", 2, seen(2))
+    await replica.settle()
+    take = saving.take
+
+    def watched(rows_max: int) -> Taken:
+        asyncio.get_running_loop().call_soon(lambda: told.append(passes.unsaved))
+        return take(rows_max)
+
+    monkeypatch.setattr(saving, "take", watched)
+    await passes.full(replica.settle)
+    assert told == [True, False]  # the second time nothing was left to take
+    assert not passes.unsaved
+
+
+async def test_a_save_that_fails_in_an_unknown_way(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is made again too, and by then nothing is unsaved: a server that ends would wait for that."""
+    replica = await site.replica()
+    await stepped(replica, "k", 1)
+    await replica.turn()
+    passes = replica.durability.passes
+    replica.send("k", 2, seen(2))
+    await replica.settle()
+
+    async def broken(*_: object) -> list[Key]:
+        raise RuntimeError("broken")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(replica.store, "save", broken)
+        with pytest.raises(RuntimeError):
+            await passes.full(replica.settle)
+    await replica.settle()
+    assert passes.unsaved
+    before = passes.saved
+    await passes.full(replica.settle)
+    assert (passes.saved - before, passes.unsaved) == (1, False)
 
 
 async def test_a_claim_whose_answer_is_lost(site: Site) -> None:

@@ -19,7 +19,7 @@ from tidegate.durability.exits import Exits, OnLost
 from tidegate.engine.loop import EngineHost
 from tidegate.engine.saving import Taken
 from tidegate.errors import Reason, TidegateError
-from tidegate.store.protocol import Store, StoreError
+from tidegate.store.protocol import Store
 
 ROWS = 4096  # of one save: gather and copy are the loop's only work, and short
 
@@ -119,16 +119,20 @@ class Passes:
         marks.tell(lost)
 
     async def _take(self, take: Callable[[], Taken]) -> Taken:
-        return cast(Taken, await self._host.call(take))
+        def taken() -> Taken:
+            found = take()
+            self._writing = found.keys  # at once: others may ask what is saved before this task goes on
+            return found
+
+        return cast(Taken, await self._host.call(taken))
 
     async def _save(self, taken: Taken) -> Sequence[Key]:
         """Saves what was taken; on failure it counts as moved again. Returns those that others have."""
         if not taken.rows:
             return ()
-        self._writing = taken.keys
         try:
             lost = await self._store.save(taken.rows, taken.epochs)
-        except (StoreError, asyncio.CancelledError):
+        except BaseException:  # whatever it was: nobody knows that it is saved
             self._host.post(self._not_saved)
             raise
         self._writing = []
