@@ -121,8 +121,8 @@ def test_batches_that_go_together(
     held: list[tuple[Block, int]] = []
     for turn, way in enumerate((*ways, "answered")):
         last, fit = turn == len(ways), fits[turn % len(fits)]
-        inbox.gather(fit)
         most = min(together, fit or together)
+        inbox.gather(most)
         for stream, rows, width in messages[len(sent) :] if last else messages[len(sent) : len(sent) + 5]:
             add_batch(inbox, SCOPES[0], len(sent), rows, tables[stream], width)
             sent.append(rows)

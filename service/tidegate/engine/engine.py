@@ -29,7 +29,7 @@ from tidegate.engine.lane import Lane, Queued
 from tidegate.engine.listing import page
 from tidegate.engine.migration import Migration
 from tidegate.engine.ordinary import Ordinary
-from tidegate.engine.quick import INLINE_SECONDS_MAX, Turn
+from tidegate.engine.quick import INLINE_SECONDS_MAX, Turn, takes_turns
 from tidegate.engine.quick import ROWS_MAX as QUICK_ROWS_MAX
 from tidegate.engine.replies import STREAM_SHIFT, Replies, RowFlag, refusals
 from tidegate.engine.revision import make_flight
@@ -150,7 +150,7 @@ class Engine:
             case commands.ListSessions(tenant, wanted, cursor, size):
                 return page(self.catalog, sessions, tenant, wanted, cursor, size, now)
             case commands.Sweep():
-                self.inbox.gather()  # as many as at first, for steps may be faster by now
+                self.inbox.gather(self._rows_together_max)  # steps may be faster by now
                 left = self.departures.sweep(now, self.catalog.limits.idle_seconds_max)
                 return sessions.sweep(now) + left
         return None
@@ -241,10 +241,11 @@ class Engine:
     def _gather_less(self, flight: Ordinary) -> None:
         """Has fewer batches go together from now on, if these are too many for a quick turn. Where there is one core,
         such turns cost less than a flight, whose thread would share it with the loop."""
-        stepper, seconds = flight.lane.stepper, flight.expected_seconds
-        quick = self._one_core and stepper.by_address and not stepper.shared
-        if quick and seconds > INLINE_SECONDS_MAX and len(flight.rows.messages) > 1:
-            self.inbox.gather(int(len(flight.rows) * INLINE_SECONDS_MAX / seconds))
+        lane = flight.lane
+        if self._one_core and len(flight.rows.messages) > 1 and takes_turns(lane) and not lane.stepper.shared:
+            seconds = flight.expected_seconds
+            if seconds > INLINE_SECONDS_MAX:
+                self.inbox.gather(int(len(flight.rows) * INLINE_SECONDS_MAX / seconds))
 
     def _flight_of(self, waiting: Block | Batches | None, now: float) -> Ordinary | None:
         if waiting is None or len(waiting) > self.catalog.limits.batch_rows_max:

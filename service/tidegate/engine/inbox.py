@@ -363,7 +363,7 @@ class Inbox:
     def __init__(self, rows_max: int, together_max: int = TOGETHER_MAX) -> None:
         """At most `together_max` rows of batches are gathered, or one batch."""
         self.rows_max = rows_max
-        self.together_max = self._together_most = together_max
+        self.together_max = together_max
         self.rows = 0
         self._blocks: deque[Block | Batches] = deque()
         self._spares: list[Batches] = []
@@ -452,11 +452,10 @@ class Inbox:
                 return spare
         return Batches(scope, width, self.together_max)
 
-    def gather(self, rows: int | None = None) -> None:
-        """From now on at most so many rows of batches go together; None: as many as at first."""
-        most = self._together_most if rows is None else max(1, min(rows, self._together_most))
-        if most != self.together_max:
-            self.together_max = most
+    def gather(self, rows: int) -> None:
+        """From now on at most so many rows of batches go together, or one batch."""
+        if rows != self.together_max:
+            self.together_max = rows
             self._spares = []  # which were made for the other number
 
     def added(self, batches: Batches, rows: int, table: AliasTable) -> None:

@@ -86,11 +86,16 @@ class _Described(Structure):
     seconds: float
 
 
+def takes_turns(lane: Lane) -> bool:
+    """Whether its rows may go by quick turns: of a small model, and answers need not wait."""
+    return lane.stepper.by_address and lane.durability is not Durability.STEP
+
+
 def quick_of(lane: Lane, looker: Looker | None, counts: int) -> QuickLane | None:
     """None where turns cannot be taken: for want of C parts, because of the model, or because answers must wait. Turns
     are counted at the address `counts`: see metrics.py."""
     native = library()
-    if looker is None or native is None or not lane.stepper.by_address or lane.durability is Durability.STEP:
+    if looker is None or native is None or not takes_turns(lane):
         return None
     return QuickLane(lane, looker, native, counts)
 
