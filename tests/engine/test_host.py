@@ -93,8 +93,7 @@ def refuse(number: int) -> Callable[..., NoReturn]:
 @pytest.fixture
 def all_posted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every flight is long enough to be posted."""
-    for limit in ("INLINE_SECONDS_MAX", "SHARED_SECONDS_MAX"):
-        monkeypatch.setattr(loop, limit, 0.0)
+    monkeypatch.setattr(loop, "inline_seconds_max", lambda _: 0.0)
 
 
 @needs_native
@@ -111,11 +110,23 @@ async def test_a_posted_step_is_waited_for(hosted: Hosted) -> None:
 
 
 @needs_native
-@pytest.mark.parametrize(("threads", "seconds", "posted"), [(2, 1e-3, True), (2, 1e-4, False), (1, 1e-3, False)])
+@pytest.mark.parametrize(
+    ("threads", "cores", "seconds", "posted"),
+    [
+        (2, 2, 1e-3, True),
+        (2, 2, 1e-4, False),
+        (1, 2, 1e-3, False),
+        (1, 2, 3e-3, True),
+        (1, 1, 3e-3, False),
+        (1, 1, 5e-3, True),
+    ],
+)
 async def test_which_steps_are_posted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int, seconds: float, posted: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int, cores: int, seconds: float, posted: bool
 ) -> None:
-    """Those that several threads share, but for short ones; a single thread gets only what would hold up the loop."""
+    """Those that several threads share, but for short ones; a single thread gets only what would hold up the loop:
+    with one core it would hold it up too, and gets less."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(cores))
     random_package(tmp_path / "models", hidden=8)
     hosted = Hosted(tmp_path / "models", threads=threads)
     await hosted.settle()

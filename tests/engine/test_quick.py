@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from tests.engine.harness import LIMITS, InProcess
 from tests.packages import random_package
+from tidegate.engine import device
 from tidegate.engine.commands import CloseSessions, Sweep
 from tidegate.engine.inbox import AliasTable, Scope
 from tidegate.engine.lane import Queued, RowQueue
@@ -18,7 +20,7 @@ from tidegate.engine.loop import AnyFlight
 from tidegate.engine.native_stepper import NativeStepper
 from tidegate.engine.ordinary import Ordinary
 from tidegate.engine.pace import SIZES, Pace
-from tidegate.engine.quick import INLINE_SECONDS_MAX, ROWS_MAX, Turn
+from tidegate.engine.quick import ROWS_MAX, Turn
 from tidegate.engine.replies import STREAM_SHIFT
 from tidegate.engine.rules import digest
 from tidegate.engine.slots import slots_of
@@ -157,8 +159,8 @@ def test_turns_are_of_as_many_batches_as_are_quick(
 ) -> None:
     """Where a turn of all batches would hold up the loop for too long, the next ones are of fewer: with one core, which
     a thread would share with the loop. A sweep forgets that."""
-    monkeypatch.setattr(engine.engine, "_one_core", cores == 1)
-    monkeypatch.setattr(NativeStepper, "expected_seconds", lambda _, rows: rows * INLINE_SECONDS_MAX / 20)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(cores))
+    monkeypatch.setattr(NativeStepper, "expected_seconds", lambda _, rows: rows * device.ALONE_SECONDS_MAX / 20)
     streams, aliases, values = 8, list(range(4)), np.random.default_rng(3).standard_normal((4, 8, 4, 4))
     tables, flights = [AliasTable() for _ in range(streams)], list[int]()
 

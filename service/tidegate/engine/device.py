@@ -11,6 +11,10 @@ from tidegate.errors import ConfigError
 from tidegate.model.slot_kernel import KernelChoice
 from tidegate.model.triton_lstm import installed
 
+INLINE_SECONDS_MAX = 2e-3  # a longer step would keep the loop from its reads; a thread costs more than a shorter one
+ALONE_SECONDS_MAX = 4e-3  # the same with one core, which a thread would share with the loop
+SHARED_SECONDS_MAX = 3e-4  # threads that share a step are worth their bell from here on
+
 
 def choose_device(wanted: str) -> str:
     """The device for `wanted` ("auto", "cpu" or "cuda"); raises ConfigError for one that is not there."""
@@ -42,6 +46,13 @@ def check_kernel(kernel: KernelChoice, device: str) -> None:
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def inline_seconds_max(shared: bool) -> float:
+    """The longest step that the event loop takes itself. `shared`: threads would share it."""
+    if shared:
+        return SHARED_SECONDS_MAX
+    return INLINE_SECONDS_MAX if cores() > 1 else ALONE_SECONDS_MAX
 
 
 def memory_bytes(device: str) -> int:

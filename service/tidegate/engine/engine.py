@@ -20,7 +20,7 @@ from tidegate.engine import commands
 from tidegate.engine.admission import Admission
 from tidegate.engine.catalog import Catalog
 from tidegate.engine.departures import Departures
-from tidegate.engine.device import cores
+from tidegate.engine.device import cores, inline_seconds_max
 from tidegate.engine.flight import Flight
 from tidegate.engine.forecaster import Forecaster, Stretch
 from tidegate.engine.histories import Histories, HistoryStretch
@@ -29,8 +29,8 @@ from tidegate.engine.lane import Lane, Queued
 from tidegate.engine.listing import page
 from tidegate.engine.migration import Migration
 from tidegate.engine.ordinary import Ordinary
-from tidegate.engine.quick import INLINE_SECONDS_MAX, Turn, takes_turns
 from tidegate.engine.quick import ROWS_MAX as QUICK_ROWS_MAX
+from tidegate.engine.quick import Turn, takes_turns
 from tidegate.engine.replies import STREAM_SHIFT, Replies, RowFlag, refusals
 from tidegate.engine.revision import make_flight
 from tidegate.engine.saving import Saving
@@ -80,7 +80,6 @@ class Engine:
         self.histories = Histories(inbox, catalog.limits, clock)
         self.admission = Admission(catalog, sessions, self.departures, metrics.turn_at)
         self._rows_together_max = catalog.limits.batch_rows_max  # pydantic's attributes are slow to ask for
-        self._one_core = cores() == 1
         self._turn = 0
 
     @property
@@ -242,10 +241,10 @@ class Engine:
         """Has fewer batches go together from now on, if these are too many for a quick turn. Where there is one core,
         such turns cost less than a flight, whose thread would share it with the loop."""
         lane = flight.lane
-        if self._one_core and len(flight.rows.messages) > 1 and takes_turns(lane) and not lane.stepper.shared:
-            seconds = flight.expected_seconds
-            if seconds > INLINE_SECONDS_MAX:
-                self.inbox.gather(int(len(flight.rows) * INLINE_SECONDS_MAX / seconds))
+        if cores() == 1 and len(flight.rows.messages) > 1 and takes_turns(lane) and not lane.stepper.shared:
+            seconds, most = flight.expected_seconds, inline_seconds_max(shared=False)
+            if seconds > most:
+                self.inbox.gather(int(len(flight.rows) * most / seconds))
 
     def _flight_of(self, waiting: Block | Batches | None, now: float) -> Ordinary | None:
         if waiting is None or len(waiting) > self.catalog.limits.batch_rows_max:

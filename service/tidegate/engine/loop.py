@@ -20,14 +20,14 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from tidegate.checkpoints import Key
 from tidegate.engine.commands import Command, Sweep
-from tidegate.engine.device import use_one_thread
+from tidegate.engine.device import inline_seconds_max, use_one_thread
 from tidegate.engine.engine import Engine
 from tidegate.engine.flight import Flight
 from tidegate.engine.forecaster import Stretch
 from tidegate.engine.forecasts import Forecast, ForecastRequest
 from tidegate.engine.histories import HistoryStretch
 from tidegate.engine.ordinary import Ordinary
-from tidegate.engine.quick import INLINE_SECONDS_MAX, SHARED_SECONDS_MAX, Turn
+from tidegate.engine.quick import Turn
 from tidegate.engine.replies import Replies
 from tidegate.errors import Reason, TidegateError
 
@@ -251,9 +251,8 @@ class EngineHost:
 
 
 def _inline_seconds_max(flight: AnyFlight) -> float:
-    """The longest step that the event loop takes itself."""
-    shared = isinstance(flight, Ordinary) and flight.lane.stepper.shared
-    return SHARED_SECONDS_MAX if shared else INLINE_SECONDS_MAX
+    """The longest that the event loop takes itself. Only ordinary ones go to the threads that share a step."""
+    return inline_seconds_max(isinstance(flight, Ordinary) and flight.lane.stepper.shared)
 
 
 def _hung_bell(rung: Callable[[], None]) -> int | None:

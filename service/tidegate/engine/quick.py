@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from tidegate.config import Durability
 from tidegate.engine import inbox
+from tidegate.engine.device import inline_seconds_max
 from tidegate.engine.lane import Lane
 from tidegate.engine.ordinary import FOUND, Looker, Ordinary, Rows
 from tidegate.engine.replies import Replies, Singles
@@ -25,8 +26,6 @@ from tidegate.engine.stepper import PIECE_ROWS, StepBatch, StepResult
 from tidegate.model.manifest import Head
 from tidegate.native import address, library
 
-INLINE_SECONDS_MAX = 2e-3  # a longer step would keep the loop from its reads; a thread costs more than a shorter one
-SHARED_SECONDS_MAX = 3e-4  # threads that share a step are worth their bell from here on
 ROWS_MAX = PIECE_ROWS  # of single observations; more go by a flight, whose cost is then small beside the step's
 
 _DESCRIBED = ("columns", "rows", "passes", "counts", "arrived", "row_seconds")
@@ -109,7 +108,7 @@ class QuickLane:
         self.imputed_bytes = lane.slab.host["reply_imputed"].shape[1]
         self._lane, self._looker, self._counts = lane, looker, counts
         self._pace, self._take, self._count = lane.stepper.pace, native.tidegate_turn, native.tidegate_count_turn
-        self._seconds_max = SHARED_SECONDS_MAX if lane.stepper.shared else INLINE_SECONDS_MAX
+        self._seconds_max = inline_seconds_max(lane.stepper.shared)
         self._space = lane.stepper.workspace()
         self.scope: inbox.Scope | None = None  # of rows that it is known to take
         self.width = 0  # the same
