@@ -14,7 +14,7 @@ from tests.engine.harness import LIMITS, InProcess
 from tests.packages import random_package
 from tidegate.engine import device
 from tidegate.engine.commands import CloseSessions, Sweep
-from tidegate.engine.inbox import AliasTable, Scope
+from tidegate.engine.inbox import Addresses, AliasTable, Scope
 from tidegate.engine.lane import Queued, RowQueue
 from tidegate.engine.loop import AnyFlight
 from tidegate.engine.native_stepper import NativeStepper
@@ -47,7 +47,8 @@ def test_turns_are_about_the_columns_of_now(engine: InProcess) -> None:
     assert waiting is not None
     assert engine.engine.admission.quick(waiting, engine.clock.read()) is not None
     other = np.array([[0.3, 0.4, 0.5, 0.6]])
-    waiting.values, waiting.at = other, waiting.at._replace(values=address(other))
+    waiting.values, waiting.at = other, Addresses.from_buffer_copy(waiting.at)
+    waiting.at.values = address(other)
     assert engine.engine.admission.quick(waiting, engine.clock.read()) is not None
     host = engine.catalog.lanes[0].slab.host
     (slot,) = slots_of(np.array([engine.sessions.names("", "random")[b"a"]]))

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Sequence
+from ctypes import Structure, c_size_t
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ from tidegate.native import address
 SINGLES_MIN = 64  # rows that room is made for at once
 BATCHES_MIN = 256  # the same of batches
 TOGETHER_MAX = 4096  # rows of batches that are stepped together, unless said otherwise
-SPARES_MAX = 4  # columns of batches that are kept for the next ones
+SPARES_MAX = 8  # columns of batches that are kept for the next ones
 
 
 @dataclass(frozen=True)
@@ -80,21 +81,23 @@ class AliasTable:
         return found
 
 
-class Addresses(NamedTuple):
-    """Where columns of a block lie, for the C parts: known where they were made together, else looked up."""
+class Addresses(Structure):
+    """Where columns of a block lie, for the C parts: known where they were made together, else looked up; 0 where there
+    are none. See `Rows` in columns.h."""
 
-    step: int
-    time: int
+    _fields_ = tuple(
+        (name, c_size_t)
+        for name in (
+            *("step", "time", "values", "deadline", "reset", "arrived"),
+            *("sequence", "id_bytes", "refs", "aliases", "tables", "parts"),
+        )
+    )
     values: int
-    deadline: int
-    reset: int
     arrived: int
-    sequence: int = 0
-    id_bytes: int = 0
-    refs: int = 0
-    aliases: int = 0
-    tables: int = 0
-    parts: int = 0
+    sequence: int
+    id_bytes: int
+    refs: int
+    step: int
 
 
 @dataclass
@@ -279,6 +282,11 @@ class Batches:
             getattr(self, name)[start:stop] = getattr(block, name)
         self._tables[len(self.parts)], self._parts[len(self.parts)] = block.table.at, rows
 
+    def gather(self, rows: int) -> None:
+        """From now on at most so many rows go together here, or one batch."""
+        if rows != self.together_max:
+            self.together_max, self.described = rows, 0
+
     def clear(self) -> None:
         """All rows are answered; their places are free."""
         self.rows, self.parts = 0, {}
@@ -440,23 +448,23 @@ class Inbox:
         last = self._blocks[-1] if self._blocks else None
         if isinstance(last, Batches) and last.scope is scope and table not in last.parts:
             return last
-        for spare in self._spares:
+        for spare in reversed(self._spares):  # the last one is in the caches
             if spare.scope is scope:
                 return spare
         return self.more_batches(scope, 0)
 
     def more_batches(self, scope: Scope, width: int) -> Batches:
         """Where nothing is yet."""
-        for spare in self._spares:
+        for spare in reversed(self._spares):
             if spare.scope is scope and spare.width == width:
                 return spare
         return Batches(scope, width, self.together_max)
 
     def gather(self, rows: int) -> None:
         """From now on at most so many rows of batches go together, or one batch."""
-        if rows != self.together_max:
-            self.together_max = rows
-            self._spares = []  # which were made for the other number
+        self.together_max = rows
+        for spare in self._spares:
+            spare.gather(rows)
 
     def added(self, batches: Batches, rows: int, table: AliasTable) -> None:
         """The next rows there are filled, by a batch of that stream."""
@@ -503,9 +511,9 @@ class Inbox:
         self.rows -= waiting.rows
         if isinstance(waiting, Batches):
             self._blocks.popleft()
-            if waiting.together_max == self.together_max:
-                self._spares.append(waiting)
-                del self._spares[:-SPARES_MAX]
+            waiting.gather(self.together_max)
+            self._spares.append(waiting)
+            del self._spares[:-SPARES_MAX]
         waiting.clear()
 
     def spread(self) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tidegate.engine.flight import Flight, conclude
 from tidegate.engine.imputation import Imputed
-from tidegate.engine.inbox import Block
+from tidegate.engine.inbox import Addresses, Block
 from tidegate.engine.lane import Lane, Queued
 from tidegate.engine.replies import Replies, Singles
 from tidegate.engine.rules import Verdicts
@@ -33,8 +33,6 @@ _COLUMNS = (
     *("freed", "taken", "leaving", "unsaved", "diverged", "version", "next_turn", "step", "steps_seen", "event_time"),
     *("digest", "active_at", "last_input", "reply", "missing_run", "reply_gap", "reply_flags", "reply_imputed"),
 )
-_NAMED = ("aliases", "parts", "tables")
-_GIVEN = ("refs", "step", "time", "values", "deadline", "reset")
 FOUND = ("slots", "step_after", "seen", "seen_after", "time_after", "valid_time", "digest")
 
 
@@ -53,8 +51,12 @@ class Rows(Structure):
 
     _fields_ = (
         *((name, c_int64) for name in ("rows", "messages")),
-        *((name, c_void_p) for name in (*_NAMED, *_GIVEN, *FOUND)),
+        ("given", Addresses),
+        *((name, c_void_p) for name in FOUND),
     )
+    rows: int
+    messages: int
+    given: Addresses
 
 
 def looker_of(lane: Lane) -> Looker | None:
@@ -90,11 +92,8 @@ class Looker:
         lane, rows, at = self._lane, len(refs), block.at
         found = np.empty((len(FOUND), rows), np.int64)
         start, stride = address(found), 8 * rows
-        described = Rows(
-            *(rows, 0, None, None, None),
-            *(address(refs), at.step, at.time, at.values, at.deadline, at.reset),
-            *range(start, start + len(FOUND) * stride, stride),
-        )
+        described = Rows(rows, 0, at, *range(start, start + len(FOUND) * stride, stride))
+        described.given.refs = address(refs)
         slab = lane.slab
         if not self.looks(addressof(described), slab.slots.grown, lane.queue.turn, now):
             return None

@@ -28,7 +28,7 @@ from tidegate.native import address, library
 
 ROWS_MAX = PIECE_ROWS  # of single observations; more go by a flight, whose cost is then small beside the step's
 
-_DESCRIBED = ("columns", "rows", "passes", "counts", "arrived", "row_seconds")
+_DESCRIBED = ("columns", "rows", "passes", "counts", "row_seconds")
 
 
 @dataclass
@@ -81,7 +81,6 @@ class _Described(Structure):
     """See turn.c."""
 
     _fields_ = (*((name, c_void_p) for name in _DESCRIBED), ("seconds", c_double))
-    arrived: int
     seconds: float
 
 
@@ -107,7 +106,7 @@ class QuickLane:
         self.model, self.outputs, self.head = lane.model, manifest.outputs, manifest.head
         self.imputed_bytes = lane.slab.host["reply_imputed"].shape[1]
         self._lane, self._looker, self._counts = lane, looker, counts
-        self._pace, self._take, self._count = lane.stepper.pace, native.tidegate_turn, native.tidegate_count_turn
+        self._pace, self._take = lane.stepper.pace, native.tidegate_turn
         self._seconds_max = inline_seconds_max(lane.stepper.shared)
         self._space = lane.stepper.workspace()
         self.scope: inbox.Scope | None = None  # of rows that it is known to take
@@ -130,7 +129,7 @@ class QuickLane:
             row_seconds=self._pace.where,
         )
         self._where = addressof(self._described)
-        self._slots, self._results_at = found, (address(self.values), address(self._finite))
+        self._space.point(self._lane.slab.device, found, 0, address(self.values), address(self._finite))
         self._answers = lies["step_after"], lies["seen_after"], lies["valid_time"], address(self.values)
         self._seen: inbox.Addresses | None = None  # what the description is about
         self._whole = Singles((), 0, 0, *self._answers)  # of batches
@@ -138,12 +137,10 @@ class QuickLane:
 
     def _see(self, at: inbox.Addresses) -> None:
         """Has the description be about these columns."""
-        rows = self._rows
-        for name in ("aliases", "parts", "tables", "step", "time", "values", "deadline", "reset"):
-            setattr(rows, name, getattr(at, name))
-        rows.refs = at.refs or address(self._refs)
-        self._described.arrived = at.arrived
-        self._space.point(self._lane.slab.device, self._slots, at.values, *self._results_at)
+        self._rows.given = at
+        if not at.refs:
+            self._rows.given.refs = address(self._refs)
+        self._space.described.raw = at.values
         self._seen = at
 
     def takes(self, scope: inbox.Scope, width: int) -> bool:
@@ -172,10 +169,6 @@ class QuickLane:
             return None
         lane.queue.pass_by()
         return self._flight(waiting) if lost else Turn(waiting.request[:rows], singles, messages, self)
-
-    def count(self, began: float, ended: float) -> None:
-        """Counts the turn that was taken last."""
-        self._count(self._where, began, ended)
 
     def _flight(self, waiting: inbox.Singles | inbox.Batches) -> Ordinary:
         """The turn as a flight that was stepped; with copies of what it found."""

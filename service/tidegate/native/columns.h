@@ -27,16 +27,20 @@ typedef struct {
     int64_t size;
 } Table;
 
-/* A batch, n of each; values [n, features], replies [n, outputs]. The second half is filled by `look`, and so are refs
-   where the rows are of `messages` that name their sessions by alias: `parts` rows each, each of one of the `tables`. */
+/* A batch, n of each; values [n, features], replies [n, outputs]. What is given lies as `Addresses` in engine/inbox.py
+   has it. The rest is filled by `look`, and so are refs where the rows are of `messages` that name their sessions by
+   alias: `parts` rows each, each of one of the `tables`. */
 typedef struct {
     int64_t rows, messages;
-    const int64_t *aliases, *parts;
-    const Table *const *tables;
-    int64_t *refs;
     const int64_t *step, *time;
     const double *values, *deadline;
     const uint8_t *reset;
+    const double *arrived;
+    const int64_t *sequence, *id_bytes;
+    int64_t *refs;
+    const int64_t *aliases;
+    const Table *const *tables;
+    const int64_t *parts;
     int64_t *slots, *step_after, *seen, *seen_after, *time_after, *valid_time;
     uint64_t *digest;
 } Rows;
