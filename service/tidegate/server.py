@@ -103,6 +103,8 @@ class Server:
         except ConfigError:
             await grpc_server.stop(0)
             await self._http.stop()
+            if self.durability is not None:
+                await _until(time.monotonic() + CLOSE_SECONDS, self.durability.stop())
             await self.host.stop()
             raise
         self._ready = True
@@ -193,7 +195,7 @@ class Server:
         deadline = time.monotonic() + self.settings.limits.drain_seconds_max
         log.info("draining")
         self._ready = False
-        await _until(deadline, grpc_server.tell(healthy=False))
+        self.background(grpc_server.tell(healthy=False))  # which waits for watchers that do not read
         self.front.drain()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.settings.limits.drain_seconds_max / 2):

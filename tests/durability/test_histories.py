@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.durability.replicas import Replica, Told
-from tests.durability.test_interleavings import LIMITS, Site, key, stepped
+from tests.durability.site import LIMITS, Site, key, stepped
 from tests.engine.harness import InProcess
 from tidegate.config import Durability as Level
 from tidegate.engine import histories
@@ -20,11 +20,6 @@ from tidegate.errors import Reason
 from tidegate.model.frequency import NO_TIME
 
 STEPS = 20
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Site:
-    return Site(tmp_path)
 
 
 @pytest.fixture(autouse=True)

@@ -4,73 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from tests.durability.replicas import Replica, Told
-from tests.engine.harness import InProcess, VirtualClock
-from tests.packages import random_package
+from tests.durability.site import LIMITS, Site, key, seen, stepped
 from tidegate.checkpoints import Checkpoint, Key
 from tidegate.config import Durability as Level
-from tidegate.config import Limits
 from tidegate.engine import commands
 from tidegate.engine.inbox import Block, Scope
 from tidegate.engine.saving import Taken
-from tidegate.errors import Reason
-from tidegate.model import repository
+from tidegate.errors import Reason, TidegateError
 from tidegate.model.frequency import NO_TIME
-from tidegate.store.memory import Shelf
 from tidegate.store.protocol import Claim, StoreError
 
 PATIENCE_SECONDS = 10.0
-LIMITS = Limits(sessions_max=8, lease_seconds=2.0, handover_seconds_max=4.0)
-
-
-class Site:
-    """Makes replicas on one shelf and one clock."""
-
-    def __init__(self, folder: Path) -> None:
-        random_package(folder, features=2, targets=2, hidden=16)
-        self._snapshot = repository.scan(folder, {})
-        self._steppers = InProcess(folder).catalog.prepare(self._snapshot)
-        self.clock = VirtualClock()
-        self.shelf = Shelf(self.clock.read)
-        self._born = 0
-
-    async def replica(self, level: Level = Level.INTERVAL, limits: Limits = LIMITS) -> Replica:
-        self._born += 1
-        name = f"r{self._born}"
-        replica = Replica(self._snapshot, self._steppers, self.shelf, self.clock, name, limits, level, [])
-        await replica.store.start()
-        return replica
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Site:
-    return Site(tmp_path)
-
-
-def key(name: str) -> Key:
-    return Key("", "random", name.encode())
-
-
-def seen(step: int) -> NDArray[np.float64]:
-    return np.array([0.1 * step, 0.2])
-
-
-async def stepped(replica: Replica, name: str, step: int) -> Told:
-    """Sends an observation and does rounds until it is answered."""
-    request = replica.send(name, step, seen(step))
-    await replica.settle()
-    for _ in range(5):
-        told = replica.told(request)
-        if told is not None:
-            return told
-        await replica.turn()
-    raise AssertionError("no answer")
 
 
 async def test_a_pass_ends_under_load(site: Site) -> None:
@@ -212,9 +160,9 @@ async def test_closed_while_another_is_deleted(site: Site) -> None:
     await replica.turn()
     gate, delete = asyncio.Event(), replica.store.delete
 
-    async def slow(keys: Sequence[Key]) -> None:
+    async def slow(keys: Sequence[Key]) -> list[Key]:
         await gate.wait()
-        await delete(keys)
+        return await delete(keys)
 
     async def close(name: str) -> None:
         async with replica.durability.visit([key(name)], True):
@@ -295,3 +243,158 @@ async def test_more_new_sessions_than_may_wait(site: Site) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
         await reading
     assert [told.reason for told in map(replica.told, requests) if told is not None] == [Reason.OK] * 5
+
+
+@pytest.mark.parametrize("level", [Level.INTERVAL, Level.STEP])
+@pytest.mark.parametrize("way", ["handed over", "made room", "rows queued"])
+async def test_a_session_that_leaves_while_its_save_fails(site: Site, level: Level, way: str) -> None:
+    """It takes along what was not saved: its next owner goes on from there, and no answer is lost."""
+    here, there = await site.replica(level), await site.replica(level)
+    await stepped(here, "k", 1)
+    site.clock.seconds += 2
+    await here.turn()
+    request = here.send("k", 2, seen(2))
+    await here.settle()
+    departures, save = here.host.engine.departures, here.store.save
+
+    async def fails(rows: Sequence[Checkpoint], epochs: Sequence[int]) -> list[Key]:
+        if way == "made room":
+            lane = next(iter(here.host.engine.catalog.lanes.values()))
+            await here.host.call(lambda: departures.room(lane, LIMITS.sessions_max))
+        else:
+            await there.store.claim([key("k")])
+            await here.durability.lease.renew()
+        await here.settle()
+        raise StoreError("the connection broke")
+
+    settle = departures.settle
+    if way == "rows queued":
+        departures.settle = lambda: True  # type: ignore[method-assign]
+    here.store.save = fails  # type: ignore[method-assign]
+    site.clock.seconds += 1.5
+    with pytest.raises(StoreError):
+        await here.durability.round()
+    assert not here.resident("k")
+    assert here.durability.lag_seconds > 0
+    here.store.save, departures.settle = save, settle  # type: ignore[method-assign]
+    for _ in range(3):
+        await here.turn()
+    told, row = here.told(request), site.shelf.row(key("k"))
+    assert told is not None
+    assert told.step == 2
+    assert row is not None
+    assert row.checkpoint is not None
+    assert row.checkpoint.step == 2
+    assert (await stepped(there, "k", 3)).reason is Reason.OK
+
+
+@pytest.mark.parametrize("change", ["reset", "close"])
+async def test_a_change_of_a_session_that_was_lost(site: Site, change: str) -> None:
+    """A replica was frozen between the change and its save, and another took the session: who asked for the change is
+    not told that it is done, and the session lives on there as it was."""
+    here, there = await site.replica(), await site.replica()
+    for step in (1, 2, 3):
+        await stepped(here, "k", step)
+    site.clock.seconds += 1.2
+    await here.turn()
+    command: commands.Command = commands.ResetSessions("", "random", [b"k"])
+    if change == "close":
+        command = commands.CloseSessions("", "random", [b"k"])
+
+    async def ask() -> None:
+        async with here.durability.visit([key("k")], True):
+            await here.host.call(command)
+
+    asking = asyncio.create_task(ask())
+    await here.settle()
+    site.clock.seconds += LIMITS.lease_seconds + 1
+    assert (await stepped(there, "k", 4)).reason is Reason.OK
+    for _ in range(2):
+        await here.turn()
+    with pytest.raises(TidegateError) as caught:
+        await asking
+    assert caught.value.reason is Reason.SESSION_MOVED
+    assert (await stepped(there, "k", 5)).reason is Reason.OK
+
+
+async def test_rows_that_wait_for_a_session_that_a_command_makes(site: Site) -> None:
+    """They are stepped before those that came after it was made."""
+    replica, ready, go = await site.replica(), asyncio.Event(), asyncio.Event()
+    later = list[int]()
+
+    async def open_it() -> None:
+        async with replica.durability.visit([key("k")], True):
+            ready.set()
+            await go.wait()
+            await replica.host.call(commands.OpenSessions("", "random", "", [b"k"]))
+            later.append(replica.send("k", 2, seen(2)))
+            replica.host.wake()
+
+    opening = asyncio.create_task(open_it())
+    await replica.settle()
+    await replica.turn()
+    await ready.wait()
+    first = replica.send("k", 1, seen(1))  # waits: the name is taken, and there is no session yet
+    await replica.settle()
+    assert replica.told(first) is None
+    go.set()
+    await replica.settle()
+    for _ in range(2):
+        await replica.turn()
+    await opening
+    for request in (first, *later):
+        told = replica.told(request)
+        assert told is not None
+        assert told.reason is Reason.OK
+
+
+async def test_no_room_for_a_stored_session(site: Site) -> None:
+    """It is told so, as a new one is: the store is well."""
+    full = LIMITS.model_copy(update={"sessions_max": 2})
+    replica, other = await site.replica(limits=full), await site.replica()
+    await stepped(other, "k", 1)
+    other.host.engine.departures.leave([key("k")], "room")
+    await other.turn()
+    for name in ("x", "y"):
+        await stepped(replica, name, 1)
+    replica.host.engine.departures.visiting = {key("x"), key("y")}
+    request = replica.send("k", 2, seen(2))
+    await replica.settle()
+    for _ in range(3):
+        await replica.turn()
+        assert replica.told(request) is None  # there may be room soon
+        site.clock.seconds += LIMITS.handover_seconds_max / 2
+    told = replica.told(request)
+    await replica.turn()
+    told = told or replica.told(request)
+    assert told is not None
+    assert told.reason is Reason.SESSION_LIMIT
+
+
+async def test_what_was_asked_for_in_vain_is_forgotten(site: Site) -> None:
+    """Nothing is remembered of sessions that were asked for for too long, whenever the store's answer comes."""
+    replica, owner = await site.replica(), await site.replica()
+    names = [f"s{number}" for number in range(4)]
+    for name in names:
+        await stepped(owner, name, 1)
+    owner.host.engine.departures.visiting = {key(name) for name in names}
+    claim = replica.store.claim
+
+    async def slow(keys: Sequence[Key]) -> list[Claim]:
+        claims = await claim(keys)
+        await replica.settle()  # what was posted before is done meanwhile
+        return claims
+
+    replica.store.claim = slow  # type: ignore[method-assign]
+    requests = [replica.send(name, 2, seen(2)) for name in names]
+    await replica.settle()
+    for _ in range(50):
+        site.clock.seconds += 0.1
+        await owner.durability.lease.renew()
+        await replica.durability.lease.renew()
+        await replica.durability.round()
+        await replica.settle()
+    answers = [replica.told(request) for request in requests]
+    assert [told and told.reason for told in answers] == [Reason.SESSION_MOVED] * len(names)
+    assert not replica.durability.arrivals.waiting
+    assert not replica.durability.arrivals._later

@@ -105,8 +105,8 @@ async def test_what_is_deleted_is_gone(store: Store) -> None:
     rows = [checkpoint(name) for name in (b"a", b"b", b"c")]
     epochs = await put(store, rows)
     await store.release([rows[2].key], epochs[2:])
-    await store.delete([rows[0].key, Key("t", "m", b"never"), rows[2].key])
-    await store.delete([rows[0].key])
+    assert await store.delete([rows[0].key, Key("t", "m", b"never"), rows[2].key]) == [rows[2].key]
+    assert await store.delete([rows[0].key]) == []
     assert await everything(store) == rows[1:]
     assert (await store.claim([rows[0].key]))[0].checkpoint is None
 
@@ -117,7 +117,7 @@ async def test_nothing_asked_for(store: Store) -> None:
     assert await store.save([], []) == []
     assert await store.lost([], []) == []
     await store.release([], [])
-    await store.delete([])
+    assert await store.delete([]) == []
     assert await store.expire() == 0
     assert await store.renew() == Renewal()
 

@@ -50,7 +50,7 @@ async def test_a_released_row_is_the_others(pair: Pair) -> None:
     assert claim.checkpoint == row
     assert await a.save([checkpoint(b"a", 2)], [epoch]) == [row.key]
     await a.release([row.key], [epoch])
-    await a.delete([row.key])
+    assert await a.delete([row.key]) == [row.key]
     assert await b.lost([row.key], [claim.epoch]) == []
     assert await everything(b) == [row]
     assert await a.claim([row.key]) == [Claim(0, None, "b")]
@@ -108,7 +108,8 @@ async def test_a_session_that_ended_with_the_successor_stays_ended(pair: Pair, s
     [epoch] = await put(a, [row])
     await run_out(shared_place, "a")
     await b.claim([row.key])
-    await b.delete([row.key])
+    assert await b.delete([row.key]) == []
+    assert await a.delete([row.key]) == []  # nothing stays
     assert await a.save([checkpoint(b"a", 9)], [epoch]) == [row.key]
     assert await a.lost([row.key], [epoch]) == [row.key]
     assert await everything(a) == []

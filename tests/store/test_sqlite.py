@@ -226,3 +226,23 @@ async def test_a_reader_takes_an_older_file_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no store of sessions"):
         await reader.start()
     await reader.stop()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["UPDATE sessions SET session_id = CAST(session_id AS TEXT)", "UPDATE layouts SET layout = CAST(layout AS TEXT)"],
+)
+async def test_a_text_where_bytes_were(tmp_path: Path, damage: str) -> None:
+    """In SQLite's format that is one bit. Such a row is read as the bytes it holds, and nothing fails."""
+    path, row = tmp_path / "sessions.db", checkpoint(b"a")
+    store = SqliteStore(path, TERMS)
+    await store.start()
+    await put(store, [row])
+    await store.stop()
+    with sqlite3.connect(path) as file:
+        file.execute(damage)
+    file.close()
+    store = SqliteStore(path, TERMS)
+    await store.start()
+    assert await everything(store) == [row]
+    await store.stop()

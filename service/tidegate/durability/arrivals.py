@@ -35,7 +35,7 @@ class Arrivals:
         self._host, self._store, self._clock = host, store, clock
         self._seconds_max = limits.handover_seconds_max
         self._pending: dict[Key, float] = {}  # since when
-        self._elsewhere: dict[Key, float] = {}  # held by others; not asked for again before then
+        self._later: dict[Key, tuple[float, Reason]] = {}  # until when it is not asked for again, and why not
         self._visitors: dict[Key, list[asyncio.Future[Reason]]] = {}
         self._visits: dict[Key, int] = {}
         host.engine.departures.visiting = self._visits
@@ -84,7 +84,13 @@ class Arrivals:
         if here:
             await self._host.call(lambda: self._settle({key: Reason.OK for key in here if self._is_here(key)}))
         now = self._clock()
-        keys = [key for key in self._pending if self._elsewhere.get(key, 0.0) <= now and not departures.under_way(key)]
+        keys = [
+            key
+            for key, since in self._pending.items()
+            if now - since <= self._seconds_max  # else `give_up` has answered
+            and not (key in self._later and self._later[key][0] > now)
+            and not departures.under_way(key)
+        ]
         for start in range(0, len(keys), ROWS):
             part = keys[start : start + ROWS]
             claims = await self._store.claim(part)
@@ -132,13 +138,16 @@ class Arrivals:
         outcomes = self._restore(keys, claims)
         again = self._clock() + AGAIN_SECONDS
         for key, claim in zip(keys, claims, strict=True):
-            self._elsewhere.pop(key, None)
+            self._later.pop(key, None)
             if self._host.engine.departures.under_way(key):
                 continue  # it left while it was asked for, and is asked for again
-            if not claim.epoch:
-                self._elsewhere[key] = again
-            elif outcomes.get(key) is Reason.SESSION_LIMIT:
+            full = outcomes.get(key) is Reason.SESSION_LIMIT
+            if (full or not claim.epoch) and key in self._pending:
+                self._later[key] = again, Reason.SESSION_LIMIT if full else Reason.SESSION_MOVED
+            if full:
                 self.releases.append((key, claim.epoch))  # asked for again when there may be room
+            elif not claim.epoch:
+                continue
             elif claim.damaged:
                 outcomes[key] = Reason.SESSION_DAMAGED
             else:
@@ -169,7 +178,7 @@ class Arrivals:
         """Lets the rows go on and tells the visitors; gives back what nobody used."""
         for key, outcome in outcomes.items():
             self._pending.pop(key, None)
-            self._elsewhere.pop(key, None)
+            self._later.pop(key, None)
             self.moved += outcome is Reason.SESSION_MOVED
             for visitor in self._visitors.pop(key, ()):
                 if not visitor.done():
@@ -186,7 +195,7 @@ class Arrivals:
                 self.releases.append((key, epoch))
 
     def _why(self, key: Key) -> Reason:
-        return Reason.SESSION_MOVED if key in self._elsewhere else Reason.STORE_UNAVAILABLE
+        return self._later[key][1] if key in self._later else Reason.STORE_UNAVAILABLE
 
     def _is_here(self, key: Key) -> bool:
         return key.session_id in self._host.engine.sessions.names(key.tenant, key.model)

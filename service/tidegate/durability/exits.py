@@ -17,7 +17,8 @@ OnLost = Callable[[Sequence[Key], Sequence[int]], None]  # keys, and references 
 
 
 class Exits:
-    """Sees sessions out. `on_lost` is told of those that another replica had taken meanwhile."""
+    """Sees sessions out. `on_lost` is told of those that another replica had taken meanwhile, also
+    of those that were to be deleted."""
 
     def __init__(self, host: EngineHost, store: Store, arrivals: Arrivals, on_lost: OnLost) -> None:
         self.saved = 0
@@ -48,9 +49,11 @@ class Exits:
             del self._arrivals.releases[: len(releases)]
         while departures.closed:
             ended = list(islice(departures.closed, ROWS))
-            await self._store.delete(ended)
+            stay = await self._store.delete(ended)
             for key in ended:
                 del departures.closed[key]
+            if stay:
+                self._on_lost(stay, ())
 
     async def _see_out(self, part: Sequence[Departure]) -> None:
         rows = [departure.checkpoint for departure in part if departure.checkpoint is not None]

@@ -20,7 +20,7 @@ from tidegate.checkpoints import Key
 from tidegate.config import Limits
 from tidegate.durability.arrivals import AGAIN_SECONDS, Arrivals
 from tidegate.durability.exits import Exits
-from tidegate.durability.lease import Lease
+from tidegate.durability.lease import Lease, asked_to_end
 from tidegate.durability.passes import Marks, Passes
 from tidegate.engine.loop import EngineHost
 from tidegate.errors import Reason, TidegateError
@@ -28,6 +28,8 @@ from tidegate.store.protocol import Store, StoreError
 
 FAILED_SECONDS = 0.2  # until a store that failed is tried again
 EXPIRE_SECONDS = 60.0  # between two looks for stored sessions that are past their time
+
+_FAULT = "a round of checkpoints failed"
 
 log = logging.getLogger(__name__)
 
@@ -133,15 +135,18 @@ class Durability:
 
     async def _last_rounds(self) -> None:
         """Until all is saved and given back; who stops the server says for how long."""
-        while True:
+        while not asked_to_end():
             try:
                 await self.round(last=True)
             except StoreError as error:
                 self._failed(error)
+            except Exception:
+                log.exception(_FAULT)
             else:
                 if not (self.exits.waiting or self.passes.unsaved or self._host.engine.departures.waiting):
                     return
             await asyncio.sleep(FAILED_SECONDS)
+        raise asyncio.CancelledError
 
     @asynccontextmanager
     async def visit(self, keys: Sequence[Key], changed: bool) -> AsyncIterator[Mapping[Key, Reason]]:
@@ -213,7 +218,7 @@ class Durability:
             except StoreError as error:
                 self._failed(error)
             except Exception:
-                log.exception("a round of checkpoints failed")
+                log.exception(_FAULT)
                 await asyncio.sleep(FAILED_SECONDS)
             else:
                 self._went_well()

@@ -7,6 +7,7 @@ own clock, which then jumps between two beats, and steps nothing before it has a
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 
 from tidegate.checkpoints import Key
@@ -16,6 +17,15 @@ from tidegate.store.protocol import Renewal, Store, StoreError
 
 BEAT_SECONDS = 0.05  # between two renewals: how soon a session that is wanted elsewhere begins to leave
 ROWS = 4096  # of one question
+
+log = logging.getLogger(__name__)
+
+
+def asked_to_end() -> bool:
+    """Whether this task was cancelled: a library may swallow that (asyncio.wait_for of Python 3.11 does, which Redis'
+    client sends by, when what it waits for is done at that moment). For loops that nothing else ends."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 class Lease:
@@ -35,6 +45,7 @@ class Lease:
         self._on_lost, self._on_strays = on_lost, on_strays
         self.renewed_at = clock()  # when the last life sign was given that the store has answered
         self._beat = self.renewed_at
+        self._faulty = False
         self._doubts = self._settled = 0  # how often it came to doubt, and for how many of them it has made sure
 
     async def run(self) -> None:
@@ -47,11 +58,23 @@ class Lease:
 
         beats = asyncio.create_task(beat())
         try:
-            while True:
+            while not asked_to_end():
                 await asyncio.sleep(BEAT_SECONDS)
-                await self.renew()
+                await self._renew_surely()
         finally:
             beats.cancel()
+
+    async def _renew_surely(self) -> None:
+        """One life sign. A fault that nobody thought of is logged, the first time of a row: without any more life signs
+        others would take the sessions of a replica that is well."""
+        try:
+            await self.renew()
+        except Exception:
+            if not self._faulty:
+                log.exception("a life sign failed")
+            self._faulty = True
+        else:
+            self._faulty = False
 
     async def renew(self) -> None:
         """One life sign."""

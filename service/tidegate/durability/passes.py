@@ -49,7 +49,7 @@ class Passes:
         self._host, self._store, self._mark, self._exits = host, store, mark, exits
         self._on_lost, self._clock = on_lost, clock
         self._saving = host.engine.saving
-        self._writing: list[Key] = []
+        self._writing = Taken([], [])
         self._lost: set[Key] = set()  # since the last full pass
         self._urgent: list[tuple[Sequence[Key], asyncio.Future[None]]] = []
 
@@ -61,7 +61,7 @@ class Passes:
     @property
     def unsaved(self) -> bool:
         """Whether a crash would lose something."""
-        return bool(self._writing) or self._saving.unsaved() > 0
+        return bool(self._writing.rows) or self._saving.unsaved() > 0
 
     async def now(self, keys: Sequence[Key]) -> None:
         """Returns when what these sessions are now is durable."""
@@ -71,8 +71,12 @@ class Passes:
         await future
 
     def lose(self, keys: Collection[Key], refs: NDArray[np.int64]) -> None:
-        """Sessions were lost: answers that are held must not say otherwise. Between iterations."""
+        """Sessions were lost: answers that are held must not say otherwise, nor may who waits for a save of them.
+        Between iterations."""
         self._lost.update(keys)
+        for wanted, future in self._urgent:
+            if not future.done() and not set(keys).isdisjoint(wanted):
+                future.set_exception(TidegateError(Reason.SESSION_MOVED))
         for held in (*self._host.engine.going, *self._host.engine.held):
             held.lose(refs)
 
@@ -83,16 +87,13 @@ class Passes:
         if not urgent:
             return
         wanted = [key for keys, _ in urgent for key in keys]
-        lost = set(await self._save(await self._take(lambda: self._saving.take_these(wanted))))
+        await self._save(await self._take(lambda: self._saving.take_these(wanted)))
         await self._exits.leave()  # those that were closed
+        await self._host.caught_up()  # behind what is said of sessions that were lost
         self._urgent = [entry for entry in self._urgent if entry not in urgent]
-        for keys, future in urgent:
-            if future.done():
-                continue
-            if lost.isdisjoint(keys):
+        for _, future in urgent:
+            if not future.done():
                 future.set_result(None)
-            else:
-                future.set_exception(TidegateError(Reason.SESSION_MOVED))
 
     async def group(self) -> None:
         """Lets held answers go behind a save of their sessions. Raises StoreError: they wait on."""
@@ -120,27 +121,23 @@ class Passes:
 
     async def _take(self, take: Callable[[], Taken]) -> Taken:
         def taken() -> Taken:
-            found = take()
-            self._writing = found.keys  # at once: others may ask what is saved before this task goes on
-            return found
+            self._writing = take()  # at once: others may ask what is saved before this task goes on
+            return self._writing
 
         return cast(Taken, await self._host.call(taken))
 
-    async def _save(self, taken: Taken) -> Sequence[Key]:
-        """Saves what was taken; on failure it counts as moved again. Returns those that others have."""
+    async def _save(self, taken: Taken) -> None:
+        """Saves what was taken; on failure it counts as moved again, at once: before those that left meanwhile are seen
+        out."""
         if not taken.rows:
-            return ()
+            return
         try:
             lost = await self._store.save(taken.rows, taken.epochs)
         except BaseException:  # whatever it was: nobody knows that it is saved
-            self._host.post(self._not_saved)
+            self._saving.again(taken)
             raise
-        self._writing = []
+        finally:
+            self._writing = Taken([], [])
         self.saved += len(taken.rows) - len(lost)
         if lost:
             self._on_lost(lost, ())
-        return lost
-
-    def _not_saved(self) -> None:
-        self._saving.again(self._writing)
-        self._writing = []

@@ -7,8 +7,8 @@ any more, its checkpoint stands in `departing` until whoever writes to the store
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterable
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -138,6 +138,16 @@ class Departures:
         for key, epoch, ref, changed in zip(keys, slab.epoch[slots].tolist(), refs, unsaved.tolist(), strict=True):
             self.departing[key] = Departure(key, epoch, ref, next(moved) if changed else None)
         self._sessions.free(slab, slots)
+
+    def not_saved(self, rows: Sequence[Checkpoint], epochs: Sequence[int]) -> None:
+        """These did not reach the store; of their sessions some have left meanwhile as if they had."""
+        for row, epoch in zip(rows, epochs, strict=True):
+            departure, ref = self.departing.get(row.key), self._leaving.get(row.key)
+            if departure is not None and departure.epoch == epoch and departure.checkpoint is None:
+                self.departing[row.key] = replace(departure, checkpoint=row)
+            if ref is not None:
+                slab, slot = self._sessions.place(ref)
+                slab.unsaved[slot] = True
 
     def lose(self, keys: Iterable[Key]) -> Refs:
         """Gives up those of the sessions that are leaving: another replica has them. Returns their references."""

@@ -19,6 +19,7 @@ from tidegate.config import Durability
 from tidegate.engine import commands
 from tidegate.engine.admission import Admission
 from tidegate.engine.catalog import Catalog
+from tidegate.engine.commands import SessionInfo
 from tidegate.engine.departures import Departures
 from tidegate.engine.device import cores, inline_seconds_max
 from tidegate.engine.flight import Flight
@@ -111,7 +112,20 @@ class Engine:
         if isinstance(command, commands.CancelStream):
             self._cancel(command.stream)
             return None
-        return self._with_one(command) or self._with_many(command)
+        done = self._with_one(command) or self._with_many(command)
+        if self.admission.parking.rows:
+            self._let_in(command, done)
+        return done
+
+    def _let_in(self, command: commands.Command, done: object) -> None:
+        """Rows that wait for a session which this command has made go on: before any that come from now on."""
+        made: list[Key] = []
+        if isinstance(command, commands.OpenSessions):
+            made = [Key(command.tenant, command.model, session_id) for session_id in command.ids]
+        elif isinstance(command, commands.ForkSession | commands.ImportSession) and isinstance(done, SessionInfo):
+            made = [Key(command.tenant, done.model, done.session_id)]
+        here = [key for key in made if key.session_id in self.sessions.names(key.tenant, key.model)]
+        self.go_on({key: Reason.OK for key in here if self.admission.parking.waits(key)})
 
     def _with_one(self, command: commands.Command) -> object:
         """What concerns one session; None for any other command."""

@@ -30,11 +30,6 @@ class Taken(NamedTuple):
     rows: list[Checkpoint]
     epochs: list[int]
 
-    @property
-    def keys(self) -> list[Key]:
-        """Whose they are."""
-        return [row.key for row in self.rows]
-
 
 class Saving:
     """Takes checkpoints of sessions that moved, and makes sessions of checkpoints."""
@@ -88,10 +83,11 @@ class Saving:
             taken.epochs.extend(part.epochs)
         return taken
 
-    def again(self, keys: Iterable[Key]) -> None:
-        """Those sessions were not saved after all."""
-        for slab, slots in self._places(keys):
+    def again(self, taken: Taken) -> None:
+        """Those were not saved after all. Also while a flight is in the air."""
+        for slab, slots in self._places(row.key for row in taken.rows):
             slab.unsaved[slots] = True
+        self._departures.not_saved(taken.rows, taken.epochs)
 
     def all_again(self) -> None:
         """The store lost what it had."""

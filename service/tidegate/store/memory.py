@@ -110,11 +110,15 @@ class MemoryStore:
             if row.checkpoint is None:
                 self._forget(key, row)
 
-    async def delete(self, keys: Sequence[Key]) -> None:
+    async def delete(self, keys: Sequence[Key]) -> list[Key]:
+        stay = []
         for key in keys:
             row = self._shelf.row(key)
             if row is not None and row.owner == self._me:
                 self._forget(key, row)
+            elif row is not None and (row.owner or row.checkpoint is not None):
+                stay.append(key)
+        return stay
 
     async def expire(self) -> int:
         rows, now = self._shelf.rows, self._shelf.clock()

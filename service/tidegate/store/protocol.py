@@ -104,8 +104,9 @@ class Store(Protocol):
         this replica does not hold with that epoch are left as they are."""
         ...
 
-    async def delete(self, keys: Sequence[Key]) -> None:
-        """Forgets rows that this replica holds; others, and those that are not there, are left and are no error."""
+    async def delete(self, keys: Sequence[Key]) -> list[Key]:
+        """Forgets rows that this replica holds. Returns those that stay, for another replica holds them or has saved
+        them; those that are not there are no error."""
         ...
 
     async def expire(self) -> int:

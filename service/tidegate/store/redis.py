@@ -104,9 +104,12 @@ class RedisStore:
         for start in range(0, len(keys), ROWS):
             await self._call("release", keys[start : start + ROWS], epochs[start : start + ROWS])
 
-    async def delete(self, keys: Sequence[Key]) -> None:
+    async def delete(self, keys: Sequence[Key]) -> list[Key]:
+        stay = []
         for start in range(0, len(keys), ROWS):
-            await self._call("delete", keys[start : start + ROWS])
+            part = keys[start : start + ROWS]
+            stay += [part[place - 1] for place in await self._call("delete", part)]
+        return stay
 
     async def expire(self) -> int:
         """Redis does so by itself."""

@@ -32,7 +32,9 @@ INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET version = excluded.version, fingerprint = excluded.fingerprint, step = excluded.step,
   layout = excluded.layout, content = excluded.content, expires_at = excluded.expires_at
 """
-_COLUMNS = "s.tenant, s.model, s.session_id, s.version, s.fingerprint, s.step, l.layout, CAST(s.content AS BLOB)"
+# CAST: a damaged row may have a text where bytes were.
+_COLUMNS = """s.tenant, s.model, CAST(s.session_id AS BLOB), s.version, s.fingerprint, s.step, CAST(l.layout AS BLOB),
+  CAST(s.content AS BLOB)"""
 _SCAN = f"""
 SELECT s.rowid, {_COLUMNS} FROM sessions s JOIN layouts l ON l.id = s.layout
 WHERE s.rowid > ? ORDER BY s.rowid LIMIT ?
@@ -88,8 +90,8 @@ class SqliteStore:
     async def release(self, keys: Sequence[Key], epochs: Sequence[int]) -> None:
         await self._run(lambda: self._release(keys, epochs))
 
-    async def delete(self, keys: Sequence[Key]) -> None:
-        await self._run(lambda: self._delete(keys))
+    async def delete(self, keys: Sequence[Key]) -> list[Key]:
+        return await self._run(lambda: self._delete(keys))
 
     async def expire(self) -> int:
         """A page at a time, so that saves come in between."""
@@ -179,12 +181,17 @@ class SqliteStore:
     def _lost(self, keys: Sequence[Key], epochs: Sequence[int]) -> list[Key]:
         """Those that are held by another claim, or by none but are there."""
         strange = [key for key, epoch in zip(keys, epochs, strict=True) if self._held.get(key) != epoch]
-        if not strange:
+        here = set(self._here(strange))
+        return [key for key in strange if key in self._held or key in here]
+
+    def _here(self, keys: Sequence[Key]) -> list[Key]:
+        """Those that there are rows of."""
+        if not keys:
             return []
         with self._transaction("BEGIN") as file:
-            self._ask(strange)
+            self._ask(keys)
             here = {place for (place,) in file.execute(_HERE)}
-        return [key for place, key in enumerate(strange) if key in self._held or place in here]
+        return [key for place, key in enumerate(keys) if place in here]
 
     def _release(self, keys: Sequence[Key], epochs: Sequence[int]) -> None:
         held = [key for key, epoch in zip(keys, epochs, strict=True) if self._held.get(key) == epoch]
@@ -194,12 +201,13 @@ class SqliteStore:
         for key in held:
             del self._held[key]
 
-    def _delete(self, keys: Sequence[Key]) -> None:
+    def _delete(self, keys: Sequence[Key]) -> list[Key]:
         held = [key for key in keys if key in self._held]
         with self._transaction() as file:
             file.executemany(f"DELETE FROM sessions {_IS}", held)
         for key in held:
             self._held.pop(key, None)
+        return self._here([key for key in keys if key not in set(held)])
 
     def _expire(self) -> int:
         """Deletes up to a page of rows; of those that are held the time begins anew."""
