@@ -270,3 +270,17 @@ def test_the_answer_to_a_step_that_is_lost(world: World) -> None:
     machine.converse("a", 1, 1)
     assert machine.clients["a"].acknowledged == 2
     machine.teardown()
+
+
+def test_a_freeze_of_just_a_lease(world: World) -> None:
+    """Who was frozen until the moment at which its lease ran out is in doubt, as its successor may be there."""
+    machine = type("Machine", (ReplicasMachine,), {"world": world, "level": Level.STEP})()
+    machine.begin()
+    machine.converse("a", 1, 1)
+    machine.freeze_or_thaw(1, 0.0)
+    for seconds in (0.5, 1.5):
+        machine.wait(seconds)
+    machine.freeze_or_thaw(1, 0.0)
+    machine.converse("a", 0, 1)
+    machine.one_owner_at_a_time()
+    machine.teardown()

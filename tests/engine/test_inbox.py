@@ -227,3 +227,16 @@ class TestAliasTable:
             table.bind(np.array([alias]), [b"s"])
         assert len(table.ids) == 2000
         assert 2000 <= len(table.refs) <= 4096
+
+
+def test_small_batches_that_do_not_go_together() -> None:
+    """Each has room for about its rows: the inbox is limited by rows, and there may be as many batches."""
+    inbox, tables = Inbox(1000), [AliasTable(), AliasTable()]
+    for number in range(20):
+        scope = Scope("", f"m{number % 2}")
+        into = inbox.batches(scope, tables[number % 2])
+        if not into.has_room(1, 3):
+            into = inbox.more_batches(scope, 3)
+        into.room(1)
+        assert into.capacity <= 8
+        inbox.added(into, 1, tables[number % 2])

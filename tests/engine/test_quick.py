@@ -281,3 +281,34 @@ def test_a_close_is_of_the_rows_before_it(tmp_path: Path) -> None:
     engine.execute(CloseSessions("", "random", [b"s"]))
     assert engine.run()[request][0].reason is Reason.SESSION_NOT_FOUND
     assert b"s" not in engine.sessions.names("", "random")
+
+
+@pytest.mark.parametrize("role", ["future", "output"])
+@pytest.mark.parametrize("beside", [False, True])
+def test_as_many_values_as_the_package_has_features(tmp_path: Path, role: str, beside: bool) -> None:
+    """Some of them are not sent in `values`: such an observation is wrong, whoever it comes with."""
+    features = [{"name": "a"}, {"name": "b", "role": role}]
+    random_package(tmp_path / "models", features=features, targets=["a", "b"] if role == "output" else ["a"], hidden=8)
+    engine = InProcess(tmp_path / "models")
+    future = [0.5] if role == "future" else []
+    assert engine.ask("s", [0.1], future=future).reason is Reason.OK
+    request = engine.send("s", [0.1, 0.2])
+    if beside:
+        engine.send("new", [0.1, 0.2])
+    assert engine.run()[request][0].reason is Reason.BAD_OBSERVATION
+
+
+def test_times_at_the_end(tmp_path: Path) -> None:
+    """The last ones that there are, are to a turn what they are to a flight."""
+    random_package(tmp_path / "models", features=[{"name": "a"}], targets=["a"], hidden=8, frequency="8ns")
+    last, found = 2**63 - 32 * 86_400 * 10**9 - 8, list[tuple[int, ...]]()
+    for general in (False, True):
+        engine = InProcess(tmp_path / "models")
+        if general:
+            engine.engine.quick = lambda: None  # type: ignore[method-assign]
+            engine.engine._ordinary = lambda: None  # type: ignore[method-assign]
+        engine.ask("s", [1.0], time=last - 8)
+        answers = engine.ask("s", [1.0], time=last), engine.ask("s", [1.0])
+        slab, slot = engine.sessions.place(engine.sessions.names("", "random")[b"s"])
+        found.append((*(answer.valid_time for answer in answers), int(slab.host["event_time"][slot])))
+    assert found[0] == found[1]

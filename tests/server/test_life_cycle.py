@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -168,6 +170,21 @@ class TestDrain:
             assert "Traceback" not in server.log
             assert server.log.rstrip().endswith("drained")
 
+    async def test_a_watcher_that_does_not_read(self, models: Path) -> None:
+        """It holds up nobody: streams end at once, and the server long before its limit."""
+        with RunningServer(models, "--limits-drain-seconds-max", "600") as server:
+            async with Client(server.grpc) as client:
+                stream, seen = client.stream(), asyncio.Event()
+                await stream.predict(observation("a", X))
+                watching = asyncio.create_task(watch_without_reading(int(server.grpc.rpartition(":")[2]), seen))
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    await seen.wait()
+                    exiting = asyncio.create_task(stopped(server))
+                    assert (await refused(stream.rest())).reason == "DRAINING"
+                    assert await exiting == 0
+                watching.cancel()
+                await asyncio.gather(watching, return_exceptions=True)
+
     async def test_probes_turn_before_the_listener_closes(self, models: Path) -> None:
         """While the drain waits for a client that does not read, /readyz is 503, health NOT_SERVING (and watchers are
         told), new calls are refused in words, also on new connections; a second SIGTERM and a SIGINT change nothing.
@@ -220,6 +237,44 @@ class TestDrain:
                 assert (await reader.readline()).startswith(b"HTTP/1.1 200")
                 assert await stopped(server) == 0
                 writer.close()
+
+
+def frame(kind: int, flags: int, stream: int, content: bytes = b"") -> bytes:
+    """Of HTTP/2 (RFC 9113, section 4.1)."""
+    return struct.pack(">I", len(content))[1:] + bytes((kind, flags)) + struct.pack(">I", stream) + content
+
+
+async def watch_without_reading(port: int, seen: asyncio.Event) -> None:
+    """A watch of health that has room for no answer: a window of 0. It answers pings, until it is cancelled; `seen` is
+    set when the server has begun to answer."""
+    data, headers, settings, ping = 0, 1, 4, 6
+    acknowledged, end_stream, end_headers = 1, 1, 4
+    fields = {
+        b":method": b"POST",
+        b":scheme": b"http",
+        b":path": b"/grpc.health.v1.Health/Watch",
+        b":authority": b"x",
+        b"content-type": b"application/grpc",
+        b"te": b"trailers",
+    }
+    block = b"".join(
+        b"\0" + bytes((len(name),)) + name + bytes((len(value),)) + value for name, value in fields.items()
+    )
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+        + frame(settings, 0, 0, struct.pack(">HI", 4, 0))
+        + frame(headers, end_headers, 1, block)
+        + frame(data, end_stream, 1, b"\0\0\0\0\0")
+    )
+    with contextlib.closing(writer):
+        while True:
+            head = await reader.readexactly(9)
+            content = await reader.readexactly(int.from_bytes(head[:3], "big"))
+            if head[3] in (settings, ping) and not head[4] & acknowledged:
+                writer.write(frame(head[3], acknowledged, 0, content if head[3] == ping else b""))
+            if head[3] == headers:
+                seen.set()
 
 
 async def hold(stream: Stream, server: RunningServer) -> asyncio.Task[None]:

@@ -84,7 +84,7 @@ class Lease:
             renewal = await self._store.renew()
         except StoreError:
             return  # who saves says so
-        if asked - self.renewed_at > self._seconds:
+        if asked - self.renewed_at >= self._seconds:
             self._doubts += 1  # cut off from the store for so long: others may not have been
         self.renewed_at = asked
         self._hear(renewal)
@@ -114,7 +114,10 @@ class Lease:
     def may_step(self) -> bool:
         """Whether the sessions here are this replica's, for all it knows."""
         now = self._clock()
-        if now - self._beat > self._seconds:
+        answers = (
+            self._beat - self.renewed_at < self._seconds / 2
+        )  # the store did: the lease runs from that life sign on
+        if now - (self.renewed_at if answers else self._beat) >= self._seconds:
             self._doubts += 1
             self._host.on_waiting()
         self._beat = now

@@ -31,7 +31,8 @@ class Place(Enum):
 @dataclass(frozen=True)
 class Column:
     """One thing remembered a session. `shape` is one row's; `cleared`: a reset sets it to `initial`; `local`: it means
-    something in this process alone, and does not travel; `past_of`: it holds earlier values of another column."""
+    something in this process alone, and does not travel; `lasting`: a step does not change it, so that it has no
+    earlier values; `past_of`: it holds earlier values of another column."""
 
     name: str
     dtype: str
@@ -40,6 +41,7 @@ class Column:
     place: Place = Place.HOST
     cleared: bool = False
     local: bool = False
+    lasting: bool = False
     past_of: str = ""
 
     @property
@@ -101,7 +103,7 @@ def with_past(columns: tuple[Column, ...], steps: int) -> tuple[Column, ...]:
     past = tuple(
         replace(column, name=f"{column.name}@", shape=(steps, *column.shape), cleared=False, past_of=column.name)
         for column in columns
-        if not column.local
+        if not (column.local or column.lasting)
     )
     return (*columns, Column("retained", "int64"), Column("retained_from", "int64"), *past)
 
@@ -130,7 +132,8 @@ def session_schema(package: Package) -> Schema:
             Column("reply_flags", "uint8"),
             Column("reply_imputed", "uint8", ((features + 7) // 8,)),  # bit per feature, little-endian
             Column("reply_gap", "uint16"),  # steps imputed before the last observation
-            *((Column("identity", "int32"),) if manifest.ids else ()),  # which of the package's ids, from 1; 0: none
+            # Which of the package's ids, from 1; 0: none.
+            *((Column("identity", "int32", lasting=True),) if manifest.ids else ()),
             Column("state", "float32", (package.state_width,), place=Place.DEVICE, cleared=True),
             *_derived(manifest),
         ),

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tidegate.native import address
 
 SINGLES_MIN = 64  # rows that room is made for at once
-BATCHES_MIN = 256  # the same of batches
+BATCHES_MIN = 8  # the same of batches: there may be as many as there are rows, of a row each
 TOGETHER_MAX = 4096  # rows of batches that are stepped together, unless said otherwise
 SPARES_MAX = 8  # columns of batches that are kept for the next ones
 

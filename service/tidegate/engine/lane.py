@@ -314,7 +314,7 @@ class Lane:
 
     def takes_plainly(self, scope: Scope, width: int) -> bool:
         """Whether so many values of the scope are this version's, in its order and units."""
-        if width != len(self.package.manifest.features):
+        if not width == self.width == len(self.package.manifest.features):
             return False
         try:
             return self.layout(scope).plain

@@ -132,7 +132,11 @@ class Migration:
             sequence = self._sequence(source, moving, count[places])
             has = sequence.length > 0
             new.host["step"][fresh[has]] = sequence.step[sequence.at(0, np.flatnonzero(has))] - 1
-            outcome[places] = take_again(self._target, fresh, sequence, self._now)
+            try:
+                outcome[places] = take_again(self._target, fresh, sequence, self._now)
+            except Exception:
+                new.close(fresh)
+                raise
             replayed[places] = sequence.length
         zero = host["steps_seen"][moving] == 0
         new.reset(fresh[zero])

@@ -85,9 +85,9 @@ class Revision:
         slots, slab = self._slots, self._lane.slab
         before = {name: slab.host[name][slots] for name in self._columns}
         waits = before["steps_seen"] == 0  # a command has set its state to zero, and nothing was taken since
-        slab.take_back(slots, self._back)
-        retained = slab.host["retained"][slots]
+        retained = slab.host["retained"][slots] - self._back
         try:
+            slab.take_back(slots, self._back)
             outcome = take_again(self._lane, slots, self._sequence, self._now)
         except Exception:  # no memory, say: these rows fail, the server goes on
             log.exception("the revision of %d sessions of %s failed", len(slots), self._lane.model)

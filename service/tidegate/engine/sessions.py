@@ -124,8 +124,8 @@ class Sessions:
         self, tenant: str, model: str, session_id: bytes, new_id: bytes, step: int | None, now: float
     ) -> SessionInfo:
         """Copies a session to a free id, as it is or as it was at a retained step."""
-        names = self.names(tenant, model)
         ref = self.find(tenant, model, session_id)
+        names = self.names(tenant, model)
         if not valid_id(new_id):
             raise TidegateError(Reason.BAD_SESSION_ID)
         slab, slot = self.place(ref)

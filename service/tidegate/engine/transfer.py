@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from tidegate.engine.catalog import Catalog
 from tidegate.engine.commands import Export, SessionInfo
 from tidegate.engine.lane import Lane
-from tidegate.engine.record import Heading, pack, unpack
+from tidegate.engine.record import Heading, Row, pack, unpack
 from tidegate.engine.sessions import Sessions, valid_id
 from tidegate.errors import Reason, TidegateError
+
+COUNT_MAX = 2**62  # of steps, and of what is kept
+_COUNTS = ("step", "steps_seen", "identity", "retained", "retained_from", "kept")
 
 
 class Transfer:
@@ -35,10 +40,15 @@ class Transfer:
         sessions.check_free(tenant, lane, session_id)
         if not sessions.make_room(lane, 1):
             raise TidegateError(Reason.SESSION_LIMIT)
-        shapes = {column.name: column.shape for column in lane.slab.schema.columns if not column.local}
-        known = {name: value for name, value in row.items() if name in shapes}
-        if any(value.shape != shapes[name] for name, value in known.items()):
+        columns = {column.name: column for column in lane.slab.schema.travelling}
+        known = {name: value for name, value in row.items() if name in columns}
+        if any(value.shape != columns[name].shape for name, value in known.items()):
             raise TidegateError(Reason.PACKAGE_MISMATCH, f"{lane.model}/{lane.version} has another state shape")
+        if any(value.dtype != columns[name].dtype for name, value in known.items()) or not _possible(known, lane):
+            raise TidegateError(Reason.BAD_EXPORT, "no session is like this")
+        identity = lane.identify([heading.session_id.encode()])
+        if identity is not None and heading.fingerprint != lane.package.fingerprint:
+            known["identity"] = identity[0]
         slab, slot = sessions.place(int(sessions.open(tenant, lane, [session_id], now)[0]))
         slab.write(slot, known)
         return sessions.describe(slab, slot, now)
@@ -52,3 +62,14 @@ class Transfer:
                 return lane
         named = f"{heading.model}/{heading.version} ({heading.fingerprint[:12]})"
         raise TidegateError(Reason.PACKAGE_MISMATCH, f"the session was stepped by {named}, which is not loaded here")
+
+
+def _possible(row: Row, lane: Lane) -> bool:
+    """Whether the counts of a session can be these: whoever can compute a checksum can write anything."""
+    manifest = lane.package.manifest
+    most = {"identity": len(manifest.ids)}
+    counts = {name: int(row[name]) for name in _COUNTS if name in row}
+    if not all(0 <= count <= most.get(name, COUNT_MAX) for name, count in counts.items()):
+        return False
+    retained = counts.get("retained", 0) - counts.get("retained_from", 0)
+    return 0 <= retained <= manifest.rewind_steps and bool(np.all(row.get("kept_step", np.zeros(1)) >= 0))

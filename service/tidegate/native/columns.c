@@ -6,7 +6,7 @@
 #include "columns.h"
 
 #define NO_TIME INT64_MIN
-#define LATEST (INT64_MAX - 32LL * 86400 * 1000000000) /* as in model/frequency.py */
+#define LATEST (INT64_MAX - 32LL * 86400 * 1000000000 + 1) /* as in model/frequency.py */
 #define SLOT_BITS 27
 #define SLAB_BITS 5
 #define GENERATION_MASK 0x7fffffffLL
