@@ -155,7 +155,7 @@ MEANINGS: Mapping[Reason, Meaning] = {
     ),
     Reason.TIME_OFF_GRID: Meaning(
         Code.ABORTED,
-        "the observation's time is not a whole number of intervals after the last one",
+        "the observation's time is further off the model's grid than its time_tolerance",
         "Align times to the model's frequency, or send none.",
     ),
     Reason.SESSION_DIVERGED: Meaning(

@@ -357,3 +357,62 @@ def test_times_are_read(cell: str) -> None:
     """Dates and times of ISO 8601, with dashes or slashes, are UTC unless they name a zone; numbers are dates, or
     count from 1970 in the unit that their size tells, as training reads them."""
     assert to_time(cell) == datetime(2024, 1, 2, tzinfo=UTC)
+
+
+def test_the_file_that_is_read_is_not_written(server: RunningServer, table: Path) -> None:
+    """Also by another name; it is as it was."""
+    before, other = table.read_bytes(), table.with_name("other.csv")
+    other.symlink_to(table)
+    for output in (table, other):
+        result = run(server, table, "--output", str(output))
+        assert result.exit_code == 2
+        assert "is the file that is read" in result.stderr
+        assert table.read_bytes() == before
+
+
+OUTPUTS: list[dict[str, Any]] = [
+    {"name": "x0", "role": "past"},
+    {"name": "known", "role": "future"},
+    {"name": "y0", "role": "output"},
+]
+
+
+@pytest.mark.parametrize("observed", [True, False])
+def test_targets_that_nobody_sends(server: RunningServer, tmp_path: Path, observed: bool) -> None:
+    """They are compared with the file's column of that name, if it has one; and what is not sent is said."""
+    name = f"outputs-{observed}".lower()
+    random_package(server.models, name, features=OUTPUTS, targets=["y0"])
+    with Client(server.grpc) as client:
+        client.reload_models()
+    header, rows = ["x0", "known", *(["y0"] if observed else [])], [[1.0, 0.5, 3.0], [2.0, 0.5, 4.0]]
+    file = write_table(tmp_path / "rows.csv", header, [list(row[: len(header)]) for row in rows])
+    output = tmp_path / "out.jsonl"
+    result = run(server, file, "--output", str(output), model=name)
+    assert result.exit_code == 0, result.output
+    assert "not sent: known" in result.stderr
+    written = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [row["y0"] for row in written] == ([3.0, 4.0] if observed else [None, None])
+    assert written[1]["y0_predicted"] is not None
+
+
+def test_a_full_disk(server: RunningServer, tmp_path: Path) -> None:
+    """It is one line."""
+    table = write_table(tmp_path / "rows.csv", list(COLUMNS), [[1, 2, 3, 4]] * 3000)
+    output = tmp_path / "full.csv"
+    output.symlink_to("/dev/full")
+    result = run(server, table, "--output", str(output))
+    assert result.exit_code == 1
+    assert "No space left on device" in result.stderr
+    assert isinstance(result.exception, SystemExit)
+
+
+def test_advice_is_for_who_reads_it(server: RunningServer, tmp_path: Path) -> None:
+    """A session's object is not at hand here."""
+    with Client(server.grpc) as client:
+        name = uuid.uuid4().hex
+        client.session("random", name).step([1.0] * 4, time=datetime(2024, 1, 5, tzinfo=UTC))
+    table = write_table(tmp_path / "days.csv", ["date", *COLUMNS], [["2024-01-02", 1, 2, 3, 4]])
+    result = run(server, table, "--session", name, "--time-column", "date")
+    assert result.exit_code == 1
+    assert "TIME_NOT_INCREASING" in result.stderr
+    assert "resync" not in result.stderr

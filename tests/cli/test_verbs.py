@@ -167,3 +167,33 @@ def test_files_without_a_folder(server: RunningServer, tmp_path: Path, words: li
     result = CliRunner().invoke(main, [*words, str(tmp_path / "none" / "file")])
     assert result.exit_code == 2
     assert "there is no folder" in " ".join(result.stderr.split())
+
+
+def test_ids_are_shown_as_they_are(server: RunningServer) -> None:
+    """Nothing in them stands for something else, and none of them steers the terminal."""
+    ids = ["plant:house:1", "[bold]x[/bold]", "a\x1b[31mb"]
+    shown = run(server, "sessions", "open", MODEL, *ids).stdout
+    for name in (*ids[:2], r"a\x1b[31mb"):
+        assert name in shown
+    assert "\x1b" not in shown
+
+
+def test_bench_sends_what_the_model_takes(server: RunningServer) -> None:
+    """Values of what is known ahead, and of what nobody sends, are not among them."""
+    features: list[dict[str, Any]] = [
+        {"name": "x0", "role": "past"},
+        {"name": "known", "role": "future"},
+        {"name": "y0", "role": "output"},
+    ]
+    random_package(server.models, "partly", features=features, targets=["y0"])
+    run(server, "models", "reload")
+    load = ["--sessions", "2", "--streams", "1", "--seconds", "0.2", "--warmup", "0.1"]
+    result = run(server, "bench", "--model", "partly", *load)
+    assert result.exit_code == 0, result.output
+
+
+def test_no_address() -> None:
+    """Such as that of a variable which is not set."""
+    result = CliRunner().invoke(main, ["models", "list", "--address", ""])
+    assert result.exit_code == 2
+    assert "give HOST:PORT" in result.stderr

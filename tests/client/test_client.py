@@ -312,3 +312,23 @@ def test_a_deadline_must_be_positive() -> None:
     """A timeout of 0 is a mistake, said when the client is made."""
     with pytest.raises(ValueError, match="above 0"):
         Client(timeout_seconds=0)
+
+
+def test_no_address() -> None:
+    """It is said where it is given."""
+    with pytest.raises(ValueError, match="give HOST:PORT"):
+        Client(" ")
+
+
+@pytest.mark.parametrize("seconds", [float("inf"), 1e300])
+def test_a_patience_without_end(server: RunningServer, seconds: float) -> None:
+    """Calls have more than anyone waits for."""
+    with Client(server.grpc, timeout_seconds=seconds) as client:
+        assert client.models()
+        assert client.session(MODEL, uuid.uuid4().hex).step(ROW).step == 1
+
+
+def test_a_text_is_no_list_of_scenarios(client: Client) -> None:
+    """Its letters are nobody's names."""
+    with pytest.raises(TidegateError, match="give a list of them"):
+        client.forecast(MODEL, "abc", 3)

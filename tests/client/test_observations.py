@@ -189,3 +189,14 @@ def test_float32_stays_float32() -> None:
     """float32 is sent as it is; all else as float64, so that no digit is lost."""
     assert observations.to_matrix(np.ones((1, 3), np.float32), 1, PLAIN).dtype == np.dtype("<f4")
     assert observations.to_matrix([[1, 2, 3]], 1, PLAIN).dtype == np.dtype("<f8")
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int64])
+def test_what_is_masked_is_missing(dtype: type) -> None:
+    """In a row as in a table: a mask's fill value is no observation."""
+    masked: Any = np.ma.masked_equal(np.array([[999, 2, 3]], dtype), 999)
+    table = PLAIN.numbers(masked, "the matrix", Reason.BAD_BATCH)
+    assert table.dtype == (np.float32 if dtype is np.float32 else np.float64)
+    assert np.isnan(table[0, 0])
+    assert table[0, 1:].tolist() == [2.0, 3.0]
+    assert math.isnan(observations.to_row(masked[0], FEATURES, "weather")[0])

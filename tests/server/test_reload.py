@@ -21,8 +21,8 @@ from tests.wire.inprocess import InProcess, gate, in_process
 from tidegate.errors import TidegateError
 from tidegate.model import reference
 from tidegate.model.package import MANIFEST, WEIGHTS, Package, save_package
+from tidegate.wire.stubs import forecast_pb2, session_pb2
 from tidegate.wire.stubs import model_pb2 as pb
-from tidegate.wire.stubs import session_pb2
 
 X = np.random.default_rng(0).normal(size=(12, 4)).astype(np.float32).astype(np.float64)
 READY, RETIRED, REFUSED = pb.VERSION_STATE_READY, pb.VERSION_STATE_RETIRED, pb.VERSION_STATE_REFUSED
@@ -156,6 +156,25 @@ class TestRemoved:
         assert (await client.stream(**named).predict(observation("a", X[2], 3))).step == 3
         assert (await client.stream(**{**named, "version": ""}).predict(observation("a", X[3], 4))).step == 4
         assert (await client.predict(observation("new", [1, 2, 3, 4, 5]))).prediction.step == 1
+
+    async def test_what_its_sessions_are_asked_for(self, client: Client, models: Path) -> None:
+        """Where a model's only version was removed: forecasts of its sessions, and whether they are there; a new one is
+        refused, in an open of both too.
+        """
+        await client.predict(observation("a", X[0]))
+        shutil.rmtree(models / "random" / "1")
+        await reload(client)
+        forecast = forecast_pb2.ForecastRequest(
+            model="random", horizon=2, scenarios=[forecast_pb2.Scenario(session_id="a")]
+        )
+        assert [len(found.values) for found in (await client.predictions.Forecast(forecast)).forecasts] == [
+            2 * 4 * 4
+        ]  # bytes
+        found = await client.sessions.OpenSession(session_pb2.OpenSessionRequest(model="random", session_id="a"))
+        assert (found.session.step, found.created) == (1, False)
+        for ids in (["new"], ["a", "new"]):
+            request = session_pb2.BatchOpenSessionsRequest(model="random", session_ids=ids)
+            assert (await refused(client.sessions.BatchOpenSessions(request))).reason == "VERSION_NOT_FOUND"
 
     async def test_a_model_goes_with_its_last_session(self, client: Client, models: Path) -> None:
         """A model whose folder is gone serves its sessions, and is unknown after the last of them."""

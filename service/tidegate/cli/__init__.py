@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 it failed (one line says why and what to do), 2 wrong usag
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import Any
 
@@ -38,6 +39,9 @@ class WrongSetting(click.ClickException):
     exit_code = 2
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # of a file that was open already, whose name is not told
+
+
 class Verbs(click.Group):
     """The verbs; what they raise becomes one clear line."""
 
@@ -50,9 +54,11 @@ class Verbs(click.Group):
         except TidegateError as error:
             raise click.ClickException(str(error)) from None
         except OSError as error:
-            if error.filename is None:  # no file's trouble
-                raise
-            raise click.ClickException(f"{error.filename}: {error.strerror}") from None
+            if error.filename is not None:
+                raise click.ClickException(f"{error.filename}: {error.strerror}") from None
+            if error.errno in FULL:
+                raise click.ClickException(f"what was to be written could not be: {error.strerror}") from None
+            raise
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})

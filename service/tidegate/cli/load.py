@@ -213,7 +213,7 @@ async def generate(load: Load) -> Result:
         about = (await client.model(load.model)).description
         assert about is not None
         try:
-            return await run_streams(load, ids, len(about.features))
+            return await run_streams(load, ids, len(about.names))
         except grpc.RpcError as error:
             raise from_call(error) from None
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -14,9 +15,23 @@ from rich.console import Console
 from rich.table import Table
 
 PIPED_WIDTH = 240  # columns of a table that no terminal limits
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def read_address(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """Not an empty one, such as that of a variable which is not set."""
+    if not value.strip():
+        raise click.BadParameter("is empty; give HOST:PORT", ctx, param)
+    return value
+
 
 address = click.option(
-    "--address", default="127.0.0.1:8001", show_default=True, metavar="HOST:PORT", help="Where the server listens."
+    "--address",
+    default="127.0.0.1:8001",
+    show_default=True,
+    metavar="HOST:PORT",
+    callback=read_address,
+    help="Where the server listens.",
 )
 
 
@@ -54,7 +69,12 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title:
     """A table on standard output; as wide as it has to be when that is not a terminal."""
     table = Table(*columns, title=title, title_justify="left")
     for row in rows:
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
-    console = Console()
-    console = console if console.is_terminal else Console(width=PIPED_WIDTH)
+        table.add_row(*("" if cell is None else CONTROL.sub(shown, str(cell)) for cell in row))
+    console = Console(emoji=False)
+    console = console if console.is_terminal else Console(width=PIPED_WIDTH, emoji=False)
     console.print(table, markup=False)
+
+
+def shown(control: re.Match[str]) -> str:
+    """A control character in words: whoever names a session is not to steer a terminal."""
+    return f"\\x{ord(control[0]):02x}"

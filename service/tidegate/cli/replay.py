@@ -7,7 +7,7 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tidegate.cli.options import NewFile, address, print_table
-from tidegate.cli.table import ENCODING, Layout, Row, check_features, column_option, count_rows, read_rows
+from tidegate.cli.table import ENCODING, Layout, Row, check_features, column_option, count_rows, read_header, read_rows
 from tidegate.client import Batches, Client, Description, RowFlag
 from tidegate.client.accuracy import Accuracy, score_rows
-from tidegate.client.failures import told
+from tidegate.client.failures import RESYNC, told
 from tidegate.errors import TidegateError
 
 ROWS_PER_MESSAGE = 1024
 MESSAGES_PER_SECOND = 20  # at most, when a rate is asked for
+HURRY_SECONDS = 1.0  # for closing the session of a replay that is interrupted
 Write = Callable[[dict[str, Any]], None]
 
 
@@ -65,17 +66,29 @@ def replay(
         raise click.UsageError("--session and --id-column exclude each other")
     if output and output.suffix not in WRITERS:
         raise click.UsageError(f"--output {output.name}: the name must end with {' or '.join(WRITERS)}")
+    if output and output.exists() and output.samefile(file):
+        raise click.UsageError(f"--output {output.name}: is the file that is read; give another one")
     name = session or f"{file.stem}-{uuid.uuid4().hex[:8]}"
-    with Client(address) as client, client.batches(model) as batches, file.open(newline="", encoding=ENCODING) as text:
-        about = batches.about
-        check_features(columns, about.names)
+    with ExitStack() as stack:
+        client = stack.enter_context(Client(address))
+        batches = stack.enter_context(client.batches(model))
+        text = stack.enter_context(file.open(newline="", encoding=ENCODING))
+        about, header = batches.about, read_header(file)
+        observed = [target for target in about.targets if target not in about.names]  # nobody sends them
+        check_features(columns, (*about.names, *observed))
+        features = (*about.names, *(target for target in observed if columns.get(target, target) in header))
+        if unsent := [future for future in about.future_names if future in header]:
+            click.echo(f"not sent: {', '.join(unsent)} (known ahead); predictions go without", err=True)
         vocabulary = about.targets if about.head == "categorical" else ()
-        layout = Layout(about.names, name, id_column, time_column, about.words, columns, vocabulary, words)
+        layout = Layout(features, name, id_column, time_column, about.words, columns, vocabulary, words)
         rows = islice(read_rows(text, layout), limit)
         total = min(count_rows(file), limit or count_rows(file))
         try:
             with opened_output(output, about) as write, progress_bar(total) as advance:
-                accuracy = run(batches, rows, write, advance, rate)
+                accuracy = run(batches, features, rows, write, advance, rate)
+        except KeyboardInterrupt:
+            client = stack.enter_context(Client(address, timeout_seconds=HURRY_SECONDS))  # the server may hang
+            raise
         finally:
             if not session and not id_column:
                 with suppress(TidegateError):  # what stopped the replay says more
@@ -84,9 +97,17 @@ def replay(
 
 
 def run(
-    batches: Batches, rows: Iterator[Row], write: Write, advance: Callable[[int], None], rate: float | None
+    batches: Batches,
+    features: tuple[str, ...],
+    rows: Iterator[Row],
+    write: Write,
+    advance: Callable[[int], None],
+    rate: float | None,
 ) -> Accuracy:
-    """Steps chunk by chunk; stops after the first one with a row that fails, naming its line."""
+    """Steps chunk by chunk; stops after the first one with a row that fails, naming its line.
+
+    Rows hold `features`: those that are sent, then targets that are only compared.
+    """
     accuracy = Accuracy(batches.about.targets)
     size = ROWS_PER_MESSAGE if rate is None else max(1, int(rate / MESSAGES_PER_SECOND))
     due = time.monotonic()
@@ -94,29 +115,34 @@ def run(
         if rate is not None:
             time.sleep(max(0.0, due - time.monotonic()))
             due += len(chunk) / rate
-        step_chunk(batches, chunk, accuracy, write)
+        step_chunk(batches, features, chunk, accuracy, write)
         advance(len(chunk))
     return accuracy
 
 
-def step_chunk(batches: Batches, chunk: list[Row], accuracy: Accuracy, write: Write) -> None:
+def step_chunk(batches: Batches, features: tuple[str, ...], chunk: list[Row], accuracy: Accuracy, write: Write) -> None:
     """One message: steps, scores, writes; rows beside one that fails were taken, and are written too."""
     ids, matrix = [row.session for row in chunk], np.array([row.values for row in chunk])
     times = [row.time for row in chunk]
-    predictions = batches.step(ids, matrix, times=times if any(times) else None)
-    targets = [batches.about.names.index(name) for name in batches.about.targets]
+    about = batches.about
+    predictions = batches.step(ids, matrix[:, : len(about.names)], times=times if any(times) else None)
+    seen = np.full((len(chunk), len(about.targets)), np.nan)
+    for place, target in enumerate(about.targets):
+        if target in features:
+            seen[:, place] = matrix[:, features.index(target)]
     failed = {error.row: error for error in predictions.errors}
     for index, row in enumerate(chunk):
         if index in failed:
             continue
         bridged = bool(predictions.flags[index] & RowFlag.STEPS_IMPUTED)
-        observed = matrix[index, targets]
-        predicted = accuracy.observe(row.session, observed, bridged)
+        predicted = accuracy.observe(row.session, seen[index], bridged)
         accuracy.predicted(row.session, predictions.values[index])
-        write(to_record(row, int(predictions.steps[index]), batches.about.targets, observed, predicted))
+        write(to_record(row, int(predictions.steps[index]), about.targets, seen[index], predicted))
     if failed:
         bad = predictions.errors[0]
-        problem = told(bad.reason.name, bad.message, {}).problem
+        problem = told(bad.reason.name, bad.message, {}).problem.removesuffix(
+            f"; {RESYNC}"
+        )  # a file has no session object
         raise TidegateError(bad.reason, f"line {chunk[bad.row].line}, session {bad.id}: {problem}")
 
 

@@ -89,6 +89,15 @@ def check_features(columns: Mapping[str, str], features: Sequence[str]) -> None:
         raise click.UsageError(f"--column: the model has no feature {', '.join(unknown)}, but {', '.join(features)}")
 
 
+def read_header(path: Path) -> list[str]:
+    """The columns' names; none of a file that is no CSV, which `read_rows` says."""
+    try:
+        with path.open(newline="", encoding=ENCODING) as file:
+            return next(csv.reader(file), [])
+    except (UnicodeDecodeError, csv.Error):
+        return []
+
+
 def count_rows(path: Path) -> int:
     """Lines below the header; close enough for a progress bar."""
     with path.open("rb") as file:

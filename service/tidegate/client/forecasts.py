@@ -84,6 +84,8 @@ async def forecast(
 ) -> list[Forecast]:
     """One forecast a scenario, in order, by the names of the version that made it; raises TidegateError for what is
     wrong with the call as a whole."""
+    if isinstance(scenarios, str):
+        raise TidegateError(Reason.BAD_SESSION_ID, f"the scenarios are the text {scenarios!r}; give a list of them")
     asked = [Scenario(scenario) if isinstance(scenario, str) else scenario for scenario in scenarios]
     request = built(
         forecast_pb2.ForecastRequest,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from tidegate.client.labels import column_names, misnamed, places, row_names
 from tidegate.errors import Reason, TidegateError
 
+Held = TypeVar("Held")
 Value = float | str | None  # a word is one of a feature's categories
 Values = Mapping[str, Value] | Sequence[Value] | NDArray[Any]
 Words = Mapping[str, tuple[str, ...]]  # the categories of the features that have some
@@ -50,10 +51,17 @@ def in_order(values: Values, features: tuple[str, ...], model: str) -> Sequence[
         raise bad(f"the values are {values!r}, not a mapping or a row of one value a feature ({', '.join(features)})")
     names = row_names(values)
     if names is None:
-        return values
+        return unmasked(values)
     check_names(names, features, model)
     row = list(values)
     return [row[place] for place in places(names, features)]
+
+
+def unmasked(values: Held) -> Held | NDArray[Any]:
+    """With NaN where a mask says that there is no value; anything else as it is."""
+    if isinstance(values, np.ma.MaskedArray):
+        return np.ma.filled(values.astype(np.result_type(values, np.float32)), np.nan)
+    return values
 
 
 def has_length(values: object) -> bool:
@@ -123,7 +131,7 @@ class Features:
         if columns is not None and (problem := misnamed(columns, self.names, self.model)):
             raise TidegateError(reason, problem)
         try:
-            values = np.asarray(table)
+            values = np.asarray(unmasked(table))
             if columns is not None:
                 values = values[:, places(columns, self.names)]
             values = np.ascontiguousarray(values, "<f4" if values.dtype == np.float32 else "<f8")

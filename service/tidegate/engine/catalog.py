@@ -23,6 +23,8 @@ from tidegate.model.package import Package
 from tidegate.model.repository import Snapshot
 from tidegate.model.slot_kernel import KernelChoice
 
+PROBLEMS_TOLD = 3  # to who asks for a version that is not there
+
 Steppers = dict[str, Stepper | str]  # by the package's fingerprint; a string says why there is none
 
 log = logging.getLogger(__name__)
@@ -30,10 +32,12 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Entry:
-    """One model: its loaded versions, what was refused and why, its aliases and default."""
+    """One model: its loaded versions, what was refused and why, what else is wrong in its folder, its aliases and
+    default."""
 
     lanes: dict[str, Lane] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
     aliases: dict[str, str] = field(default_factory=dict)
     default_version: str | None = None
 
@@ -97,7 +101,8 @@ class Catalog:
             raise TidegateError(
                 Reason.VERSION_NOT_FOUND,
                 f"{model} has no {missing}; "
-                f"versions: {', '.join(good) or 'none'}; aliases: {', '.join(entry.aliases) or 'none'}",
+                f"versions: {', '.join(good) or 'none'}; aliases: {', '.join(entry.aliases) or 'none'}"
+                + "".join(f"; {problem}" for problem in entry.problems[:PROBLEMS_TOLD]),
             )
         return lane
 
@@ -138,10 +143,10 @@ class Catalog:
         """Takes over what the repository holds now."""
         changes = Changes()
         for name in self.models.keys() - snapshot.models.keys():
-            self.models[name].refused = {}
+            self.models[name].refused, self.models[name].problems = {}, ()
         for name, listing in snapshot.models.items():
             entry = self.models.setdefault(name, Entry())
-            entry.refused = dict(listing.refused)
+            entry.refused, entry.problems = dict(listing.refused), listing.problems
             for package in listing.versions.values():
                 self._load(entry, package, steppers, changes)
             entry.aliases, entry.default_version = dict(listing.aliases), listing.default_version

@@ -8,7 +8,7 @@ Whoever hosts it calls these in turn, from one thread at a time; `run` may be in
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +25,7 @@ from tidegate.engine.device import cores, inline_seconds_max
 from tidegate.engine.flight import Flight
 from tidegate.engine.forecaster import Forecaster, Stretch
 from tidegate.engine.histories import Histories, HistoryStretch
-from tidegate.engine.inbox import Batches, Block, Inbox
+from tidegate.engine.inbox import Batches, Block, Inbox, Scope
 from tidegate.engine.lane import Lane, Queued
 from tidegate.engine.listing import page
 from tidegate.engine.migration import Migration
@@ -38,7 +38,7 @@ from tidegate.engine.saving import Saving
 from tidegate.engine.sessions import Sessions
 from tidegate.engine.stepper import TILE_ROWS
 from tidegate.engine.transfer import Transfer
-from tidegate.errors import Reason
+from tidegate.errors import Reason, TidegateError
 from tidegate.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -148,7 +148,7 @@ class Engine:
         sessions, now = self.sessions, self._clock()
         match command:
             case commands.OpenSessions(tenant, model, version, ids):
-                return sessions.open_many(tenant, self.catalog.resolve(model, version), ids, now)
+                return sessions.open_many(tenant, self._lane_for(tenant, model, version, ids), ids, now)
             case commands.ResetSessions(tenant, model, ids):
                 return sessions.reset_many(tenant, model, ids)
             case commands.CloseSessions(tenant, model, ids):
@@ -167,6 +167,16 @@ class Engine:
                 left = self.departures.sweep(now, self.catalog.limits.idle_seconds_max)
                 return sessions.sweep(now) + left
         return None
+
+    def _lane_for(self, tenant: str, model: str, version: str, ids: Sequence[bytes]) -> Lane:
+        """The version for new sessions; where all of them live already, one that takes no new ones will do."""
+        try:
+            return self.catalog.resolve(model, version)
+        except TidegateError:
+            lane = self.catalog.about(Scope(tenant, model, version))
+            if all(session_id in self.sessions.names(tenant, model) for session_id in ids):
+                return lane
+            raise
 
     def quick(self) -> Turn | None:
         """Steps, commits and answers what waits, if it is a few ordinary observations, or the batches that are next:

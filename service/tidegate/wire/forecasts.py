@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tidegate.config import Limits
 from tidegate.engine.catalog import Catalog
 from tidegate.engine.forecasts import Forecast, ForecastRequest, Sampling, Scenario
+from tidegate.engine.inbox import Scope
 from tidegate.errors import Reason, TidegateError
 from tidegate.model.frequency import NO_TIME
 from tidegate.model.manifest import LEVELS_MAX, Manifest
@@ -25,7 +26,7 @@ TEMPERATURE_MIN, TEMPERATURE_MAX = 0.01, 100.0
 
 def request_of(message: pb.ForecastRequest, catalog: Catalog, limits: Limits) -> ForecastRequest:
     """What the engine is asked; raises BAD_FORECAST, FORECAST_LIMIT, MODEL_NOT_FOUND, VERSION_NOT_FOUND."""
-    manifest = catalog.resolve(message.model).package.manifest
+    manifest = catalog.about(Scope("", message.model)).package.manifest
     levels = _levels(message, manifest)
     if message.generation.stop:
         lanes = catalog.models[message.model].lanes.values()
