@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
+import subprocess
+import sys
+import time
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +27,7 @@ from tidegate.training.data import load
 from tidegate.training.recipe import make_recipe
 
 COLUMNS = ("x0", "x1", "x2", "x3")
+INTERRUPTED_SECONDS_MAX = 20.0  # a call may take 30
 SKY: list[dict[str, Any]] = [{"name": "x0"}, {"name": "sky", "role": "past", "categories": ["clear", "rain"]}]
 
 
@@ -416,3 +421,42 @@ def test_advice_is_for_who_reads_it(server: RunningServer, tmp_path: Path) -> No
     assert result.exit_code == 1
     assert "TIME_NOT_INCREASING" in result.stderr
     assert "resync" not in result.stderr
+
+
+@pytest.mark.parametrize("option", [["--column", "y0=typo"], ["--column", "y0=x0"]])
+def test_a_column_of_a_target_that_nobody_sends(server: RunningServer, tmp_path: Path, option: list[str]) -> None:
+    """It must be there."""
+    name = f"columns-{option[1][-2:]}"
+    random_package(server.models, name, features=OUTPUTS, targets=["y0"])
+    with Client(server.grpc) as client:
+        client.reload_models()
+    file, output = write_table(tmp_path / "rows.csv", ["x0"], [[1.0], [2.0]]), tmp_path / "out.jsonl"
+    result = run(server, file, *option, "--output", str(output), model=name)
+    if "typo" in option[1]:
+        assert result.exit_code == 1
+        assert "has no column typo" in result.stderr
+    else:
+        assert [json.loads(line)["y0"] for line in output.read_text().splitlines()] == [1.0, 2.0]
+
+
+def test_an_interrupted_replay(tmp_path: Path) -> None:
+    """It ends soon, also where the server hangs."""
+    models = tmp_path / "models"
+    random_package(models)
+    table = write_table(tmp_path / "rows.csv", list(COLUMNS), [[1, 2, 3, 4]] * 5000)
+    with RunningServer(models) as server:
+        command = [sys.executable, "-m", "tidegate.cli", "replay", str(table), "--model", "random", "--rate", "1000"]
+        command += ["--address", server.grpc]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+            with Client(server.grpc) as client:
+                while not list(client.sessions(filter="id=rows-*")):
+                    time.sleep(0.01)
+            server.process.send_signal(signal.SIGSTOP)
+            try:
+                process.send_signal(signal.SIGINT)
+                _, said = process.communicate(timeout=INTERRUPTED_SECONDS_MAX)
+            finally:
+                server.process.send_signal(signal.SIGCONT)
+    assert process.returncode == 1
+    assert "Traceback" not in said
+    assert "Aborted!" in said

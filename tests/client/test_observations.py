@@ -200,3 +200,11 @@ def test_what_is_masked_is_missing(dtype: type) -> None:
     assert np.isnan(table[0, 0])
     assert table[0, 1:].tolist() == [2.0, 3.0]
     assert math.isnan(observations.to_row(masked[0], FEATURES, "weather")[0])
+
+
+def test_a_masked_word_is_missing() -> None:
+    """A text has no NaN; it is missing all the same."""
+    masked: Any = np.ma.masked_array(["clear", "1.5"], [True, False])
+    row = observations.to_row(masked, ("sky", "wind"), "weather", {"sky": ("clear", "rain")})
+    assert math.isnan(row[0])
+    assert row[1] == 1.5

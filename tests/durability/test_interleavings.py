@@ -398,3 +398,40 @@ async def test_what_was_asked_for_in_vain_is_forgotten(site: Site) -> None:
     assert [told and told.reason for told in answers] == [Reason.SESSION_MOVED] * len(names)
     assert not replica.durability.arrivals.waiting
     assert not replica.durability.arrivals._later
+
+
+async def test_a_change_of_a_session_that_is_to_leave(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has rows in a queue when another replica asks for it: who asked for the change waits until it is stored."""
+    here, there = await site.replica(), await site.replica()
+    for step in (1, 2):
+        await stepped(here, "k", step)
+    site.clock.seconds += 1.2
+    await here.turn()
+    departures, saved = here.host.engine.departures, list[int]()
+    monkeypatch.setattr(departures, "settle", lambda: True)
+
+    async def reset() -> None:
+        async with here.durability.visit([key("k")], True):
+            await here.host.call(commands.ResetSessions("", "random", [b"k"]))
+
+    asking = asyncio.create_task(reset())
+    await here.settle()
+    await there.store.claim([key("k")])
+    await here.turn()
+    assert not here.resident("k")
+    await here.turn()
+    assert not asking.done()
+    monkeypatch.undo()
+    save = here.store.save
+
+    async def noted(rows: Sequence[Checkpoint], epochs: Sequence[int]) -> list[Key]:
+        saved.append(len(rows))
+        return await save(rows, epochs)
+
+    here.store.save = noted  # type: ignore[method-assign]
+    for _ in range(2):
+        await here.turn()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await asking
+    assert saved
+    assert (await there.store.claim([key("k")]))[0].checkpoint is not None

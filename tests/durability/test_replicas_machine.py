@@ -27,6 +27,7 @@ from tests.packages import random_package
 from tidegate.checkpoints import Key
 from tidegate.config import Durability as Level
 from tidegate.config import Limits
+from tidegate.durability.lease import BEAT_SECONDS
 from tidegate.errors import Reason
 from tidegate.model import repository
 from tidegate.store.memory import Shelf
@@ -272,15 +273,32 @@ def test_the_answer_to_a_step_that_is_lost(world: World) -> None:
     machine.teardown()
 
 
-def test_a_freeze_of_just_a_lease(world: World) -> None:
-    """Who was frozen until the moment at which its lease ran out is in doubt, as its successor may be there."""
+@pytest.mark.parametrize("away", [0.0, 1.0])
+def test_a_freeze_of_just_a_lease(world: World, away: float) -> None:
+    """Who was frozen until the moment at which its lease ran out is in doubt, as its successor may be there: also where
+    the store had been away for a while before, and the freeze was shorter."""
     machine = type("Machine", (ReplicasMachine,), {"world": world, "level": Level.STEP})()
     machine.begin()
     machine.converse("a", 1, 1)
+    lease = machine.replicas[1].durability.lease
+    for _ in range(int(away / BEAT_SECONDS)):
+        machine.clock.seconds += BEAT_SECONDS
+        assert lease.may_step()
     machine.freeze_or_thaw(1, 0.0)
-    for seconds in (0.5, 1.5):
+    for seconds in (0.5, 1.5 - away):
         machine.wait(seconds)
     machine.freeze_or_thaw(1, 0.0)
     machine.converse("a", 0, 1)
     machine.one_owner_at_a_time()
+    machine.teardown()
+
+
+def test_a_store_that_is_away_is_no_doubt(world: World) -> None:
+    """A process that is well steps on behind the end of its lease."""
+    machine = type("Machine", (ReplicasMachine,), {"world": world, "level": Level.STEP})()
+    machine.begin()
+    lease = machine.replicas[0].durability.lease
+    for _ in range(int(2 * LIMITS.lease_seconds / BEAT_SECONDS)):
+        machine.clock.seconds += BEAT_SECONDS
+        assert lease.may_step()
     machine.teardown()

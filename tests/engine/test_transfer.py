@@ -89,8 +89,8 @@ def test_as_it_was(tmp_path: Path) -> None:
 
 @pytest.fixture
 def two_orders(tmp_path: Path) -> InProcess:
-    """Two versions that know the same ids by other numbers; `p` was stepped by the first, three times."""
-    for version, ids in (("1", ["p", "q"]), ("2", ["q", "p"])):
+    """Two versions that know ids by other numbers, the second fewer; `p` was stepped by the first, three times."""
+    for version, ids in (("1", ["r", "s", "p", "q"]), ("2", ["q", "p"])):
         random_package(tmp_path, version=version, **FEATURES, ids=ids, rewind_steps=4, lateness_steps=4)
     engine = InProcess(tmp_path)
     for step in (1, 2, 3):
@@ -101,7 +101,7 @@ def two_orders(tmp_path: Path) -> InProcess:
 @pytest.mark.parametrize("back", ["rewind", "late"])
 def test_who_it_is_after_a_migration(two_orders: InProcess, back: str) -> None:
     """A session's id means to a version what that version says, also when it is taken back to before it came there."""
-    assert identity_of(two_orders, "p") == 1
+    assert identity_of(two_orders, "p") == 3
     two_orders.execute(MigrateSessions("", "random", "2", [b"p"]))
     assert identity_of(two_orders, "p") == 2
     if back == "rewind":
@@ -128,3 +128,16 @@ def test_a_fork_of_no_model(tmp_path: Path) -> None:
         engine.execute(ForkSession("", "other", b"a", b"b"))
     assert caught.value.reason is Reason.MODEL_NOT_FOUND
     assert ("", "other") not in engine.sessions._names
+
+
+def test_what_is_refused_makes_no_room(tmp_path: Path) -> None:
+    """Nobody leaves memory for an import that comes to nothing."""
+    random_package(tmp_path, **FEATURES)
+    engine = InProcess(tmp_path)
+    engine.ask("p", [1.0])
+    heading, row = exported(engine, "p")
+    row["step"] = np.array(-1)
+    engine.sessions.make_room = lambda *_: pytest.fail("room was made")
+    with pytest.raises(TidegateError) as caught:
+        engine.execute(ImportSession("", forged(heading, row), b"new", ""))
+    assert caught.value.reason is Reason.BAD_EXPORT

@@ -245,4 +245,9 @@ async def test_a_text_where_bytes_were(tmp_path: Path, damage: str) -> None:
     store = SqliteStore(path, TERMS)
     await store.start()
     assert await everything(store) == [row]
+    [claim] = await store.claim([row.key])
+    assert claim.checkpoint == row
+    later = checkpoint(b"a", 2)
+    assert await store.save([later], [claim.epoch]) == []
+    assert await everything(store) == [later]
     await store.stop()

@@ -76,23 +76,24 @@ def replay(
         about, header = batches.about, read_header(file)
         observed = [target for target in about.targets if target not in about.names]  # nobody sends them
         check_features(columns, (*about.names, *observed))
-        features = (*about.names, *(target for target in observed if columns.get(target, target) in header))
+        vocabulary = about.targets if about.head == "categorical" else ()
+        named = {*header, *columns, *(vocabulary if words else ())}  # what is named must be there
+        features = (*about.names, *(target for target in observed if target in named))
         if unsent := [future for future in about.future_names if future in header]:
             click.echo(f"not sent: {', '.join(unsent)} (known ahead); predictions go without", err=True)
-        vocabulary = about.targets if about.head == "categorical" else ()
         layout = Layout(features, name, id_column, time_column, about.words, columns, vocabulary, words)
         rows = islice(read_rows(text, layout), limit)
-        total = min(count_rows(file), limit or count_rows(file))
+        total, closing = min(count_rows(file), limit or count_rows(file)), client
         try:
             with opened_output(output, about) as write, progress_bar(total) as advance:
                 accuracy = run(batches, features, rows, write, advance, rate)
         except KeyboardInterrupt:
-            client = stack.enter_context(Client(address, timeout_seconds=HURRY_SECONDS))  # the server may hang
+            closing = stack.enter_context(Client(address, timeout_seconds=HURRY_SECONDS))  # the server may hang
             raise
         finally:
             if not session and not id_column:
                 with suppress(TidegateError):  # what stopped the replay says more
-                    client.close_sessions(model, [name])
+                    closing.close_sessions(model, [name])
     print_table(("target", "MAE", "persistence", "below"), score_rows(accuracy.scores()))
 
 

@@ -60,7 +60,8 @@ def in_order(values: Values, features: tuple[str, ...], model: str) -> Sequence[
 def unmasked(values: Held) -> Held | NDArray[Any]:
     """With NaN where a mask says that there is no value; anything else as it is."""
     if isinstance(values, np.ma.MaskedArray):
-        return np.ma.filled(values.astype(np.result_type(values, np.float32)), np.nan)
+        kind = np.result_type(values, np.float32) if values.dtype.kind in "biuf" else np.dtype(object)
+        return np.ma.filled(values.astype(kind), np.nan)
     return values
 
 

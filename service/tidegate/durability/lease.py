@@ -1,6 +1,6 @@
 """This replica's life sign in a shared store, and what it hears there: which of its sessions others want.
 
-A process that was frozen for longer than its lease may have lost sessions to others without knowing. It notices by its
+A process that was frozen until its lease ran out may have lost sessions to others without knowing. It notices by its
 own clock, which then jumps between two beats, and steps nothing before it has asked the store which are still its own.
 """
 
@@ -16,6 +16,7 @@ from tidegate.engine.loop import EngineHost
 from tidegate.store.protocol import Renewal, Store, StoreError
 
 BEAT_SECONDS = 0.05  # between two renewals: how soon a session that is wanted elsewhere begins to leave
+STALL_SECONDS = 0.5  # a gap between two beats that a busy process may have
 ROWS = 4096  # of one question
 
 log = logging.getLogger(__name__)
@@ -113,11 +114,10 @@ class Lease:
 
     def may_step(self) -> bool:
         """Whether the sessions here are this replica's, for all it knows."""
-        now = self._clock()
-        answers = (
-            self._beat - self.renewed_at < self._seconds / 2
-        )  # the store did: the lease runs from that life sign on
-        if now - (self.renewed_at if answers else self._beat) >= self._seconds:
+        now, signed = self._clock(), self.renewed_at
+        frozen = now - self._beat
+        # A store that is away is no freeze: then the lease ends between two beats like any others.
+        if frozen >= self._seconds or (frozen > STALL_SECONDS and self._beat - signed < self._seconds <= now - signed):
             self._doubts += 1
             self._host.on_waiting()
         self._beat = now

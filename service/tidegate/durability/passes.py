@@ -90,10 +90,13 @@ class Passes:
         await self._save(await self._take(lambda: self._saving.take_these(wanted)))
         await self._exits.leave()  # those that were closed
         await self._host.caught_up()  # behind what is said of sessions that were lost
-        self._urgent = [entry for entry in self._urgent if entry not in urgent]
-        for _, future in urgent:
-            if not future.done():
+        under_way = self._host.engine.departures.under_way
+        for keys, future in urgent:
+            if not future.done() and not any(
+                map(under_way, keys)
+            ):  # else it leaves with rows in a queue: a later round
                 future.set_result(None)
+        self._urgent = [entry for entry in self._urgent if not entry[1].done()]
 
     async def group(self) -> None:
         """Lets held answers go behind a save of their sessions. Raises StoreError: they wait on."""

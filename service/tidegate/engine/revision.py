@@ -109,6 +109,7 @@ class Revision:
         they kept is no longer what led to where they are: they forget it, and nothing is late before it."""
         slab, slots = self._lane.slab, self._slots[failed]
         slab.host["retained"][slots] -= taken[failed]
+        slab.host["retained_from"][slots] = np.minimum(slab.host["retained_from"][slots], slab.host["retained"][slots])
         forget(slab.host, slots, np.full(len(slots), slab.schema.kept_steps))
         for name in self._columns:
             slab.host[name][slots] = before[name][failed]

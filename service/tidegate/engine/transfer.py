@@ -38,17 +38,17 @@ class Transfer:
         if not valid_id(session_id):
             raise TidegateError(Reason.BAD_SESSION_ID)
         sessions.check_free(tenant, lane, session_id)
-        if not sessions.make_room(lane, 1):
-            raise TidegateError(Reason.SESSION_LIMIT)
         columns = {column.name: column for column in lane.slab.schema.travelling}
         known = {name: value for name, value in row.items() if name in columns}
         if any(value.shape != columns[name].shape for name, value in known.items()):
             raise TidegateError(Reason.PACKAGE_MISMATCH, f"{lane.model}/{lane.version} has another state shape")
-        if any(value.dtype != columns[name].dtype for name, value in known.items()) or not _possible(known, lane):
-            raise TidegateError(Reason.BAD_EXPORT, "no session is like this")
         identity = lane.identify([heading.session_id.encode()])
         if identity is not None and heading.fingerprint != lane.package.fingerprint:
             known["identity"] = identity[0]
+        if any(value.dtype != columns[name].dtype for name, value in known.items()) or not _possible(known, lane):
+            raise TidegateError(Reason.BAD_EXPORT, "no session is like this")
+        if not sessions.make_room(lane, 1):
+            raise TidegateError(Reason.SESSION_LIMIT)
         slab, slot = sessions.place(int(sessions.open(tenant, lane, [session_id], now)[0]))
         slab.write(slot, known)
         return sessions.describe(slab, slot, now)

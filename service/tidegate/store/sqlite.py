@@ -45,6 +45,8 @@ _CLAIM = f"""
 SELECT a.place, {_COLUMNS} FROM temp.asked a CROSS JOIN sessions s ON {_MATCH} CROSS JOIN layouts l ON l.id = s.layout
 """
 _HERE = f"SELECT a.place FROM temp.asked a CROSS JOIN sessions s ON {_MATCH}"
+# A row is found by its id's bytes; a damaged one may have them as text.
+_MEND = "UPDATE OR IGNORE sessions SET session_id = CAST(session_id AS BLOB) WHERE typeof(session_id) = 'text'"
 _IS = "WHERE tenant = ? AND model = ? AND session_id = ?"
 
 
@@ -129,6 +131,7 @@ class SqliteStore:
         self._lock = lock(self._path)
         try:
             self._file = open_file(self._path, self._in(self._held_seconds))
+            self._file.execute(_MEND)
             self._layouts = {layout: number for number, layout in self._file.execute("SELECT id, layout FROM layouts")}
         except BaseException:
             self._close()
