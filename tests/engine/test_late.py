@@ -13,13 +13,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from tests.engine.harness import DEVICES, LIMITS, Answer, InProcess
 from tests.identity.feeds import DERIVED
 from tests.packages import random_package
-from tidegate.engine import commands
+from tidegate.engine import commands, flight, restep
 from tidegate.engine.catalog import Catalog
 from tidegate.engine.device import use_one_thread
+from tidegate.engine.flight import Flight
 from tidegate.engine.replies import RowFlag
 from tidegate.errors import Reason, TidegateError
 from tidegate.model import repository
@@ -412,3 +414,21 @@ class TestWithTheRest:
         engine = engine_after("plain", ROWS[:5])
         assert ask(engine, "plain", replace(ROWS[2], reset=True)).steps_seen == 3
         assert held(engine, "plain") == in_order("cpu", "plain", [*ROWS[:2], replace(ROWS[2], reset=True), *ROWS[3:5]])
+
+
+def test_an_export_after_a_revision_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session of which nothing is retained any more can be imported as any other."""
+    engine = engine_after("plain", [ROWS[0], *ROWS[2:6]])
+    commits, real = list[int](), flight.commit
+
+    def fails_last(taken: Flight, now: float) -> NDArray[np.uint8]:
+        outcome = real(taken, now)
+        commits.append(1)
+        return np.full_like(outcome, Reason.SESSION_DIVERGED) if len(commits) == 5 else outcome
+
+    monkeypatch.setattr(restep, "commit", fails_last)
+    assert ask(engine, "plain", ROWS[1]).reason is Reason.SESSION_DIVERGED
+    assert len(commits) == 5
+    export = engine.execute(commands.ExportSession("", "plain", b"s"))
+    assert isinstance(export, commands.Export)
+    assert engine.execute(commands.ImportSession("", export.content, b"copy", ""))
