@@ -200,6 +200,7 @@ class Engine:
             self.inbox.took(waiting)
             self.finish(turn)
             return None
+        turn.of.count(now, self._clock())
         self._metrics.steps[turn.of.model, "OK"] += rows
         self.inbox.answered(waiting)
         return turn

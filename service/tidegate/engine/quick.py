@@ -106,7 +106,7 @@ class QuickLane:
         self.model, self.outputs, self.head = lane.model, manifest.outputs, manifest.head
         self.imputed_bytes = lane.slab.host["reply_imputed"].shape[1]
         self._lane, self._looker, self._counts = lane, looker, counts
-        self._pace, self._take = lane.stepper.pace, native.tidegate_turn
+        self._pace, self._take, self._count = lane.stepper.pace, native.tidegate_turn, native.tidegate_count_turn
         self._seconds_max = inline_seconds_max(lane.stepper.shared)
         self._space = lane.stepper.workspace()
         self.scope: inbox.Scope | None = None  # of rows that it is known to take
@@ -169,6 +169,10 @@ class QuickLane:
             return None
         lane.queue.pass_by()
         return self._flight(waiting) if lost else Turn(waiting.request[:rows], singles, messages, self)
+
+    def count(self, began: float, ended: float) -> None:
+        """Counts the turn that was taken last."""
+        self._count(self._where, began, ended)
 
     def _flight(self, waiting: inbox.Singles | inbox.Batches) -> Ordinary:
         """The turn as a flight that was stepped; with copies of what it found."""

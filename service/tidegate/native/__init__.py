@@ -28,6 +28,7 @@ _SIGNATURES: dict[str, list[Any]] = {  # as the C files declare them
     "tidegate_crew_post": [c_void_p, c_void_p, c_int64, c_int64, c_int64],
     "tidegate_crew_wait": [c_void_p, c_void_p],
     "tidegate_crew_end": [c_void_p],
+    "tidegate_count_turn": [c_void_p, c_double, c_double],
     "tidegate_turn": [c_void_p, c_int64, c_int64, c_double],
     "tidegate_look": [c_void_p, c_void_p, c_int64, c_int64, c_double],
     "tidegate_commit": [c_void_p, c_void_p, c_void_p, c_double],

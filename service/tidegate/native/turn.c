@@ -33,27 +33,12 @@ static void learn(double *row_seconds, int64_t rows, double seconds)
     *mean = before + 0.1 * ((now < 2.0 * before ? now : 2.0 * before) - before);
 }
 
-/* Counts a turn whose rows were answered `seconds` after it began, which was `now`. */
-static void count(const Turn *turn, double now, double seconds)
-{
-    const double *since = turn->rows->arrived;
-    int64_t rows = turn->rows->rows;
-    for (int64_t n = 0, times; n < rows; n += times) {
-        times = tidegate_alike(since + n, rows - n);
-        tidegate_add(turn->counts->queue_wait, now - since[n], times);
-        tidegate_add(turn->counts->end_to_end, now + seconds - since[n], times);
-    }
-    tidegate_add(turn->counts->batch_rows, (double)rows, 1);
-    tidegate_add(turn->counts->step_seconds, turn->seconds, 1);
-}
-
-/* Looks, steps, commits (columns.c, lstm.c) and counts. Returns how many rows are not finite, and where some are,
-   nothing is committed or counted; NOT_ORDINARY where the rows are not, and then nothing has happened. */
+/* Looks, steps and commits (columns.c, lstm.c). Returns how many rows are not finite, and where some are, nothing is
+   committed; NOT_ORDINARY where the rows are not, and then nothing has happened. */
 int64_t tidegate_turn(Turn *turn, int64_t grown, int64_t number, double now)
 {
     const Rows *rows = turn->rows;
-    struct timespec began, start, end, ended;
-    clock_gettime(CLOCK_MONOTONIC, &began);
+    struct timespec start, end;
     if (!tidegate_look(turn->columns, rows, grown, number, now))
         return NOT_ORDINARY;
     clock_gettime(CLOCK_MONOTONIC, &start);
@@ -61,10 +46,21 @@ int64_t tidegate_turn(Turn *turn, int64_t grown, int64_t number, double now)
     clock_gettime(CLOCK_MONOTONIC, &end);
     turn->seconds = seconds_between(start, end);
     learn(turn->row_seconds, rows->rows, turn->seconds);
-    if (!lost) {
+    if (!lost)
         tidegate_commit(turn->columns, rows, turn->pass->values, now);
-        clock_gettime(CLOCK_MONOTONIC, &ended);
-        count(turn, now, seconds_between(began, ended));
-    }
     return lost;
+}
+
+/* Counts a turn that was taken, which began and ended then. */
+void tidegate_count_turn(const Turn *turn, double began, double ended)
+{
+    const double *since = turn->rows->arrived;
+    int64_t rows = turn->rows->rows;
+    for (int64_t n = 0, times; n < rows; n += times) {
+        times = tidegate_alike(since + n, rows - n);
+        tidegate_add(turn->counts->queue_wait, began - since[n], times);
+        tidegate_add(turn->counts->end_to_end, ended - since[n], times);
+    }
+    tidegate_add(turn->counts->batch_rows, (double)rows, 1);
+    tidegate_add(turn->counts->step_seconds, turn->seconds, 1);
 }
