@@ -141,12 +141,12 @@ def test_many_feeds_in_one_file(server: RunningServer, tmp_path: Path) -> None:
 def test_a_bridged_gap_is_not_scored(server: RunningServer, tmp_path: Path) -> None:
     """A prediction for a time that never came is not put beside the observation after it."""
     gaps = {"policy": "impute", "gap_steps_max": 5}
-    random_package(server.models, "daily", frequency="D", gaps=gaps)
+    random_package(server.models, "dated", frequency="D", gaps=gaps)
     with Client(server.grpc) as client:
         client.reload_models()
     rows: list[list[object]] = [[f"2024-01-0{day}", 0.1, 0.2, 0.3, 0.4] for day in (1, 2, 5, 6)]
     file, output = write_table(tmp_path / "gap.csv", ["t", *COLUMNS], rows), tmp_path / "out.jsonl"
-    result = run(server, file, "--time-column", "t", "--output", str(output), model="daily")
+    result = run(server, file, "--time-column", "t", "--output", str(output), model="dated")
     assert result.exit_code == 0, result.output
     records = [json.loads(line) for line in output.read_text().splitlines()]
     assert [record["x0_predicted"] is None for record in records] == [True, False, True, False]
@@ -418,14 +418,14 @@ def test_a_full_disk(server: RunningServer, tmp_path: Path) -> None:
 
 
 def test_advice_is_for_who_reads_it(server: RunningServer, tmp_path: Path) -> None:
-    """A session's object is not at hand here."""
+    """A session's object, which could be told to go on from a gap, is not at hand here."""
+    random_package(server.models, "dated", frequency="D")
     with Client(server.grpc) as client:
-        name = uuid.uuid4().hex
-        client.session("random", name).step([1.0] * 4, time=datetime(2024, 1, 5, tzinfo=UTC))
-    table = write_table(tmp_path / "days.csv", ["date", *COLUMNS], [["2024-01-02", 1, 2, 3, 4]])
-    result = run(server, table, "--session", name, "--time-column", "date")
+        client.reload_models()
+    table = write_table(tmp_path / "days.csv", ["date", *COLUMNS], [["2024-01-01", *"1234"], ["2024-01-09", *"1234"]])
+    result = run(server, table, "--time-column", "date", model="dated")
     assert result.exit_code == 1
-    assert "TIME_NOT_INCREASING" in result.stderr
+    assert "STEP_GAP" in result.stderr
     assert "resync" not in result.stderr
 
 

@@ -141,9 +141,8 @@ def step_chunk(batches: Batches, features: tuple[str, ...], chunk: list[Row], ac
         write(to_record(row, int(predictions.steps[index]), about.targets, seen[index], predicted))
     if failed:
         bad = predictions.errors[0]
-        problem = told(bad.reason.name, bad.message, {}).problem.removesuffix(
-            f"; {RESYNC}"
-        )  # a file has no session object
+        problem = told(bad.reason.name, bad.message, {}).problem
+        problem = problem.removesuffix(f"; {RESYNC}")  # a file has no session object
         raise TidegateError(bad.reason, f"line {chunk[bad.row].line}, session {bad.id}: {problem}")
 
 

@@ -17,8 +17,8 @@ OnLost = Callable[[Sequence[Key], Sequence[int]], None]  # keys, and references 
 
 
 class Exits:
-    """Sees sessions out. `on_lost` is told of those that another replica had taken meanwhile, also
-    of those that were to be deleted."""
+    """Sees sessions out. `on_lost` is told of those that another replica had taken meanwhile, also where they were to
+    be deleted."""
 
     def __init__(self, host: EngineHost, store: Store, arrivals: Arrivals, on_lost: OnLost) -> None:
         self.saved = 0

@@ -74,8 +74,9 @@ class Passes:
         """Sessions were lost: answers that are held must not say otherwise, nor may who waits for a save of them.
         Between iterations."""
         self._lost.update(keys)
+        lost = set(keys)
         for wanted, future in self._urgent:
-            if not future.done() and not set(keys).isdisjoint(wanted):
+            if not future.done() and not lost.isdisjoint(wanted):
                 future.set_exception(TidegateError(Reason.SESSION_MOVED))
         for held in (*self._host.engine.going, *self._host.engine.held):
             held.lose(refs)
@@ -92,10 +93,9 @@ class Passes:
         await self._host.caught_up()  # behind what is said of sessions that were lost
         under_way = self._host.engine.departures.under_way
         for keys, future in urgent:
-            if not future.done() and not any(
-                map(under_way, keys)
-            ):  # else it leaves with rows in a queue: a later round
-                future.set_result(None)
+            if future.done() or any(map(under_way, keys)):  # it leaves with rows in a queue: a later round says so
+                continue
+            future.set_result(None)
         self._urgent = [entry for entry in self._urgent if not entry[1].done()]
 
     async def group(self) -> None:

@@ -265,7 +265,7 @@ class Engine:
         """Has fewer batches go together from now on, if these are too many for a quick turn. Where there is one core,
         such turns cost less than a flight, whose thread would share it with the loop."""
         lane = flight.lane
-        if cores() == 1 and len(flight.rows.messages) > 1 and takes_turns(lane) and not lane.stepper.shared:
+        if len(flight.rows.messages) > 1 and takes_turns(lane) and not lane.stepper.shared and cores() == 1:
             seconds, most = flight.expected_seconds, inline_seconds_max(shared=False)
             if seconds > most:
                 self.inbox.gather(int(len(flight.rows) * most / seconds))

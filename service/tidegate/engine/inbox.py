@@ -92,12 +92,12 @@ class Addresses(Structure):
             *("sequence", "id_bytes", "refs", "aliases", "tables", "parts"),
         )
     )
+    step: int
     values: int
     arrived: int
     sequence: int
     id_bytes: int
     refs: int
-    step: int
 
 
 @dataclass

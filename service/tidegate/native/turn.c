@@ -17,7 +17,7 @@ typedef struct {
     const Pass *pass;
     const Turns *counts;
     double *row_seconds; /* [SIZES]: what was learned of steps so far; see engine/pace.py */
-    double seconds;        /* what the last step took */
+    double seconds;      /* what the last step took */
 } Turn;
 
 static double seconds_between(struct timespec start, struct timespec end)

@@ -205,12 +205,12 @@ class SqliteStore:
             del self._held[key]
 
     def _delete(self, keys: Sequence[Key]) -> list[Key]:
-        held = [key for key in keys if key in self._held]
+        held, others = [key for key in keys if key in self._held], [key for key in keys if key not in self._held]
         with self._transaction() as file:
             file.executemany(f"DELETE FROM sessions {_IS}", held)
         for key in held:
             self._held.pop(key, None)
-        return self._here([key for key in keys if key not in set(held)])
+        return self._here(others)
 
     def _expire(self) -> int:
         """Deletes up to a page of rows; of those that are held the time begins anew."""
