@@ -11,6 +11,8 @@ import urllib.request
 from pathlib import Path
 from types import TracebackType
 
+from tests.ports import free_port
+
 START_SECONDS_MAX = 60
 STOP_SECONDS_MAX = 60
 HUNG = "Timeout ("  # what a server says whose end took too long, before all of its threads
@@ -25,7 +27,7 @@ class RunningServer:
         self._log = models.parent / f"{models.name}-{os.getpid()}-{id(self)}.log"
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [*command, "--port", "0", "--http-port", "0", *flags],
+                [*command, "--port", str(free_port()), "--http-port", "0", *flags],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 env={**os.environ, **(environment or {})},

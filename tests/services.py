@@ -14,6 +14,8 @@ from types import TracebackType
 
 import pytest
 
+from tests.ports import free_port
+
 START_SECONDS_MAX = 60
 STOP_SECONDS_MAX = 60
 PORTS_TRIED_MAX = 5  # one that was free may be taken before the service has it
@@ -126,10 +128,3 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningRe
         pytest.skip("redis-server is not installed: make services")
     with RunningRedis(tmp_path_factory.mktemp("redis")) as running:
         yield running
-
-
-def free_port() -> int:
-    """One that nobody has, for now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from typing import Self
 from tests.benchmarks.gload import BenchmarkError, Target
 from tests.benchmarks.machine import REPOSITORY, on_cores
 from tests.benchmarks.ours import SMALL, Size
+from tests.ports import free_port
 
 PEERS = Path(__file__).with_name("peers")
 ECHO_METHOD = "/peer.P/Stream"
@@ -110,10 +110,3 @@ def write_peer_messages(folder: Path, python: str = sys.executable) -> None:
     made = subprocess.run([python, str(PEERS / "payload.py"), str(folder)], check=False, capture_output=True, text=True)
     if made.returncode:
         raise BenchmarkError(f"payload.py failed:\n{made.stderr}")
-
-
-def free_port() -> int:
-    """A port of the loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -12,8 +12,9 @@ from typing import Self
 from tests.benchmarks import gload
 from tests.benchmarks.gload import BenchmarkError, Load, Target
 from tests.benchmarks.ours import SMALL, Size
-from tests.benchmarks.programs import PEERS, Child, free_port, write_peer_messages
+from tests.benchmarks.programs import PEERS, Child, write_peer_messages
 from tests.benchmarks.scenario import PeerMissingError, Settings
+from tests.ports import free_port
 
 METHOD = "/inference.GRPCInferenceService/ModelStreamInfer"
 START_SECONDS_MAX = 60

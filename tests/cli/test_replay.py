@@ -419,11 +419,11 @@ def test_a_full_disk(server: RunningServer, tmp_path: Path) -> None:
 
 def test_advice_is_for_who_reads_it(server: RunningServer, tmp_path: Path) -> None:
     """A session's object, which could be told to go on from a gap, is not at hand here."""
-    random_package(server.models, "dated", frequency="D")
+    random_package(server.models, "daily", frequency="D")
     with Client(server.grpc) as client:
         client.reload_models()
     table = write_table(tmp_path / "days.csv", ["date", *COLUMNS], [["2024-01-01", *"1234"], ["2024-01-09", *"1234"]])
-    result = run(server, table, "--time-column", "date", model="dated")
+    result = run(server, table, "--time-column", "date", model="daily")
     assert result.exit_code == 1
     assert "STEP_GAP" in result.stderr
     assert "resync" not in result.stderr

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
 from tests.servers import RunningServer
-from tests.services import RunningRedis, free_port, redis_server
+from tests.services import RunningRedis, redis_server
 from tidegate import Client, Reason, TidegateError
 
 __all__ = ["redis_server"]

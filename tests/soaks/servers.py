@@ -8,9 +8,9 @@ import itertools
 import os
 import random
 import signal
-import socket
 from pathlib import Path
 
+from tests.ports import free_port
 from tests.servers import RunningServer
 
 
@@ -20,9 +20,7 @@ class Place:
     def __init__(self, models: Path, *flags: str, **environment: str) -> None:
         self.models, self.flags = models, flags
         self.environment = {f"TIDEGATE_{name}": value for name, value in environment.items()}
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.port = free_port()
         self.server: RunningServer | None = None
 
     @property
