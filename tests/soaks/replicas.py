@@ -51,6 +51,8 @@ class Run:
             self.fleet = Fleet(proxy.addresses, self.sessions)
             self.run = asyncio.create_task(self.fleet.run())
             dashboard = asyncio.create_task(self._dashboard(proxy))
+            while len(self.fleet.told.answers) < self.sessions:  # until each has begun
+                await patiently(self.run, 0.02)
             await patiently(self.run, self.calm)
             await self._kill(places[0])
             await self._freeze(places, proxy)
