@@ -15,8 +15,8 @@ class Key(NamedTuple):
 
 
 class Checkpoint(NamedTuple):
-    """All that is remembered of a session at a step: the columns that `layout` names (`engine/columns.py`), one after
-    another, in `content`. The package that stepped it is `version`, by its `fingerprint`."""
+    """All that is remembered of a session at a step: the columns that `layout` names (`engine/memory/columns.py`), one
+    after another, in `content`. The package that stepped it is `version`, by its `fingerprint`."""
 
     key: Key
     version: str

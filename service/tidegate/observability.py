@@ -6,10 +6,10 @@ import platform
 from collections.abc import Callable
 
 from tidegate.durability import Durability
-from tidegate.engine.catalog import Catalog
-from tidegate.engine.device import device_memory_used, torch_version
 from tidegate.engine.loop import EngineHost
-from tidegate.engine.sessions import Sessions
+from tidegate.engine.sessions.by_name import Sessions
+from tidegate.engine.sessions.catalog import Catalog
+from tidegate.engine.step.device import device_memory_used, torch_version
 from tidegate.metrics import Metrics
 from tidegate.wire.frontend import FrontEnd
 

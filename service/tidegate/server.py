@@ -24,8 +24,12 @@ from typing import Any
 from tidegate import logs, observability
 from tidegate.config import Settings, unknown_variables
 from tidegate.durability import Durability
-from tidegate.engine.catalog import Catalog, Changes
-from tidegate.engine.device import (
+from tidegate.engine.engine import Engine
+from tidegate.engine.loop import EngineHost
+from tidegate.engine.queues.inbox import Inbox
+from tidegate.engine.sessions.by_name import Sessions
+from tidegate.engine.sessions.catalog import Catalog, Changes
+from tidegate.engine.step.device import (
     allow_tf32,
     check_kernel,
     choose_device,
@@ -33,10 +37,6 @@ from tidegate.engine.device import (
     memory_bytes,
     use_one_thread,
 )
-from tidegate.engine.engine import Engine
-from tidegate.engine.inbox import Inbox
-from tidegate.engine.loop import EngineHost
-from tidegate.engine.sessions import Sessions
 from tidegate.errors import ConfigError, TidegateError
 from tidegate.metrics import Metrics
 from tidegate.model import repository

@@ -18,7 +18,7 @@ import torch
 from tests.benchmarks import gpu_server, gpu_steps
 from tests.benchmarks.machine import about_machine, about_versions
 from tests.benchmarks.report import Finding, table
-from tidegate.engine.device import use_one_thread
+from tidegate.engine.step.device import use_one_thread
 
 NO_DEVICE = "no CUDA device: nothing is measured (--device cpu --quick runs the same code, small, on CPU)"
 SERVER_PARTS = ("clients", "resident")

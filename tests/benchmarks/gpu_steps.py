@@ -12,10 +12,10 @@ import torch
 from tests.benchmarks.messages import FEATURES
 from tests.benchmarks.report import Finding
 from tests.packages import random_package
-from tidegate.engine.cuda import CudaStepper
-from tidegate.engine.cuda_choice import build_cuda_stepper
-from tidegate.engine.device import allow_tf32
-from tidegate.engine.stepper import StepBatch, Ticket
+from tidegate.engine.step.cuda import CudaStepper
+from tidegate.engine.step.cuda_choice import build_cuda_stepper
+from tidegate.engine.step.device import allow_tf32
+from tidegate.engine.step.stepper import StepBatch, Ticket
 from tidegate.model.frequency import NO_TIME
 from tidegate.model.package import Package
 from tidegate.model.slot_kernel import KernelChoice

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from tests.benchmarks.messages import FEATURES
 from tests.benchmarks.peers.lstm_slots import Slots
 from tests.packages import random_package
-from tidegate.engine.native_stepper import build_stepper
-from tidegate.engine.stepper import StepBatch, memory_of_nobody
+from tidegate.engine.step.native_stepper import build_stepper
+from tidegate.engine.step.stepper import StepBatch, memory_of_nobody
 
 SESSIONS = 4096  # resident; batches take them in turn, in random order
 Call = Callable[[], object]

@@ -14,14 +14,15 @@ from tidegate.checkpoints import Checkpoint, Key
 from tidegate.config import Durability as Level
 from tidegate.config import Limits
 from tidegate.durability import Durability
-from tidegate.engine.catalog import Catalog, Steppers
-from tidegate.engine.device import use_one_thread
 from tidegate.engine.engine import Engine
-from tidegate.engine.inbox import Block, Inbox, Scope
+from tidegate.engine.flights.quick import Turn
 from tidegate.engine.loop import EngineHost
-from tidegate.engine.quick import Turn
+from tidegate.engine.queues.block import Block, Scope
+from tidegate.engine.queues.inbox import Inbox
 from tidegate.engine.replies import Replies, RowFlag
-from tidegate.engine.sessions import Sessions
+from tidegate.engine.sessions.by_name import Sessions
+from tidegate.engine.sessions.catalog import Catalog, Steppers
+from tidegate.engine.step.device import use_one_thread
 from tidegate.errors import Reason
 from tidegate.metrics import Metrics
 from tidegate.model.frequency import NO_TIME

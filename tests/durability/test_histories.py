@@ -12,10 +12,10 @@ from tests.durability.replicas import Replica, Told
 from tests.durability.site import LIMITS, Site, key, stepped
 from tests.engine.harness import InProcess
 from tidegate.config import Durability as Level
-from tidegate.engine import histories
-from tidegate.engine.history import History
-from tidegate.engine.inbox import Scope
-from tidegate.engine.native_stepper import NativeStepper
+from tidegate.engine.histories import work as histories
+from tidegate.engine.histories.history import History
+from tidegate.engine.queues.block import Scope
+from tidegate.engine.step.native_stepper import NativeStepper
 from tidegate.errors import Reason
 from tidegate.model.frequency import NO_TIME
 

@@ -12,8 +12,8 @@ from tests.durability.site import LIMITS, Site, key, seen, stepped
 from tidegate.checkpoints import Checkpoint, Key
 from tidegate.config import Durability as Level
 from tidegate.engine import commands
-from tidegate.engine.inbox import Block, Scope
-from tidegate.engine.saving import Taken
+from tidegate.engine.queues.block import Block, Scope
+from tidegate.engine.sessions.saving import Taken
 from tidegate.errors import Reason, TidegateError
 from tidegate.model.frequency import NO_TIME
 from tidegate.store.protocol import Claim, StoreError

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from tests.packages import random_package
 from tidegate.config import Limits
-from tidegate.engine.catalog import Catalog, Steppers
-from tidegate.engine.device import use_one_thread
+from tidegate.engine.sessions.catalog import Catalog, Steppers
+from tidegate.engine.step.device import use_one_thread
 from tidegate.model import repository
 
 NAMES = ["a", "b", "c", "d"]

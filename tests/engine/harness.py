@@ -11,13 +11,14 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from tidegate.config import Limits
-from tidegate.engine.catalog import Catalog, Changes, Steppers
 from tidegate.engine.commands import Command
-from tidegate.engine.device import use_one_thread
 from tidegate.engine.engine import Engine
-from tidegate.engine.inbox import AliasTable, Block, Inbox, Scope
+from tidegate.engine.queues.block import AliasTable, Block, Scope
+from tidegate.engine.queues.inbox import Inbox
 from tidegate.engine.replies import STREAM_SHIFT, Replies, RowFlag
-from tidegate.engine.sessions import Sessions
+from tidegate.engine.sessions.by_name import Sessions
+from tidegate.engine.sessions.catalog import Catalog, Changes, Steppers
+from tidegate.engine.step.device import use_one_thread
 from tidegate.errors import Reason
 from tidegate.metrics import Metrics
 from tidegate.model import repository

@@ -9,9 +9,9 @@ import pytest
 
 from tests.engine.harness import DEVICES, InProcess
 from tests.identity.feeds import DERIVED, GAPS, Feed, derived_package, make_feeds, make_package
-from tidegate.engine import stepper
-from tidegate.engine.crew import Crew
-from tidegate.engine.stepper import TILE_ROWS, TorchStepper
+from tidegate.engine.step import stepper
+from tidegate.engine.step.crew import Crew
+from tidegate.engine.step.stepper import TILE_ROWS, TorchStepper
 from tidegate.errors import Reason
 
 SESSIONS = 400

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate.engine.choice import assign_turns
+from tidegate.engine.queues.choice import assign_turns
 
 SLOTS = 12
 

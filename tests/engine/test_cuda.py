@@ -13,13 +13,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tests.engine.harness import DEVICES
 from tests.engine.test_recordings import RecordingQueue
 from tests.packages import unwritten
-from tidegate.engine import cuda_choice
-from tidegate.engine.cuda import CudaStepper
-from tidegate.engine.cuda_choice import build_cuda_stepper
-from tidegate.engine.device_queue import DeviceQueue
-from tidegate.engine.slots import SPARE_SLOT
-from tidegate.engine.staging import Field
-from tidegate.engine.stepper import StepBatch, TorchStepper, memory_of_nobody
+from tidegate.engine.memory.slots import SPARE_SLOT
+from tidegate.engine.step import cuda_choice
+from tidegate.engine.step.cuda import CudaStepper
+from tidegate.engine.step.cuda_choice import build_cuda_stepper
+from tidegate.engine.step.device_queue import DeviceQueue
+from tidegate.engine.step.staging import Field
+from tidegate.engine.step.stepper import StepBatch, TorchStepper, memory_of_nobody
 from tidegate.model.package import Package
 from tidegate.model.slot_kernel import GatheringKernel
 

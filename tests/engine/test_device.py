@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from tidegate.engine import device
-from tidegate.engine.device import allow_tf32, check_kernel
+from tidegate.engine.step import device
+from tidegate.engine.step.device import allow_tf32, check_kernel
 from tidegate.errors import ConfigError
 
 

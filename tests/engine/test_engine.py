@@ -12,7 +12,7 @@ from tests.engine.harness import InProcess, in_order
 from tests.packages import random_package
 from tidegate.config import Limits
 from tidegate.engine import commands
-from tidegate.engine.inbox import AliasTable, Scope
+from tidegate.engine.queues.block import AliasTable, Scope
 from tidegate.errors import Reason, TidegateError
 
 ROW = [1.0, 2.0, 3.0, 4.0]

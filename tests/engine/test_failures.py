@@ -10,8 +10,8 @@ import pytest
 from tests.engine.harness import InProcess, in_order
 from tests.packages import random_package
 from tidegate.engine.admission import Admission
-from tidegate.engine.lane import Lane
-from tidegate.engine.slab import Slab
+from tidegate.engine.memory.slab import Slab
+from tidegate.engine.queues.lane import Lane
 from tidegate.errors import Reason
 
 ROW = [0.1, 0.2, 0.3, 0.4]

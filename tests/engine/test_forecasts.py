@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from tests.engine.harness import DEVICES, LIMITS, InProcess
 from tests.packages import random_package
-from tidegate.engine import forecaster, sampling, unroll
-from tidegate.engine.forecasts import Forecast, ForecastRequest, Sampling, Scenario
+from tidegate.engine.forecasts import forecaster, sampling, unroll
+from tidegate.engine.forecasts.request import Forecast, ForecastRequest, Sampling, Scenario
 from tidegate.errors import Reason, TidegateError
 
 NOTHING = np.zeros((0, 0))

@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from tests.engine.harness import DEVICES, Answer, InProcess
 from tests.packages import random_package
-from tidegate.engine import commands, histories, warming
-from tidegate.engine.history import History
-from tidegate.engine.inbox import Scope
-from tidegate.engine.native_stepper import NativeStepper
+from tidegate.engine import commands
+from tidegate.engine.histories import warming
+from tidegate.engine.histories import work as histories
+from tidegate.engine.histories.history import History
+from tidegate.engine.queues.block import Scope
 from tidegate.engine.replies import RowFlag
+from tidegate.engine.step.native_stepper import NativeStepper
 from tidegate.errors import Reason
 from tidegate.model.frequency import NO_TIME
 from tidegate.model.sequence import Sequence
@@ -582,7 +584,7 @@ def test_back_to_a_retained_step(tmp_path: Path, exact: bool) -> None:
     close(*(server.ask("s", values[56].tolist(), 57, 57 * HOUR) for server in (one, other)))
 
 
-@pytest.mark.parametrize("where", ["histories.arranged", "histories.Warming", "warming.Warming.steps"])
+@pytest.mark.parametrize("where", ["work.arranged", "work.Warming", "warming.Warming.steps"])
 def test_a_failure_of_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     """Where the work fails, or cannot begin, the history says INTERNAL, and the session is as it was."""
     package(tmp_path, "lstm")
@@ -594,7 +596,7 @@ def test_a_failure_of_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr(f"tidegate.engine.{where}", fail)
+        patch.setattr(f"tidegate.engine.histories.{where}", fail)
         assert warm(engine, observations(), first=4).reason is Reason.INTERNAL
     assert engine.inbox.rows == 0
     assert memory(engine) == before

@@ -17,11 +17,12 @@ import pytest
 from tests.engine.harness import InProcess
 from tests.packages import random_package
 from tidegate.config import Durability
-from tidegate.engine import loop, native_stepper
-from tidegate.engine.forecasts import ForecastRequest, Scenario
+from tidegate.engine import loop
+from tidegate.engine.flights.quick import Turn
+from tidegate.engine.forecasts.request import ForecastRequest, Scenario
 from tidegate.engine.loop import EngineHost
-from tidegate.engine.quick import Turn
 from tidegate.engine.replies import Replies
+from tidegate.engine.step import native_stepper
 from tidegate.errors import Reason
 from tidegate.native import library
 

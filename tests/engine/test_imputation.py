@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.packages import unwritten
-from tidegate.engine.imputation import Imputation, Memory
+from tidegate.engine.judgement.imputation import Imputation, Memory
 from tidegate.model.ages import AGE_MAX
 
 FEATURES, TARGETS = 3, [2, 0]  # features 2 and 0 are predicted, in this order; 1 is not

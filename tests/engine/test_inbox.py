@@ -6,7 +6,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate.engine.inbox import SPARES_MAX, AliasTable, Batches, Block, Inbox, Scope
+from tidegate.engine.queues.block import AliasTable, Block, Scope
+from tidegate.engine.queues.gathered import Batches
+from tidegate.engine.queues.inbox import SPARES_MAX, Inbox
 from tidegate.model.frequency import NO_TIME
 
 SCOPES = [Scope("", "a"), Scope("", "b"), Scope("", "b", must_exist=True)]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tidegate.engine.lane import Queued, RowQueue
+from tidegate.engine.queues.lane import Queued, RowQueue
 from tidegate.errors import Reason
 
 SESSIONS = 12

@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from tests.engine.harness import DEVICES, LIMITS, Answer, InProcess
 from tests.identity.feeds import DERIVED
 from tests.packages import random_package
-from tidegate.engine import commands, flight, restep
-from tidegate.engine.catalog import Catalog
-from tidegate.engine.device import use_one_thread
-from tidegate.engine.flight import Flight
+from tidegate.engine import commands
+from tidegate.engine.flights import flight, restep
+from tidegate.engine.flights.flight import Flight
 from tidegate.engine.replies import RowFlag
+from tidegate.engine.sessions.catalog import Catalog
+from tidegate.engine.step.device import use_one_thread
 from tidegate.errors import Reason, TidegateError
 from tidegate.model import repository
 from tidegate.model.frequency import NO_TIME

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.packages import random_package
-from tidegate.engine.inbox import Scope
-from tidegate.engine.layout import conversion, layout_of
+from tidegate.engine.queues.block import Scope
+from tidegate.engine.queues.layout import conversion, layout_of
 from tidegate.errors import Reason, TidegateError
 from tidegate.model.package import Package
 

@@ -25,7 +25,7 @@ from tidegate.engine.commands import (
     SessionInfo,
     Way,
 )
-from tidegate.engine.inbox import Scope
+from tidegate.engine.queues.block import Scope
 from tidegate.errors import Reason, TidegateError
 
 KEPT = 5

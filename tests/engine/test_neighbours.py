@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from tests.engine.harness import DEVICES, Answer, InProcess
 from tests.packages import random_package
 from tidegate.engine import commands
-from tidegate.engine.inbox import AliasTable, Scope
-from tidegate.engine.slots import slots_of
+from tidegate.engine.memory.slots import slots_of
+from tidegate.engine.queues.block import AliasTable, Scope
 from tidegate.errors import Reason
 
 SESSIONS, FEATURES, ROUNDS = 1000, 4, 6

@@ -15,8 +15,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tidegate.engine.lane import Queued, RowQueue
-from tidegate.engine.slots import SlotTable, slots_of
+from tidegate.engine.memory.slots import SlotTable, slots_of
+from tidegate.engine.queues.lane import Queued, RowQueue
 
 CAPACITY, CHUNK_ROWS = 12, 4
 

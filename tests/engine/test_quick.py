@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 
 from tests.engine.harness import LIMITS, InProcess
 from tests.packages import random_package
-from tidegate.engine import device
 from tidegate.engine.commands import CloseSessions, Sweep
-from tidegate.engine.inbox import Addresses, AliasTable, Scope
-from tidegate.engine.lane import Queued, RowQueue
+from tidegate.engine.flights.ordinary import Ordinary
+from tidegate.engine.flights.quick import ROWS_MAX, Turn
+from tidegate.engine.judgement.rules import digest
 from tidegate.engine.loop import AnyFlight
-from tidegate.engine.native_stepper import NativeStepper
-from tidegate.engine.ordinary import Ordinary
-from tidegate.engine.pace import SIZES, Pace
-from tidegate.engine.quick import ROWS_MAX, Turn
+from tidegate.engine.memory.slots import slots_of
+from tidegate.engine.queues.block import Addresses, AliasTable, Scope
+from tidegate.engine.queues.lane import Queued, RowQueue
 from tidegate.engine.replies import STREAM_SHIFT
-from tidegate.engine.rules import digest
-from tidegate.engine.slots import slots_of
+from tidegate.engine.step import device
+from tidegate.engine.step.native_stepper import NativeStepper
+from tidegate.engine.step.pace import SIZES, Pace
 from tidegate.errors import Reason
 from tidegate.model.frequency import NO_TIME
 from tidegate.native import address, library

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate.engine import record
-from tidegate.engine.record import pack, unpack
+from tidegate.engine.memory import record
+from tidegate.engine.memory.record import pack, unpack
 from tidegate.errors import Reason, TidegateError
 
 ROW = {

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tidegate.engine import recordings
-from tidegate.engine.device_queue import HostQueue, Work
-from tidegate.engine.recordings import RUNS_BEFORE, Recordings
+from tidegate.engine.step import recordings
+from tidegate.engine.step.device_queue import HostQueue, Work
+from tidegate.engine.step.recordings import RUNS_BEFORE, Recordings
 
 
 class RecordingQueue(HostQueue):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.engine.plain import Known, Rules, decide, every
-from tidegate.engine.rules import ADVANCE, DUPLICATE, Observed, Policy, Remembered, digest, judge
+from tidegate.engine.judgement.rules import ADVANCE, DUPLICATE, Observed, Policy, Remembered, digest, judge
 from tidegate.errors import Reason
 from tidegate.model.frequency import NO_TIME, Frequency
 

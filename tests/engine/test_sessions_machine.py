@@ -22,7 +22,7 @@ from tests.engine.feeds import LIMITS, MODELS, NAMES, NUMBERS, SKETCHES, WIDTHS,
 from tests.engine.harness import DEVICES, Answer, InProcess, in_order
 from tests.engine.plain import HOUR, HUGE, Expected, PlainModel, PlainSession, Row, Values
 from tidegate.engine import commands
-from tidegate.engine.inbox import AliasTable, Scope
+from tidegate.engine.queues.block import AliasTable, Scope
 from tidegate.errors import Reason, TidegateError
 from tidegate.model import reference
 from tidegate.model.frequency import NO_TIME

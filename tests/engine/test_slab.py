@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from tests.engine.harness import DEVICES
 from tests.packages import unwritten
-from tidegate.engine.columns import Place, session_schema
-from tidegate.engine.memory import Reserved, machine_bytes
-from tidegate.engine.slab import CHUNK_ROWS, Slab
+from tidegate.engine.memory.columns import Place, session_schema
+from tidegate.engine.memory.pages import Reserved, machine_bytes
+from tidegate.engine.memory.slab import CHUNK_ROWS, Slab
 
 PLAIN = session_schema(unwritten(hidden_size=32))
 SCHEMA = session_schema(  # every kind of column

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate.engine.slots import SLABS_MAX, SLOTS_MAX, SPARE_SLOT, SlotTable, slabs_of, slots_of
+from tidegate.engine.memory.slots import SLABS_MAX, SLOTS_MAX, SPARE_SLOT, SlotTable, slabs_of, slots_of
 
 
 @given(slab=st.integers(0, SLABS_MAX - 1), count=st.integers(1, 30), seed=st.integers(0, 2**32))

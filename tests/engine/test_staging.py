@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate.engine.staging import ALIGNMENT, BUCKETS, Field, buffer_bytes, columns, fill, pieces, places
+from tidegate.engine.step.staging import ALIGNMENT, BUCKETS, Field, buffer_bytes, columns, fill, pieces, places
 
 FIELDS = [
     Field("slots", "int64", padding=7),

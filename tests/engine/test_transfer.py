@@ -10,7 +10,6 @@ import pytest
 
 from tests.engine.harness import InProcess
 from tests.packages import random_package
-from tidegate.engine import record
 from tidegate.engine.commands import (
     CloseSessions,
     Export,
@@ -21,7 +20,8 @@ from tidegate.engine.commands import (
     MigrateSessions,
     RewindSession,
 )
-from tidegate.engine.inbox import Scope
+from tidegate.engine.memory import record
+from tidegate.engine.queues.block import Scope
 from tidegate.errors import Reason, TidegateError
 
 FEATURES: dict[str, Any] = {"features": [{"name": "a"}], "targets": ["a"], "hidden": 8}

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from tests.packages import random_package
-from tidegate.engine import cuda_choice
-from tidegate.engine.cuda import CudaStepper
-from tidegate.engine.cuda_choice import build_cuda_stepper
-from tidegate.engine.slots import SPARE_SLOT
-from tidegate.engine.stepper import StepBatch, memory_of_nobody
+from tidegate.engine.memory.slots import SPARE_SLOT
+from tidegate.engine.step import cuda_choice
+from tidegate.engine.step.cuda import CudaStepper
+from tidegate.engine.step.cuda_choice import build_cuda_stepper
+from tidegate.engine.step.stepper import StepBatch, memory_of_nobody
 from tidegate.model import reference
 from tidegate.model.package import Package
 from tidegate.model.slot_kernel import GatheringKernel

@@ -12,7 +12,8 @@ import sys
 import numpy as np
 
 from tests.native.messages import doubles, put, varint
-from tidegate.engine.inbox import AliasTable, Batches, Scope, Singles
+from tidegate.engine.queues.block import AliasTable, Scope
+from tidegate.engine.queues.gathered import Batches, Singles
 from tidegate.native import address, library
 from tidegate.wire.plain import BatchStream, _describe, _describe_batches
 

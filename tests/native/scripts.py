@@ -14,7 +14,7 @@ import numpy as np
 from tests.engine.harness import Answers, InProcess
 from tests.engine.plain import HOUR
 from tidegate.engine import commands
-from tidegate.engine.inbox import AliasTable, Block, Scope
+from tidegate.engine.queues.block import AliasTable, Block, Scope
 from tidegate.engine.replies import STREAM_SHIFT
 from tidegate.model.frequency import NO_TIME
 

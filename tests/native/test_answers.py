@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate.engine.quick import Turn
+from tidegate.engine.flights.quick import Turn
 from tidegate.engine.replies import Replies, Singles
 from tidegate.model.frequency import NO_TIME
 from tidegate.model.manifest import Head

@@ -19,8 +19,9 @@ from tests.identity.feeds import DERIVED, derived_package
 from tests.native.scripts import Op, Player, Row, Writer
 from tests.packages import random_package
 from tidegate import metrics
-from tidegate.engine import native_stepper, ordinary, quick
 from tidegate.engine.admission import Admission
+from tidegate.engine.flights import ordinary, quick
+from tidegate.engine.step import native_stepper
 from tidegate.errors import Reason
 from tidegate.model.frequency import NO_TIME
 

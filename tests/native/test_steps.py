@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from tests.packages import random_package
 from tests.wire.clients import until
 from tidegate import native as parts
-from tidegate.engine import native_stepper, stepper
-from tidegate.engine.native_stepper import NativeStepper
-from tidegate.engine.stepper import StepBatch, StepResult
+from tidegate.engine.step import native_stepper, stepper
+from tidegate.engine.step.native_stepper import NativeStepper
+from tidegate.engine.step.stepper import StepBatch, StepResult
 from tidegate.model import reference
 from tidegate.model.frequency import NO_TIME
 from tidegate.model.package import Package

@@ -22,8 +22,8 @@ from tests.native import messages
 from tests.native.messages import doubles, put
 from tests.packages import random_package
 from tidegate.config import Limits
-from tidegate.engine.inbox import Block
 from tidegate.engine.loop import EngineHost
+from tidegate.engine.queues.block import Block
 from tidegate.native import address
 from tidegate.wire import codec
 from tidegate.wire.frontend import Call, FrontEnd

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from tests.wire.clients import PATIENCE_SECONDS, until
 from tidegate.config import Limits, Settings
-from tidegate.engine.lane import Lane
-from tidegate.engine.stepper import Memory, StepBatch, Stepper, Ticket
+from tidegate.engine.queues.lane import Lane
+from tidegate.engine.step.stepper import Memory, StepBatch, Stepper, Ticket
 from tidegate.model.native_lstm import Workspace
 from tidegate.server import Server
 

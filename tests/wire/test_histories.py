@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tests.servers import RunningServer
 from tests.wire.clients import Client, at_rest, batch, config, history, observation, refusal_of, refused, unary
-from tidegate.engine.record import unpack
+from tidegate.engine.memory.record import unpack
 from tidegate.model import reference
 from tidegate.model.package import Package
 from tidegate.wire.stubs import prediction_pb2 as pb

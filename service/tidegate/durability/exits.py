@@ -8,8 +8,8 @@ from itertools import islice
 
 from tidegate.checkpoints import Key
 from tidegate.durability.arrivals import Arrivals
-from tidegate.engine.departures import Departure
 from tidegate.engine.loop import EngineHost
+from tidegate.engine.sessions.departures import Departure
 from tidegate.store.protocol import Store
 
 ROWS = 4096  # of one request

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tidegate.checkpoints import Key
 from tidegate.durability.exits import Exits, OnLost
 from tidegate.engine.loop import EngineHost
-from tidegate.engine.saving import Taken
+from tidegate.engine.sessions.saving import Taken
 from tidegate.errors import Reason, TidegateError
 from tidegate.store.protocol import Store
 

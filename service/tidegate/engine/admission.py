@@ -9,16 +9,17 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tidegate.engine.catalog import Catalog
-from tidegate.engine.departures import Departures
-from tidegate.engine.inbox import AliasTable, Batches, Block, Singles
-from tidegate.engine.lane import Lane, Queued
-from tidegate.engine.ordinary import Looker, Ordinary, looker_of
-from tidegate.engine.parking import Parking
-from tidegate.engine.quick import QuickLane, Turn, quick_of
+from tidegate.engine.flights.ordinary import Looker, Ordinary, looker_of
+from tidegate.engine.flights.quick import QuickLane, Turn, quick_of
+from tidegate.engine.memory.slots import SLABS_MAX, SLOT_BITS, SLOTS_MAX, SPARE_SLOT, Refs, slabs_of, slots_of
+from tidegate.engine.queues.block import AliasTable, Block
+from tidegate.engine.queues.gathered import Batches, Singles
+from tidegate.engine.queues.lane import Lane, Queued
+from tidegate.engine.queues.parking import Parking
 from tidegate.engine.replies import Replies, refusals
-from tidegate.engine.sessions import Sessions, valid_id
-from tidegate.engine.slots import SLABS_MAX, SLOT_BITS, SLOTS_MAX, SPARE_SLOT, Refs, slabs_of, slots_of
+from tidegate.engine.sessions.by_name import Sessions, valid_id
+from tidegate.engine.sessions.catalog import Catalog
+from tidegate.engine.sessions.departures import Departures
 from tidegate.errors import Reason, TidegateError
 
 Outcomes = NDArray[np.uint8]

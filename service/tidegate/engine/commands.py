@@ -134,7 +134,7 @@ class ExportSession:
 
 @dataclass(frozen=True)
 class Export:
-    """A session as bytes (`engine/record.py`), and what it is."""
+    """A session as bytes (`engine/memory/record.py`), and what it is."""
 
     content: bytes
     info: SessionInfo

@@ -18,26 +18,28 @@ from tidegate.checkpoints import Key
 from tidegate.config import Durability
 from tidegate.engine import commands
 from tidegate.engine.admission import Admission
-from tidegate.engine.catalog import Catalog
 from tidegate.engine.commands import SessionInfo
-from tidegate.engine.departures import Departures
-from tidegate.engine.device import cores, inline_seconds_max
-from tidegate.engine.flight import Flight
-from tidegate.engine.forecaster import Forecaster, Stretch
-from tidegate.engine.histories import Histories, HistoryStretch
-from tidegate.engine.inbox import Batches, Block, Inbox, Scope
-from tidegate.engine.lane import Lane, Queued
-from tidegate.engine.listing import page
-from tidegate.engine.migration import Migration
-from tidegate.engine.ordinary import Ordinary
-from tidegate.engine.quick import ROWS_MAX as QUICK_ROWS_MAX
-from tidegate.engine.quick import Turn, takes_turns
+from tidegate.engine.flights.flight import Flight
+from tidegate.engine.flights.ordinary import Ordinary
+from tidegate.engine.flights.quick import ROWS_MAX as QUICK_ROWS_MAX
+from tidegate.engine.flights.quick import Turn, takes_turns
+from tidegate.engine.flights.revision import make_flight
+from tidegate.engine.forecasts.forecaster import Forecaster, Stretch
+from tidegate.engine.histories.work import Histories, HistoryStretch
+from tidegate.engine.queues.block import Block, Scope
+from tidegate.engine.queues.gathered import Batches
+from tidegate.engine.queues.inbox import Inbox
+from tidegate.engine.queues.lane import Lane, Queued
 from tidegate.engine.replies import STREAM_SHIFT, Replies, RowFlag, refusals
-from tidegate.engine.revision import make_flight
-from tidegate.engine.saving import Saving
-from tidegate.engine.sessions import Sessions
-from tidegate.engine.stepper import TILE_ROWS
-from tidegate.engine.transfer import Transfer
+from tidegate.engine.sessions.by_name import Sessions
+from tidegate.engine.sessions.catalog import Catalog
+from tidegate.engine.sessions.departures import Departures
+from tidegate.engine.sessions.listing import page
+from tidegate.engine.sessions.migration import Migration
+from tidegate.engine.sessions.saving import Saving
+from tidegate.engine.sessions.transfer import Transfer
+from tidegate.engine.step.device import cores, inline_seconds_max
+from tidegate.engine.step.stepper import TILE_ROWS
 from tidegate.errors import Reason, TidegateError
 from tidegate.metrics import Metrics
 

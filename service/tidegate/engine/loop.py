@@ -20,15 +20,15 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from tidegate.checkpoints import Key
 from tidegate.engine.commands import Command, Sweep
-from tidegate.engine.device import inline_seconds_max, use_one_thread
 from tidegate.engine.engine import Engine
-from tidegate.engine.flight import Flight
-from tidegate.engine.forecaster import Stretch
-from tidegate.engine.forecasts import Forecast, ForecastRequest
-from tidegate.engine.histories import HistoryStretch
-from tidegate.engine.ordinary import Ordinary
-from tidegate.engine.quick import Turn
+from tidegate.engine.flights.flight import Flight
+from tidegate.engine.flights.ordinary import Ordinary
+from tidegate.engine.flights.quick import Turn
+from tidegate.engine.forecasts.forecaster import Stretch
+from tidegate.engine.forecasts.request import Forecast, ForecastRequest
+from tidegate.engine.histories.work import HistoryStretch
 from tidegate.engine.replies import Replies
+from tidegate.engine.step.device import inline_seconds_max, use_one_thread
 from tidegate.errors import Reason, TidegateError
 
 COMMAND_SECONDS = 1e-3  # spent on commands between two steps, but for the length of one command

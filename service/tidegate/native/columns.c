@@ -1,7 +1,7 @@
 /* The session rules for a batch in which every row is the next step of a healthy session, which most batches are.
 
-   `look` says whether it is such a batch, and leaves all as it was where a row is not; the table in engine/rules.py then
-   judges it. `commit` writes what the sessions remember after such a batch. */
+   `look` says whether it is such a batch, and leaves all as it was where a row is not; the table in
+   engine/judgement/rules.py then judges it. `commit` writes what the sessions remember after such a batch. */
 
 #include "columns.h"
 
@@ -19,8 +19,8 @@ static inline uint64_t mix(uint64_t state)
     return (state ^ (state >> 33)) * 0xC4CEB9FE1A85EC53ULL + 1;
 }
 
-/* As `digest` in engine/rules.py; no value is NaN, and there is no reset. Column by column, for the compiler takes many
-   rows at once then. */
+/* As `digest` in engine/judgement/rules.py; no value is NaN, and there is no reset. Column by column, for the compiler takes
+   many rows at once then. */
 static void digests(const Rows *rows, int64_t features)
 {
     for (int64_t low = 0; low < rows->rows; low += DIGESTS) {

@@ -5,9 +5,9 @@
 
 #include "native.h"
 
-/* A slab's columns, and what a lane says of its rows; in Python: engine/ordinary.py. */
+/* A slab's columns, and what a lane says of its rows; in Python: engine/flights/ordinary.py. */
 typedef struct {
-    const uint32_t *freed;   /* of engine/slots.py, as `taken` and `base` */
+    const uint32_t *freed;   /* of engine/memory/slots.py, as `taken` and `base` */
     const uint8_t *taken, *leaving;
     uint8_t *unsaved, *diverged;
     const int32_t *version;
@@ -21,15 +21,15 @@ typedef struct {
     double tolerance;        /* of an interval */
 } Columns;
 
-/* A stream's references to its sessions, by alias; in Python: engine/inbox.py, `AliasTable`. */
+/* A stream's references to its sessions, by alias; in Python: engine/queues/block.py, `AliasTable`. */
 typedef struct {
     const int64_t *refs;
     int64_t size;
 } Table;
 
-/* A batch, n of each; values [n, features], replies [n, outputs]. What is given lies as `Addresses` in engine/inbox.py
-   has it. The rest is filled by `look`, and so are refs where the rows are of `messages` that name their sessions by
-   alias: `parts` rows each, each of one of the `tables`. */
+/* A batch, n of each; values [n, features], replies [n, outputs]. What is given lies as `Addresses` in
+   engine/queues/block.py has it. The rest is filled by `look`, and so are refs where the rows are of `messages` that
+   name their sessions by alias: `parts` rows each, each of one of the `tables`. */
 typedef struct {
     int64_t rows, messages;
     const int64_t *step, *time;

@@ -1,4 +1,4 @@
-/* A quick turn, whole: engine/quick.py. */
+/* A quick turn, whole: engine/flights/quick.py. */
 
 #define _POSIX_C_SOURCE 199309L
 
@@ -10,13 +10,13 @@
 #define NOT_ORDINARY (-1)
 #define SIZES 64
 
-/* Of one lane; in Python: engine/quick.py, `_Described`. */
+/* Of one lane; in Python: engine/flights/quick.py, `_Described`. */
 typedef struct {
     const Columns *columns;
     const Rows *rows;
     const Pass *pass;
     const Turns *counts;
-    double *row_seconds; /* [SIZES]: what was learned of steps so far; see engine/pace.py */
+    double *row_seconds; /* [SIZES]: what was learned of steps so far; see engine/step/pace.py */
     double seconds;      /* what the last step took */
 } Turn;
 

@@ -87,7 +87,7 @@ static int read_time(Reader reader, int64_t *time)
     return 1;
 }
 
-/* Single observations that wait, as columns with room for more; in Python: engine/inbox.py, `_Singles`. */
+/* Single observations that wait, as columns with room for more; in Python: engine/queues/gathered.py, `Singles`. */
 typedef struct {
     int64_t width; /* values a row */
     int64_t *request, *sequence, *step, *time, *id_bytes;
@@ -161,8 +161,8 @@ int64_t tidegate_observation(const uint8_t *message, int64_t length, const Singl
     return (int64_t)sequence;
 }
 
-/* Batches that wait, as columns with room for more; in Python: engine/inbox.py, `Batches`. Of each message there is its
-   stream's table (columns.c), and how many rows it has. */
+/* Batches that wait, as columns with room for more; in Python: engine/queues/gathered.py, `Batches`. Of each message there
+   is its stream's table (columns.c), and how many rows it has. */
 typedef struct {
     int64_t width, room, together_max; /* values a row; rows, in all and of more than one message */
     int64_t *request, *step, *time, *aliases, *tables, *parts;

@@ -14,9 +14,9 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from numpy.typing import NDArray
 
-from tidegate.engine.inbox import Scope
+from tidegate.engine.queues.block import Scope
 from tidegate.engine.replies import Replies, RowFlag
-from tidegate.engine.sessions import SESSION_ID_BYTES_MAX
+from tidegate.engine.sessions.by_name import SESSION_ID_BYTES_MAX
 from tidegate.errors import Reason, TidegateError
 from tidegate.model.frequency import NO_TIME
 from tidegate.model.manifest import FEATURES_MAX, Manifest

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidegate.config import Limits
-from tidegate.engine.catalog import Catalog
-from tidegate.engine.forecasts import Forecast, ForecastRequest, Sampling, Scenario
-from tidegate.engine.inbox import Scope
+from tidegate.engine.forecasts.request import Forecast, ForecastRequest, Sampling, Scenario
+from tidegate.engine.queues.block import Scope
+from tidegate.engine.sessions.catalog import Catalog
 from tidegate.errors import Reason, TidegateError
 from tidegate.model.frequency import NO_TIME
 from tidegate.model.manifest import LEVELS_MAX, Manifest

@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 from tidegate.checkpoints import Key
 from tidegate.config import Durability, Limits
 from tidegate.engine.commands import CancelStream
-from tidegate.engine.inbox import AliasTable, Block, Scope, Singles
+from tidegate.engine.flights.quick import Turn
 from tidegate.engine.loop import EngineHost
-from tidegate.engine.quick import Turn
+from tidegate.engine.queues.block import AliasTable, Block, Scope
+from tidegate.engine.queues.gathered import Singles
 from tidegate.engine.replies import STREAM_SHIFT, Replies
-from tidegate.engine.sessions import SESSION_ID_BYTES_MAX
+from tidegate.engine.sessions.by_name import SESSION_ID_BYTES_MAX
 from tidegate.errors import Reason, TidegateError
 from tidegate.model.frequency import NO_TIME
 from tidegate.model.manifest import FEATURES_MAX

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tidegate.engine.history import History
-from tidegate.engine.inbox import Scope
+from tidegate.engine.histories.history import History
+from tidegate.engine.queues.block import Scope
 from tidegate.engine.replies import Replies
 from tidegate.errors import Reason, TidegateError
 from tidegate.model.frequency import NO_TIME

@@ -6,9 +6,9 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from tidegate.config import Durability
-from tidegate.engine.catalog import Changes, Entry
-from tidegate.engine.inbox import Scope
-from tidegate.engine.lane import Lane
+from tidegate.engine.queues.block import Scope
+from tidegate.engine.queues.lane import Lane
+from tidegate.engine.sessions.catalog import Changes, Entry
 from tidegate.errors import ConfigError, Reason, TidegateError
 from tidegate.model.manifest import Feature
 from tidegate.model.repository import natural_order

@@ -8,8 +8,10 @@ from ctypes import CDLL, Structure, addressof, c_int64, c_void_p
 
 import numpy as np
 
-from tidegate.engine.inbox import AliasTable, Batches, Inbox, Scope, Singles
-from tidegate.engine.quick import Turn
+from tidegate.engine.flights.quick import Turn
+from tidegate.engine.queues.block import AliasTable, Scope
+from tidegate.engine.queues.gathered import Batches, Singles
+from tidegate.engine.queues.inbox import Inbox
 from tidegate.engine.replies import Replies
 from tidegate.engine.replies import Singles as Columns
 from tidegate.model.manifest import FEATURES_MAX

@@ -14,8 +14,8 @@ import grpc
 import numpy as np
 
 from tidegate.checkpoints import Key
-from tidegate.engine.forecasts import Forecast
-from tidegate.engine.layout import load_units
+from tidegate.engine.forecasts.request import Forecast
+from tidegate.engine.queues.layout import load_units
 from tidegate.errors import Reason, TidegateError
 from tidegate.wire import codec, forecasts
 from tidegate.wire.frontend import Call, FrontEnd

@@ -9,7 +9,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from tidegate.config import Limits
-from tidegate.engine.catalog import Changes
+from tidegate.engine.sessions.catalog import Changes
 from tidegate.errors import ConfigError
 from tidegate.metrics import Metrics
 from tidegate.wire.frontend import FrontEnd

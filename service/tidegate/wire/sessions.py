@@ -13,7 +13,7 @@ from typing import cast
 
 from tidegate.checkpoints import Key
 from tidegate.engine import commands
-from tidegate.engine.record import read_heading
+from tidegate.engine.memory.record import read_heading
 from tidegate.errors import MEANINGS, Reason, TidegateError
 from tidegate.model.frequency import NO_TIME
 from tidegate.wire import codec

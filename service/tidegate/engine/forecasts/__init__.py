@@ -1,0 +1,1 @@
+"""Sessions stepped ahead on copies, predictions or draws fed back, below live rows."""
