@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import gc
 import threading
-import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable
 from typing import Any
@@ -227,13 +226,15 @@ class TestUnary:
                 busy.wait()
                 method = channel.unary_unary(f"/{SERVICE}/echo")
                 calls = [method.future(b"", timeout=0.05) for _ in range(20)]
-                return [call.exception().code() for call in calls]
+                found = [call.exception().code() for call in calls]
+                given_up.set()
+                return found
 
-        connected, busy = threading.Event(), threading.Event()
+        connected, busy, given_up = threading.Event(), threading.Event(), threading.Event()
         client = asyncio.create_task(asyncio.to_thread(give_up))
         await until(connected.is_set, "a connection")
         busy.set()
-        time.sleep(0.5)  # noqa: ASYNC251 - this is the busy loop
+        given_up.wait(PATIENCE_SECONDS)  # this is the busy loop
         assert await client == 20 * [grpc.StatusCode.DEADLINE_EXCEEDED]
         assert await echo(b"after") == b"after"
         async with asyncio.timeout(PATIENCE_SECONDS):
