@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import gc
 import threading
-import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable
 from typing import Any
@@ -212,7 +211,7 @@ class TestUnary:
         await until(lambda: served.handlers.seen == [b"cancelled"], "the handler")
         call.cancel()
         await until(lambda: len(served.handlers.ended) == 1, "its end")
-        assert (await code(served.unary("wait")(b"late", timeout=0.2)))[0] is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert (await code(served.unary("wait")(b"late", timeout=1.0)))[0] is grpc.StatusCode.DEADLINE_EXCEEDED
         await until(lambda: len(served.handlers.ended) == 2, "the other's end")
 
     async def test_it_is_over_before_it_has_begun(self, served: Served) -> None:
@@ -227,13 +226,15 @@ class TestUnary:
                 busy.wait()
                 method = channel.unary_unary(f"/{SERVICE}/echo")
                 calls = [method.future(b"", timeout=0.05) for _ in range(20)]
-                return [call.exception().code() for call in calls]
+                found = [call.exception().code() for call in calls]
+                given_up.set()
+                return found
 
-        connected, busy = threading.Event(), threading.Event()
+        connected, busy, given_up = threading.Event(), threading.Event(), threading.Event()
         client = asyncio.create_task(asyncio.to_thread(give_up))
         await until(connected.is_set, "a connection")
         busy.set()
-        time.sleep(0.5)  # noqa: ASYNC251 - this is the busy loop
+        given_up.wait(PATIENCE_SECONDS)  # this is the busy loop
         assert await client == 20 * [grpc.StatusCode.DEADLINE_EXCEEDED]
         assert await echo(b"after") == b"after"
         async with asyncio.timeout(PATIENCE_SECONDS):
