@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -127,3 +128,15 @@ async def test_a_demo_that_shows_something_else_fails(capsys: pytest.CaptureFixt
     said = capsys.readouterr().out
     assert "This is not what the demo should show." in said
     assert "drained and exited cleanly" in said
+
+
+def test_settings_of_another_server_are_not_the_demos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variables of the server that somebody runs do not reach the demo's: its store is not opened."""
+    monkeypatch.setenv("TIDEGATE_STORE", f"sqlite:{tmp_path / 'sessions.db'}")
+    monkeypatch.setenv("TIDEGATE_MODELS", str(tmp_path))
+
+    async def shown(client: AsyncClient, stage: Stage) -> bool:
+        return bool(await client.models())
+
+    assert asyncio.run(perform(shown, keep=False)) == 0
+    assert not list(tmp_path.iterdir())

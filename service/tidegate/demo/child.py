@@ -16,6 +16,8 @@ from typing import IO
 
 import click
 
+from tidegate.config import without_settings
+
 READY_SECONDS_MAX = 60.0
 DRAIN_SECONDS_MAX = 45.0
 
@@ -33,7 +35,11 @@ class Server:
         """Starts it and waits for its ready line; its log goes to a file that is shown when it fails."""
         command = [sys.executable, "-m", "tidegate.cli", "serve", "--port", "0", "--http-port", "0"]
         self._process = await asyncio.create_subprocess_exec(
-            *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=self._log
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=self._log,
+            env=without_settings(os.environ),
         )
         assert self._process.stdout is not None
         try:

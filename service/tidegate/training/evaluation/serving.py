@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tidegate.config import without_settings
 from tidegate.errors import ConfigError
 
 READY_SECONDS_MAX = 120.0
@@ -33,7 +35,13 @@ def _process(repository: Path, device: str, log: int) -> Iterator[subprocess.Pop
     """The child; ended by SIGTERM, and killed when that takes too long."""
     command = [sys.executable, "-m", "tidegate.cli", "serve", "--models", str(repository), "--device", device]
     ports = ["--host", "127.0.0.1", "--port", "0", "--http-port", "0", "--log-level", "warning"]
-    process = subprocess.Popen([*command, *ports], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log)
+    process = subprocess.Popen(
+        [*command, *ports],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        env=without_settings(os.environ),
+    )
     try:
         yield process
     finally:
