@@ -11,7 +11,7 @@ import pytest
 from tidegate.errors import ConfigError
 from tidegate.training.data import Stream, load
 from tidegate.training.draft import checked, draft_manifest
-from tidegate.training.recipe import load_recipe
+from tidegate.training.recipe import load_recipe, make_recipe
 
 RECIPE = """
 name = "pond"
@@ -111,6 +111,37 @@ def test_index_of_a_parquet_file(tmp_path: Path) -> None:
     pd.DataFrame({"level": np.arange(10) / 10, "rain": 1.0}, index=days).to_parquet(tmp_path / "pond.parquet")
     table = only_stream(write(tmp_path, RECIPE.replace("pond.csv", "pond.parquet")))
     assert table.times[-1] == np.datetime64("2024-01-10", "ns").astype(np.int64)
+
+
+MARKED = pd.DataFrame(
+    {
+        "whole": [3, -999, 5],
+        "exact": [0.5, 1.5, -999.0],
+        "single": np.array([-99.9, 1.5, 2.5], np.float32),
+        "text": ["-999.0", "7", "-"],
+        "code": [1, 2, -999],
+    }
+)
+
+
+@pytest.mark.parametrize("kind", ["frame", "parquet", "csv"])
+def test_cells_that_mean_missing(tmp_path: Path, kind: str) -> None:
+    """What data.missing names is missing in numbers as in text, whatever the data comes from; codes stay words."""
+    rows = pd.concat([MARKED] * 4, ignore_index=True)
+    rows.to_parquet(tmp_path / "rows.parquet")
+    rows.to_csv(tmp_path / "rows.csv", index=False)
+    names = ("whole", "exact", "single", "text")
+    options = {
+        "name": "pond",
+        "data": {"missing": [-999, -99.9, "-"], "source": "" if kind == "frame" else f"rows.{kind}"},
+        "features": [*({"name": name} for name in names), {"name": "code", "role": "past", "categories": "auto"}],
+    }
+    dataset = load(make_recipe(options, tmp_path), rows if kind == "frame" else None)
+    nan = np.nan
+    np.testing.assert_array_equal(
+        dataset.streams[0].values[:3], [[3, 0.5, nan, nan, 0], [nan, 1.5, 1.5, 7, 1], [5, nan, 2.5, nan, nan]]
+    )
+    assert dataset.plans[-1].words == ("1", "2")
 
 
 def test_no_recipe(tmp_path: Path) -> None:

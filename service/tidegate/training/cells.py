@@ -40,10 +40,28 @@ def plan_columns(columns: tuple[Column, ...], frame: pd.DataFrame, training: NDA
     return tuple(plans)
 
 
-def parse_columns(plans: tuple[Plan, ...], frame: pd.DataFrame, data: Data, origin: str) -> Values:
+def without_missing(frame: pd.DataFrame, columns: tuple[Column, ...], data: Data) -> pd.DataFrame:
+    """The frame, with nothing where a feature's cell is one that `data.missing` names: by its text, or as a number."""
+    if not data.missing:
+        return frame
+    texts = {str(cell) for cell in data.missing}
+    numbers = pd.to_numeric(pd.Series(sorted(texts), dtype=object), errors="coerce").to_numpy(np.float64)
+    with np.errstate(over="ignore"):
+        numbers = np.append(numbers, numbers.astype(np.float32))  # as a column of float32 holds them
+    named = {column.source for column in columns}
+    return frame.assign(**{name: _without(frame[name], texts, numbers) for name in named})
+
+
+def _without(cells: pd.Series[Any], texts: set[str], numbers: Values) -> pd.Series[Any]:
+    found = np.isin(pd.to_numeric(cells, errors="coerce").to_numpy(np.float64, na_value=np.nan), numbers)
+    if not pd.api.types.is_numeric_dtype(cells):
+        found |= cells.astype(str).isin(texts).to_numpy()
+    return cells.astype(object).mask(found) if found.any() else cells  # objects: a whole number stays one, and a word
+
+
+def parse_columns(plans: tuple[Plan, ...], frame: pd.DataFrame, origin: str) -> Values:
     """float64 [rows, features], NaN where missing. Raises ConfigError for a cell that is no number."""
-    missing = {str(cell) for cell in data.missing}
-    parts = [_words(plan, frame) if plan.column.is_text else _numbers(plan, frame, missing, origin) for plan in plans]
+    parts = [_words(plan, frame) if plan.column.is_text else _numbers(plan, frame, origin) for plan in plans]
     return np.concatenate(parts, axis=1)
 
 
@@ -63,11 +81,9 @@ def _words(plan: Plan, frame: pd.DataFrame) -> Values:
     return column
 
 
-def _numbers(plan: Plan, frame: pd.DataFrame, missing: set[str], origin: str) -> Values:
+def _numbers(plan: Plan, frame: pd.DataFrame, origin: str) -> Values:
     column = plan.column
     cells = frame[column.source]
-    if missing and not pd.api.types.is_numeric_dtype(cells):
-        cells = cells.mask(cells.astype(str).isin(missing))
     numbers = pd.to_numeric(cells, errors="coerce")
     wrong = numbers.isna() & cells.notna()
     if wrong.any():

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tidegate.errors import ConfigError
 from tidegate.model.frequency import NO_TIME, Frequency, Times
-from tidegate.training.cells import Plan, Values, parse_columns, plan_columns
+from tidegate.training.cells import Plan, Values, parse_columns, plan_columns, without_missing
 from tidegate.training.data_options import Data, Place
 from tidegate.training.recipe import Recipe
 from tidegate.training.sources import read_source
@@ -94,10 +94,11 @@ def load(recipe: Recipe, frame: pd.DataFrame | None = None) -> Dataset:
         if column and column not in frame:
             raise ConfigError(f"{origin}: has no column {column!r}, but {', '.join(map(str, frame.columns))}")
     found = _arrange(frame, data, origin)
+    frame = without_missing(frame, recipe.features, data)
     training = np.zeros(len(frame), np.bool_)
     training[found.rows[found.part == 0]] = True
     plans = plan_columns(recipe.features, frame, training)
-    values = parse_columns(plans, frame, data, origin)[found.rows]
+    values = parse_columns(plans, frame, origin)[found.rows]
     streams = tuple(_stream(data, found, values, number, origin) for number in range(len(found.ids)))
     dataset = Dataset(tuple(_completed(stream, plans) for stream in streams if len(stream.times)), plans)
     _check(dataset, data, origin)
