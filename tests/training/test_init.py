@@ -104,6 +104,18 @@ def test_a_number_that_tells_streams_apart(tmp_path: Path) -> None:
     assert "duplicates" not in text
 
 
+def test_an_id_that_reads_like_a_missing_value(tmp_path: Path) -> None:
+    """Namibia's NA is a stream like the others, for the recipe and for what it loads; an empty cell is no id."""
+    frame = hourly(2).drop(columns="sky").assign(pump=lambda rows: rows["pump"].map({1: "NA", 2: "DE"}))
+    sight, text = seen(tmp_path, frame)
+    assert (sight.id, sight.streams) == ("pump", 2)
+    (tmp_path / "recipe.toml").write_text(text)
+    assert [stream.id for stream in load(load_recipe(tmp_path / "recipe.toml")).streams] == ["NA", "DE"]
+    frame.loc[7, "pump"] = None
+    with pytest.raises(ConfigError, match="row 8: pump is missing; every row needs the id of its stream"):
+        seen(tmp_path, frame)
+
+
 def test_a_measured_number_is_no_id(tmp_path: Path) -> None:
     """A count that happens to be different in most rows of a time is none, nor is a category that is not."""
     sight, _ = seen(tmp_path, hourly(5).drop(columns="pump"))

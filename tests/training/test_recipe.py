@@ -144,6 +144,27 @@ def test_cells_that_mean_missing(tmp_path: Path, kind: str) -> None:
     assert dataset.plans[-1].words == ("1", "2")
 
 
+IDS = ["NA", "null", "0", "01"]
+
+
+def streams_of(folder: Path, ids: list[str], kind: str) -> list[str]:
+    """The ids of the streams of a table, each as often as there are parts to fill."""
+    rows = pd.DataFrame({"id": ids * 8, "level": 1.0})
+    rows.to_parquet(folder / "rows.parquet")
+    rows.to_csv(folder / "rows.csv", index=False)
+    data = {"id": "id", "missing": [0], "validation": 0.5, "source": "" if kind == "frame" else f"rows.{kind}"}
+    recipe = make_recipe({"name": "pond", "data": data, "features": [{"name": "level"}]}, folder)
+    return [stream.id for stream in load(recipe, rows if kind == "frame" else None).streams]
+
+
+@pytest.mark.parametrize("kind", ["frame", "parquet", "csv"])
+def test_every_row_is_of_a_stream(tmp_path: Path, kind: str) -> None:
+    """What would be a missing value elsewhere is an id; a row without one is refused and never left out."""
+    assert streams_of(tmp_path, IDS, kind) == IDS
+    with pytest.raises(ConfigError, match="row 2: id is missing; every row needs the id of its stream"):
+        streams_of(tmp_path, ["NA", ""], kind)
+
+
 def test_no_recipe(tmp_path: Path) -> None:
     """A recipe that is not there is one clear line."""
     with pytest.raises(ConfigError, match="cannot be read"):

@@ -40,6 +40,16 @@ def plan_columns(columns: tuple[Column, ...], frame: pd.DataFrame, training: NDA
     return tuple(plans)
 
 
+def parse_ids(cells: pd.Series[Any], origin: str) -> pd.Series[Any]:
+    """The id of each row's stream, as text. Any word is one, also "NA"; raises ConfigError for a row without."""
+    ids = cells.astype(str)
+    absent = (cells.isna() | (ids == "")).to_numpy()
+    if absent.any():
+        row = int(np.flatnonzero(absent)[0])
+        raise ConfigError(f"{origin}: row {row + 1}: {cells.name} is missing; every row needs the id of its stream")
+    return ids
+
+
 def without_missing(frame: pd.DataFrame, columns: tuple[Column, ...], data: Data) -> pd.DataFrame:
     """The frame, with nothing where a feature's cell is one that `data.missing` names: by its text, or as a number."""
     if not data.missing:

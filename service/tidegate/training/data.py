@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tidegate.errors import ConfigError
 from tidegate.model.frequency import NO_TIME, Frequency, Times
-from tidegate.training.cells import Plan, Values, parse_columns, plan_columns, without_missing
+from tidegate.training.cells import Plan, Values, parse_columns, parse_ids, plan_columns, without_missing
 from tidegate.training.data_options import Data, Place
 from tidegate.training.recipe import Recipe
 from tidegate.training.sources import read_source
@@ -121,7 +121,7 @@ def _check(dataset: Dataset, data: Data, origin: str) -> None:
 
 def _arrange(frame: pd.DataFrame, data: Data, origin: str) -> _Rows:
     times = parse_times(frame, data, origin)
-    ids = frame[data.id].astype(str) if data.id else pd.Series([""] * len(frame))
+    ids = parse_ids(frame[data.id], origin) if data.id else pd.Series([""] * len(frame))
     numbers, names = pd.factorize(ids)
     rows = np.lexsort((np.arange(len(frame)), times, numbers))
     rows = _without_duplicates(rows, times, numbers, data, origin)

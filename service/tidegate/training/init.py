@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tidegate.errors import ConfigError
 from tidegate.model.frequency import Times
+from tidegate.training.cells import parse_ids
 from tidegate.training.data_options import Data
 from tidegate.training.layout import Layout, find_layout
 from tidegate.training.sources import PARQUET, read_source
@@ -63,11 +64,12 @@ def look(path: Path) -> Sight:
     texts = [name for name in frame if name != time and not pd.api.types.is_numeric_dtype(frame[name])]
     numbers = [name for name in frame if name != time and name not in texts and frame[name].nunique() > 1]
     times = nanoseconds(read_times(frame[time], time_format, str(path))) if time else None
-    id_column = _find_id(frame, texts, numbers, times) if times is not None else ""
+    written = frame if times is None else _as_written(path, layout, frame, texts)
+    id_column = _find_id(written, texts, numbers, times) if times is not None else ""
     numbers = [name for name in numbers if name != id_column]
     if not numbers:
         raise ConfigError(f"{path}: has no column of numbers that change, but {', '.join(map(str, frame.columns))}")
-    streams = _streams(frame, id_column)
+    streams = _streams(written, id_column, str(path))
     steps = _find_steps(times, streams, f"{path}: {time}") if times is not None else Steps("", 0, 0, 0)
     words = tuple(name for name in texts if name != id_column and frame[name].nunique() <= WORDS_MAX)
     return Sight(
@@ -90,7 +92,19 @@ def _read(path: Path) -> tuple[Layout, pd.DataFrame]:
         layout = Layout() if path.suffix in PARQUET else find_layout(path)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
-    return layout, read_source(Data(source=path.name, separator=layout.separator, decimal=layout.decimal), path.parent)
+    return layout, read_source(_source(path, layout), path.parent)
+
+
+def _source(path: Path, layout: Layout) -> Data:
+    return Data(source=path.name, separator=layout.separator, decimal=layout.decimal)
+
+
+def _as_written(path: Path, layout: Layout, frame: pd.DataFrame, texts: list[str]) -> pd.DataFrame:
+    """The frame with the words of texts as they stand in the file: of ids, NA is one too."""
+    gaps = frozenset(name for name in texts if frame[name].isna().any())
+    if path.suffix in PARQUET or not gaps:
+        return frame
+    return frame.assign(**read_source(_source(path, layout), path.parent, verbatim=gaps)[list(gaps)])
 
 
 def _find_time(frame: pd.DataFrame) -> tuple[str, str]:
@@ -151,11 +165,11 @@ def _find_id(frame: pd.DataFrame, texts: list[str], numbers: list[str], times: T
     return min(explaining, key=lambda name: (left[name], counts[name]), default="")
 
 
-def _streams(frame: pd.DataFrame, id_column: str) -> list[NDArray[np.intp]]:
+def _streams(frame: pd.DataFrame, id_column: str, origin: str) -> list[NDArray[np.intp]]:
     """The rows of each."""
     if not id_column:
         return [np.arange(len(frame))]
-    return list(frame.groupby(frame[id_column].astype(str)).indices.values())
+    return list(frame.groupby(parse_ids(frame[id_column], origin)).indices.values())
 
 
 def _find_steps(times: Times, streams: list[NDArray[np.intp]], origin: str) -> Steps:
