@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ import torch
 from tidegate.model.inputs import Inputs
 from tidegate.model.package import Package, load_package
 from tidegate.model.reference import predict
+from tidegate.training.fit import Report
 from tidegate.training.network import Network
 from tidegate.training.recipe import Recipe, load_recipe, make_recipe
 from tidegate.training.trainer import train
@@ -150,6 +152,23 @@ def test_killed_training_resumes(tmp_path: Path) -> None:
     assert resumed.manifest.weights_sha256 == whole.manifest.weights_sha256
     assert resumed.manifest.metrics == whole.manifest.metrics
     assert [path.name for path in (tmp_path / "cut" / "sine").iterdir()] == ["1"]
+
+
+def test_a_training_cut_off_in_its_refit_resumes_there(tmp_path: Path) -> None:
+    """A first fit that had ended before its last epoch is not run on when the refit is killed in its first one."""
+    recipe = short(sine(tmp_path), seconds_max=1e-6)
+    whole = train(recipe, tmp_path / "whole")
+
+    def cut(report: Report) -> None:
+        if math.isnan(report.score):
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        train(recipe, tmp_path / "cut", progress=cut)
+    scores: list[float] = []
+    resumed = train(recipe, tmp_path / "cut", progress=lambda report: scores.append(report.score))
+    assert [score for score in scores if not math.isnan(score)] == []
+    assert resumed.manifest.weights_sha256 == whole.manifest.weights_sha256
 
 
 @pytest.mark.slow
