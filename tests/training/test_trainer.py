@@ -16,12 +16,19 @@ import pandas as pd
 import pytest
 import torch
 
+from tidegate.errors import ConfigError
 from tidegate.model.inputs import Inputs
 from tidegate.model.package import Package, load_package
 from tidegate.model.reference import predict
-from tidegate.training.fit import Report
-from tidegate.training.network import Network
+from tidegate.training.data import load
+from tidegate.training.draft import checked, draft_manifest
+from tidegate.training.examples import make_examples
+from tidegate.training.fit import Fit, Material, Report
+from tidegate.training.losses import Loss
+from tidegate.training.network import Network, new_network
+from tidegate.training.parallel import World
 from tidegate.training.recipe import Recipe, load_recipe, make_recipe
+from tidegate.training.rollout import Rollout
 from tidegate.training.trainer import train
 
 RECIPE = Path(__file__).parents[2] / "models" / "weather" / "recipe.toml"
@@ -104,6 +111,74 @@ def test_time_limit(tmp_path: Path) -> None:
     """Past `seconds_max` the epoch at hand is the last, and what was best is written."""
     package = train(short(sine(tmp_path), epochs=1_000_000, seconds_max=1e-6, refit=False), tmp_path)
     assert package.manifest.metrics["validation"]["epoch"] == 1
+
+
+def wave(**training: Any) -> tuple[Recipe, pd.DataFrame]:
+    """A recipe and 200 steps of its one target."""
+    options = {"epochs": 6, "stretch": 20, "checkpoint_seconds": 0.0} | training
+    recipe = make_recipe({"name": "wave", "features": [{"name": "level"}], "training": options})
+    return recipe, pd.DataFrame({"level": np.sin(np.arange(200) / 3)})
+
+
+def test_nothing_to_judge_by(tmp_path: Path) -> None:
+    """A validation part in which no target is observed is refused before the first epoch."""
+    recipe, frame = wave()
+    frame.loc[140:169, "level"] = np.nan
+    reports: list[Report] = []
+    with pytest.raises(ConfigError, match="no target has a value in the validation part"):
+        train(recipe, tmp_path, frame, progress=reports.append)
+    assert (reports, list(tmp_path.iterdir())) == ([], [])
+
+
+def test_a_network_that_diverges(tmp_path: Path) -> None:
+    """Without one score that is a number nothing is written, and a line says why; nothing is left to go on from."""
+    recipe, frame = wave(learning_rate=1e30, gradient_norm_max=1e30, loss="mse")
+    reports: list[Report] = []
+    with pytest.raises(ConfigError, match="diverged: no epoch has a validation loss that is a number; lower training"):
+        train(recipe, tmp_path, frame, progress=reports.append)
+    assert len(reports) == 6
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast:RuntimeWarning")
+def test_a_refit_that_diverges(tmp_path: Path) -> None:
+    """A value beyond float32 in the validation part breaks only what is trained on it: that too is a line."""
+    recipe, frame = wave()
+    frame.loc[150, "level"] = 1e39
+    with pytest.raises(ConfigError, match="diverged: its weights are no longer numbers"):
+        train(recipe, tmp_path, frame)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_score_that_is_no_number_is_never_the_best() -> None:
+    """A fit whose later epochs have no score keeps the weights of the best one before them."""
+    recipe, frame = wave(average=0.0)
+    dataset = load(recipe, frame)
+    manifest = checked(draft_manifest(recipe, dataset))
+    examples = make_examples(manifest, dataset, torch.device("cpu"))
+    settings, rollout = recipe.training, Rollout(manifest, examples, torch.device("cpu"))
+    spans, loss = examples.stretches(settings, refit=False), Loss(manifest, settings)
+    network = new_network(recipe, manifest, torch.device("cpu"))
+    fit = Fit(network, Material(spans, rollout, loss, settings, torch.device("cpu"), World()), 4)
+    scores = iter([0.5, math.nan, 0.25, math.nan])
+    weights: list[dict[str, torch.Tensor]] = []
+
+    def judge(average: Network) -> float:
+        weights.append({name: value.clone() for name, value in average.state_dict().items()})
+        return next(scores)
+
+    best = fit.run(judge, lambda report: None).state_dict()
+    assert (fit.best_epoch, fit.best_score) == (3, 0.25)
+    assert all(torch.equal(best[name], weights[2][name]) for name in best)
+
+
+def test_a_vocabulary_without_a_word_in_the_test(tmp_path: Path) -> None:
+    """A test part in which no word is observed has no loss, and the version is written all the same."""
+    words = pd.DataFrame({"word": ["a", "b"] * 85 + [None] * 30})
+    features = [{"name": "word", "vocabulary": "auto"}]
+    head = {"head": {"kind": "categorical"}}
+    options = {"name": "words", "features": features, "network": head, "training": {"epochs": 1, "stretch": 20}}
+    assert train(make_recipe(options), tmp_path, words).manifest.metrics["test"] == {}
 
 
 def test_provenance_names_no_machine(tmp_path: Path) -> None:

@@ -27,8 +27,8 @@ from tidegate.training.rollout import Batch, Rollout, make_batch, random_gaps
 
 
 class Report(NamedTuple):
-    """After an epoch: the mean loss of training, the validation loss of the averaged weights and the best so far (NaN
-    if nothing judges)."""
+    """After an epoch: the mean loss of training, the validation loss of the averaged weights and the best so far (both
+    NaN if nothing judges; of a network that diverges, the score alone)."""
 
     epoch: int
     epochs: int
