@@ -246,6 +246,56 @@ def test_a_training_cut_off_in_its_refit_resumes_there(tmp_path: Path) -> None:
     assert resumed.manifest.weights_sha256 == whole.manifest.weights_sha256
 
 
+def cut_off(recipe: Recipe, folder: Path, frame: pd.DataFrame) -> None:
+    """A training that ends in its fourth epoch, and leaves the checkpoint of its third."""
+
+    def cut(report: Report) -> None:
+        if report.epoch == 4:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        train(recipe, folder, frame, progress=cut)
+
+
+def first_epoch(recipe: Recipe, folder: Path, frame: pd.DataFrame) -> int:
+    """Which epoch a training begins with: 1, or where its checkpoint was."""
+    reports: list[Report] = []
+    train(recipe, folder, frame, progress=reports.append)
+    return reports[0].epoch
+
+
+def test_trainings_of_one_name_leave_each_other_alone(tmp_path: Path) -> None:
+    """A training that is cut off goes on from its own checkpoint, after another of the same name has come and gone."""
+    recipe, frame = wave()
+    cut_off(recipe, tmp_path, frame)
+    assert first_epoch(short(recipe, seed=1), tmp_path, frame) == 1
+    assert first_epoch(recipe, tmp_path, frame) == 4
+    assert sorted(path.name for path in (tmp_path / "wave").iterdir()) == ["1", "2"]
+
+
+def test_a_checkpoint_is_of_the_same_data(tmp_path: Path) -> None:
+    """Other times, other streams or other parts of the same values are another training."""
+    recipe = levels_recipe({"epochs": 6, "stretch": 20, "checkpoint_seconds": 0.0})
+    frame = frame_of({"a": np.sin(np.arange(100) / 3), "b": np.cos(np.arange(100) / 3)})
+    cut_off(recipe, tmp_path, frame)
+    later = frame.assign(time=frame["time"] + pd.Timedelta("12h"))
+    renamed = frame.assign(id=frame["id"].map({"a": "c", "b": "d"}))
+    for other in (later, renamed):
+        assert first_epoch(recipe, tmp_path, other) == 1
+    assert first_epoch(recipe, tmp_path, frame) == 4
+
+
+def test_a_spoilt_checkpoint_is_none(tmp_path: Path) -> None:
+    """A file that is no checkpoint, or half of one, is not gone on from, and goes with the training."""
+    recipe, frame = wave()
+    for spoil in (lambda content: b"nothing\n" * 9, lambda content: content[: len(content) // 2]):
+        cut_off(recipe, tmp_path, frame)
+        (file,) = (tmp_path / "wave" / ".training").iterdir()
+        file.write_bytes(spoil(file.read_bytes()))
+        assert first_epoch(recipe, tmp_path, frame) == 1
+    assert sorted(path.name for path in (tmp_path / "wave").iterdir()) == ["1", "2"]
+
+
 @pytest.mark.slow
 def test_two_processes_train_as_well_as_one(tmp_path: Path) -> None:
     """Under torchrun two processes share the batches and write one version, as good as that of one process."""

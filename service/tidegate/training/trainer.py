@@ -186,5 +186,7 @@ class _Training:
         """Of recipe, data and torch: a checkpoint is of the training that wrote it."""
         digest = hashlib.sha256(f"{self._recipe.model_dump()!r} {torch.__version__} {self._world.size}".encode())
         for stream in self._dataset.streams:
+            digest.update(repr((stream.id, stream.values.shape, stream.validation, stream.test)).encode())
+            digest.update(stream.times.tobytes())
             digest.update(stream.values.tobytes())
         return digest.hexdigest()
