@@ -140,6 +140,8 @@ def test_a_file_without_times(models: Path, tmp_path: Path) -> None:
         (["--data", "DATA", "--time", "when"], "has no column 'when'"),
         (["--data", "DATA", "--column", "y=x0"], "the model has no feature y, but x0, x1"),
         (["--recipe", "RECIPE", "--column", "x0=x1"], "go with --data"),
+        (["--recipe", "RECIPE", "--time-format", "unix s"], "go with --data"),
+        (["--data", "DATA", "--time", "time", "--time-format", "unix s"], "is not read as a time; see --time-format"),
         (["--data", "DATA", "--time", "time", "--start", "yesterday"], "'yesterday' is not a date or time"),
     ],
 )

@@ -170,8 +170,22 @@ def test_dates_of_the_day_or_the_month_first(tmp_path: Path) -> None:
     for written, expected in (("%m/%d/%Y", "%m/%d/%Y"), ("%d/%m/%Y", "%d/%m/%Y"), ("%d.%m.%Y", "%d.%m.%Y")):
         sight, _ = seen(tmp_path, pd.DataFrame({"day": days.strftime(written), "level": np.arange(40.0)}))
         assert (sight.time, sight.time_format, sight.steps.frequency) == ("day", expected, "D")
-    sight, _ = seen(tmp_path, pd.DataFrame({"day": days[:12].strftime("%m/%d/%Y"), "level": np.arange(12.0)}))
+    sight, text = seen(tmp_path, pd.DataFrame({"day": days[:12].strftime("%m/%d/%Y"), "level": np.arange(12.0)}))
     assert sight.time == ""
+    assert "# Note: 'day' may be written %m/%d/%Y or %d/%m/%Y: rows are taken in their order, without times, " in text
+    assert sight.left_out == ("day",)
+
+
+def test_a_column_that_is_not_read_as_times_is_said(tmp_path: Path) -> None:
+    """A date that nobody could make out is a note in the recipe; words of such a name are a category like others."""
+    level = np.arange(60.0)
+    frame = pd.DataFrame({"day": [f"{number}th of May" for number in range(60)], "daytime": "noon", "level": level})
+    sight, text = seen(tmp_path, frame)
+    assert (sight.time, sight.categories, sight.left_out) == ("", ("daytime",), ("day",))
+    assert (
+        "# Note: 'day' could not be read as times: rows are taken in their order, without times, until data.t" in text
+    )
+    assert "daytime'" not in text
 
 
 def test_times_on_no_grid_are_said(tmp_path: Path) -> None:

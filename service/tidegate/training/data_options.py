@@ -62,7 +62,7 @@ class Data(Strict):
     time_format: str = Field(
         default="",
         description="how times are written, as strptime reads it; or `unix s` (ms, us, ns), numbers since 1970; found "
-        "when empty",
+        "when empty: with dots the day is first, and where 01/02/2024 may be either in every row, it is asked for",
     )
     time_zone: str = Field(
         default="UTC",

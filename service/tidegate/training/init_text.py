@@ -38,6 +38,12 @@ def write_recipe(data: Path, output: Path, sight: Sight) -> None:
 def notes(sight: Sight) -> list[str]:
     """What its reader must know of the file, or do about it."""
     told = []
+    if doubtful := sight.times.doubtful:
+        ways = f"may be written {' or '.join(sight.times.ways)}" if sight.times.ways else "could not be read as times"
+        told += [
+            f"{doubtful!r} {ways}: rows are taken in their order, without times, until data.time, data.time_format "
+        ]
+        told[-1] += "and data.frequency say how"
     if sight.time and not sight.steps.frequency:
         told += [f"no frequency fits the times of {sight.time!r}: rows are taken in their order, without times"]
     if not sight.repeats_explained:
@@ -52,7 +58,8 @@ def _head(path: Path, source: str, sight: Sight) -> str:
     seen += f"{steps.repeats} repeated times, {sight.missing_cells} missing values"
     lines = [f"# {path.name}: {seen}."]
     if sight.left_out:
-        lines += [f"# Left out (constant, or too many words): {', '.join(map(str, sight.left_out))}."]
+        left_out = ", ".join(map(str, sight.left_out))
+        lines += [f"# Left out (constant, too many words, or dates that are not clear): {left_out}."]
     lines += [f"# Note: {note}." for note in notes(sight)]
     lines += ["# Every option: docs/recipes.md", "", f"name = {json.dumps(_name(path.stem))}", ""]
     return "\n".join([*lines, *_data(source, sight), ""])
