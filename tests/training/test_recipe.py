@@ -165,6 +165,30 @@ def test_every_row_is_of_a_stream(tmp_path: Path, kind: str) -> None:
         streams_of(tmp_path, ["NA", ""], kind)
 
 
+def test_index_of_a_frame(tmp_path: Path) -> None:
+    """An index holds the times of a DataFrame, named or not, and also where it stands beside their column."""
+    days = pd.date_range("2024-01-01", periods=10)
+    frame = pd.DataFrame({"day": days, "level": np.arange(10) / 10, "rain": 1.0})
+    recipe = load_recipe(write(tmp_path))
+    unnamed = recipe.model_copy(update={"data": recipe.data.model_copy(update={"time": "index"})})
+    beside, inside = frame.set_index("day", drop=False), frame.set_index("day")
+    for read, rows in ((recipe, beside), (recipe, inside), (unnamed, inside.rename_axis(None))):
+        (stream,) = load(read, rows).streams
+        np.testing.assert_array_equal(stream.times, days.as_unit("ns").astype("int64"))
+
+
+def test_wrong_frames_are_named() -> None:
+    """A column that is there twice, or words that training never sees, are one clear line."""
+    rows = pd.DataFrame({"level": [1.0] * 20})
+    recipe = make_recipe({"name": "pond", "features": [{"name": "level"}]})
+    with pytest.raises(ConfigError, match="data: has 2 columns 'level'; give each its own name"):
+        load(recipe, pd.concat([rows, rows], axis=1))
+    features = [{"name": "sky", "vocabulary": "auto"}]
+    words = make_recipe({"name": "pond", "features": features, "network": {"head": {"kind": "categorical"}}})
+    with pytest.raises(ConfigError, match="data: sky has no word in the training part"):
+        load(words, pd.DataFrame({"sky": [None] * 16 + ["fog", "rain"] * 2}))
+
+
 def test_no_recipe(tmp_path: Path) -> None:
     """A recipe that is not there is one clear line."""
     with pytest.raises(ConfigError, match="cannot be read"):
@@ -197,6 +221,7 @@ def test_wrong_data_is_named(tmp_path: Path, rows: list[str], message: str) -> N
         ('time = "day"', 'time = "date"', "has no column 'date', but day, level, rain"),
         ("pond.csv", "lake.csv", "cannot be read"),
         ("pond.csv", "vega:no-such-data", "vega_datasets holds no such data"),
+        ("pond.csv", "vega:list-datasets", "vega_datasets holds no such data, but airports, .*, seattle_weather"),
     ],
 )
 def test_wrong_source_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:

@@ -28,14 +28,18 @@ class Plan:
         return self.words if self.column.vocabulary else (self.column.name,)
 
 
-def plan_columns(columns: tuple[Column, ...], frame: pd.DataFrame, training: NDArray[np.bool_]) -> tuple[Plan, ...]:
-    """Words of `auto` are those of the rows marked `training`, sorted."""
+def plan_columns(
+    columns: tuple[Column, ...], frame: pd.DataFrame, training: NDArray[np.bool_], origin: str
+) -> tuple[Plan, ...]:
+    """Words of `auto` are those of the rows marked `training`, sorted; raises ConfigError where there are none."""
     plans = []
     for column in columns:
         words = column.categories or column.vocabulary
         if words == "auto":
             cells = frame.loc[training, column.source].dropna()
             words = tuple(sorted({str(cell) for cell in cells}))
+            if not words:
+                raise ConfigError(f"{origin}: {column.name} has no word in the training part")
         plans.append(Plan(column, tuple(words)))
     return tuple(plans)
 

@@ -89,20 +89,34 @@ def load(recipe: Recipe, frame: pd.DataFrame | None = None) -> Dataset:
     data = recipe.data
     texts = frozenset(column.source for column in recipe.features if column.is_text)
     origin = "data" if frame is not None else data.source
-    frame = read_source(data, recipe.folder, texts) if frame is None else frame.reset_index(drop=not data.time)
-    for column in (data.time, data.id, *(column.source for column in recipe.features)):
-        if column and column not in frame:
-            raise ConfigError(f"{origin}: has no column {column!r}, but {', '.join(map(str, frame.columns))}")
+    frame = read_source(data, recipe.folder, texts) if frame is None else _without_index(frame, data)
+    _check_columns(recipe, frame, origin)
     found = _arrange(frame, data, origin)
     frame = without_missing(frame, recipe.features, data)
     training = np.zeros(len(frame), np.bool_)
     training[found.rows[found.part == 0]] = True
-    plans = plan_columns(recipe.features, frame, training)
+    plans = plan_columns(recipe.features, frame, training, origin)
     values = parse_columns(plans, frame, origin)[found.rows]
     streams = tuple(_stream(data, found, values, number, origin) for number in range(len(found.ids)))
     dataset = Dataset(tuple(_completed(stream, plans) for stream in streams if len(stream.times)), plans)
     _check(dataset, data, origin)
     return dataset
+
+
+def _without_index(frame: pd.DataFrame, data: Data) -> pd.DataFrame:
+    """Where there are times, the index may hold them: it is a column, unless there is one of its name."""
+    levels = [number for number, name in enumerate(frame.index.names) if data.time and name not in frame]
+    return (frame.reset_index(levels) if levels else frame).reset_index(drop=True)
+
+
+def _check_columns(recipe: Recipe, frame: pd.DataFrame, origin: str) -> None:
+    """Each that the recipe names is there, and once."""
+    names = list(frame.columns)
+    for column in (recipe.data.time, recipe.data.id, *(column.source for column in recipe.features)):
+        if column and column not in names:
+            raise ConfigError(f"{origin}: has no column {column!r}, but {', '.join(map(str, names))}")
+        if names.count(column) > 1:
+            raise ConfigError(f"{origin}: has {names.count(column)} columns {column!r}; give each its own name")
 
 
 def _check(dataset: Dataset, data: Data, origin: str) -> None:

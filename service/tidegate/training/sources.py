@@ -72,8 +72,10 @@ def _csv(path: Path, data: Data, texts: frozenset[str], verbatim: frozenset[str]
 def _vega(source: str) -> pd.DataFrame:
     name = source.removeprefix(VEGA).replace("-", "_")
     try:
-        return getattr(importlib.import_module("vega_datasets").local_data, name)()
+        data = importlib.import_module("vega_datasets").local_data
     except ModuleNotFoundError:
         raise ConfigError(f"{source}: needs the package vega_datasets; install tidegate[demo]") from None
-    except AttributeError:
-        raise ConfigError(f"{source}: vega_datasets holds no such data") from None
+    held = [each.replace("-", "_") for each in data.list_datasets()]
+    if name not in held:
+        raise ConfigError(f"{source}: vega_datasets holds no such data, but {', '.join(held)}")
+    return getattr(data, name)()
