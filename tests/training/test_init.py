@@ -211,6 +211,25 @@ def test_names_that_begin_alike(tmp_path: Path) -> None:
     assert names[11] == "x" * 61 + "_12"
 
 
+def test_names_of_any_characters(tmp_path: Path) -> None:
+    """Whatever a header or a file is called, the recipe is TOML that names it, and its comments stay comments."""
+    frame = pd.DataFrame({'\U0001f321 "in"\n\x7f\\': np.arange(60.0) % 7, "left\nout = 1": 1})
+    data = tmp_path / "pond \U0001f41f.parquet"
+    frame.to_parquet(data)
+    write_recipe(data, tmp_path / "recipe.toml", look(data))
+    (stream,) = load(load_recipe(tmp_path / "recipe.toml")).streams
+    assert stream.values[:3].tolist() == [[0.0], [1.0], [2.0]]
+
+
+def test_a_file_whose_name_is_not_utf8(tmp_path: Path) -> None:
+    """No TOML can name it: one clear line, and no file."""
+    data = tmp_path / "pond\udcff.csv"
+    pd.DataFrame({"level": np.arange(60.0) % 7}).to_csv(data, index=False)
+    with pytest.raises(ConfigError, match="a name in UTF-8 is all that a recipe can hold; rename it"):
+        write_recipe(data, tmp_path / "recipe.toml", look(data))
+    assert not (tmp_path / "recipe.toml").exists()
+
+
 @pytest.mark.parametrize(
     ("name", "written", "frequency", "expected"),
     [
