@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import click
 import numpy as np
+import psutil
 import pytest
 
 from tidegate.client import AsyncClient
@@ -107,6 +109,22 @@ def test_the_shorter_demos(name: str, said: str) -> None:
     assert said in ran.stdout
     assert "drained and exited cleanly" in ran.stdout
     assert "\x1b" not in ran.stdout
+
+
+def test_a_demo_that_is_ended_takes_its_server_along() -> None:
+    """SIGTERM ends a demo that stays as Ctrl-C does: no server is left, and the exit status says what ended it."""
+    command = [sys.executable, "-m", "tidegate.cli", "demo", "dinner", "--keep"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as ran:
+        assert ran.stdout is not None
+        assert any("the server stays until Ctrl-C" in line for line in ran.stdout)
+        (server,) = psutil.Process(ran.pid).children()
+        try:
+            ran.terminate()
+            assert ran.wait() == 128 + signal.SIGTERM
+            assert not server.is_running()
+        finally:
+            if server.is_running():
+                server.kill()
 
 
 def test_a_picture_is_of_the_weather_alone() -> None:

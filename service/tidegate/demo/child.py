@@ -20,6 +20,7 @@ from tidegate.config import without_settings
 
 READY_SECONDS_MAX = 60.0
 DRAIN_SECONDS_MAX = 45.0
+INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM  # exit statuses, as shells have them
 
 
 class Server:
@@ -32,7 +33,10 @@ class Server:
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
 
     async def start(self) -> None:
-        """Starts it and waits for its ready line; its log goes to a file that is shown when it fails."""
+        """Starts it and waits for its ready line; its log goes to a file that is shown when it fails. SIGTERM
+        cancels from now on the task that started it, so that it is stopped.
+        """
+        cancelled_by_sigterm()
         command = [sys.executable, "-m", "tidegate.cli", "serve", "--port", "0", "--http-port", "0"]
         self._process = await asyncio.create_subprocess_exec(
             *command,
@@ -78,6 +82,13 @@ class Server:
             process.kill()
             await process.wait()
             return None
+
+
+def cancelled_by_sigterm() -> None:
+    """SIGTERM cancels the task at hand: it would end us at once, and leave the server to itself."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
 
 
 @asynccontextmanager
