@@ -6,7 +6,7 @@ else the TOML file of `--config`, else the default.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -220,6 +220,16 @@ def unknown_variables(names: Iterable[str]) -> list[str]:
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | OTHER_VARIABLES
     ours = {name: name.upper() for name in names if name.upper().startswith(PREFIX)}
     return sorted(name for name, upper in ours.items() if upper.partition(NESTED)[0] not in known)
+
+
+def without_settings(variables: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a server that is started for a task of its own: settings, such as the store, are meant for the
+    server that somebody runs, whose sessions it must not touch."""
+    return {
+        name: value
+        for name, value in variables.items()
+        if not name.upper().startswith(PREFIX) or name.upper() in OTHER_VARIABLES
+    }
 
 
 def load_settings(config: Path | None = None, **flags: Any) -> Settings:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import click
 import numpy as np
+import psutil
 import pytest
 
 from tidegate.client import AsyncClient
@@ -108,6 +111,22 @@ def test_the_shorter_demos(name: str, said: str) -> None:
     assert "\x1b" not in ran.stdout
 
 
+def test_a_demo_that_is_ended_takes_its_server_along() -> None:
+    """SIGTERM ends a demo that stays as Ctrl-C does: no server is left, and the exit status says what ended it."""
+    command = [sys.executable, "-m", "tidegate.cli", "demo", "dinner", "--keep"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as ran:
+        assert ran.stdout is not None
+        assert any("the server stays until Ctrl-C" in line for line in ran.stdout)
+        (server,) = psutil.Process(ran.pid).children()
+        try:
+            ran.terminate()
+            assert ran.wait() == 128 + signal.SIGTERM
+            assert not server.is_running()
+        finally:
+            if server.is_running():
+                server.kill()
+
+
 def test_a_picture_is_of_the_weather_alone() -> None:
     """Another demo has none: wrong usage, and no server is started."""
     command = [sys.executable, "-m", "tidegate.cli", "demo", "dinner", "--svg", "picture.svg"]
@@ -127,3 +146,15 @@ async def test_a_demo_that_shows_something_else_fails(capsys: pytest.CaptureFixt
     said = capsys.readouterr().out
     assert "This is not what the demo should show." in said
     assert "drained and exited cleanly" in said
+
+
+def test_settings_of_another_server_are_not_the_demos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variables of the server that somebody runs do not reach the demo's: its store is not opened."""
+    monkeypatch.setenv("TIDEGATE_STORE", f"sqlite:{tmp_path / 'sessions.db'}")
+    monkeypatch.setenv("TIDEGATE_MODELS", str(tmp_path))
+
+    async def shown(client: AsyncClient, stage: Stage) -> bool:
+        return bool(await client.models())
+
+    assert asyncio.run(perform(shown, keep=False)) == 0
+    assert not list(tmp_path.iterdir())

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 from click.testing import CliRunner
 
 from tests.servers import RunningServer
 from tidegate import Client
 from tidegate.cli import main
+from tidegate.training.__main__ import main as module
 
 HOURS, START = 500, "2024-03-01"
 
@@ -65,3 +68,18 @@ def test_from_a_file_to_a_served_model(tmp_path: Path) -> None:
             prediction = session.step(values, time=np.datetime64(row.measured_at, "ns"))
         assert set(prediction.targets) == {"pressure", "flow"}
         assert session.forecast(24).values.shape == (24, 2)
+
+
+@pytest.mark.parametrize("verb", [[main, "train"], [module]], ids=["tidegate train", "python -m tidegate.training"])
+def test_what_cannot_be_written_is_a_line(tmp_path: Path, verb: list[Any]) -> None:
+    """A version whose place is taken is refused with one line and exit code 1, by the verb as by the module."""
+    level = pd.DataFrame({"level": np.sin(np.arange(100) / 3)})
+    level.to_csv(tmp_path / "level.csv", index=False)
+    recipe = tmp_path / "recipe.toml"
+    data = '[data]\nsource = "level.csv"\n[[features]]\nname = "level"\n'
+    recipe.write_text(f'name = "level"\n{data}[training]\nepochs = 1\nrefit = false\n')
+    (tmp_path / "level").mkdir()
+    (tmp_path / "level" / "1").write_text("no folder")
+    done = CliRunner().invoke(verb[0], [*verb[1:], str(recipe), "--models", str(tmp_path)])
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "exists; a version is written once" in done.stderr.splitlines()[-1]

@@ -80,6 +80,18 @@ def test_wrong_use(tmp_path: Path, options: dict[str, Any], said: str) -> None:
     assert "validation" not in str(refused.value)
 
 
+def test_dates_of_the_day_or_the_month_first(tmp_path: Path) -> None:
+    """Of dates that may be either, the file's giver is asked, by the option that says it."""
+    path = table(tmp_path, rows=12, late=0)
+    frame = pd.read_csv(path, parse_dates=["day"])
+    frame.assign(day=frame["day"].dt.strftime("%d/%m/%Y")).to_csv(path, index=False)
+    with pytest.raises(ConfigError, match=r"say which in --time-format: %d/%m/%Y or %m/%d/%Y"):
+        file_streams(file(path), manifest())
+    (north, _) = file_streams(file(path, time_format="%d/%m/%Y"), manifest())
+    assert north.times is not None
+    assert np.diff(north.times).tolist() == [86_400 * 10**9] * 11
+
+
 def test_too_few_rows(tmp_path: Path) -> None:
     """A file of less than ten rows is refused."""
     with pytest.raises(ConfigError, match="has 9 rows; an evaluation needs 10"):

@@ -94,6 +94,16 @@ name = "x1"
     return ["evaluate", "sites", "--models", str(models), "--recipe", str(path)]
 
 
+def test_settings_of_another_server_are_not_ours(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variables of the server that somebody runs do not reach the one of an evaluation: its store is not opened."""
+    monkeypatch.setenv("TIDEGATE_STORE", f"sqlite:{tmp_path / 'sessions.db'}")
+    monkeypatch.setenv("tidegate_limits__sessions_max", "1")
+    result = CliRunner().invoke(main, [*verb(models, tmp_path), "--json"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["streams"] == 2
+    assert not list(tmp_path.glob("sessions.db*"))
+
+
 def test_a_file_without_a_recipe(models: Path, tmp_path: Path) -> None:
     """A CSV file is scored from the date that is given, and the report goes where it is asked."""
     recipe(tmp_path)
@@ -130,6 +140,8 @@ def test_a_file_without_times(models: Path, tmp_path: Path) -> None:
         (["--data", "DATA", "--time", "when"], "has no column 'when'"),
         (["--data", "DATA", "--column", "y=x0"], "the model has no feature y, but x0, x1"),
         (["--recipe", "RECIPE", "--column", "x0=x1"], "go with --data"),
+        (["--recipe", "RECIPE", "--time-format", "unix s"], "go with --data"),
+        (["--data", "DATA", "--time", "time", "--time-format", "unix s"], "is not read as a time; see --time-format"),
         (["--data", "DATA", "--time", "time", "--start", "yesterday"], "'yesterday' is not a date or time"),
     ],
 )

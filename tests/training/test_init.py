@@ -104,6 +104,18 @@ def test_a_number_that_tells_streams_apart(tmp_path: Path) -> None:
     assert "duplicates" not in text
 
 
+def test_an_id_that_reads_like_a_missing_value(tmp_path: Path) -> None:
+    """Namibia's NA is a stream like the others, for the recipe and for what it loads; an empty cell is no id."""
+    frame = hourly(2).drop(columns="sky").assign(pump=lambda rows: rows["pump"].map({1: "NA", 2: "DE"}))
+    sight, text = seen(tmp_path, frame)
+    assert (sight.id, sight.streams) == ("pump", 2)
+    (tmp_path / "recipe.toml").write_text(text)
+    assert [stream.id for stream in load(load_recipe(tmp_path / "recipe.toml")).streams] == ["NA", "DE"]
+    frame.loc[7, "pump"] = None
+    with pytest.raises(ConfigError, match="row 8: pump is missing; every row needs the id of its stream"):
+        seen(tmp_path, frame)
+
+
 def test_a_measured_number_is_no_id(tmp_path: Path) -> None:
     """A count that happens to be different in most rows of a time is none, nor is a category that is not."""
     sight, _ = seen(tmp_path, hourly(5).drop(columns="pump"))
@@ -158,8 +170,22 @@ def test_dates_of_the_day_or_the_month_first(tmp_path: Path) -> None:
     for written, expected in (("%m/%d/%Y", "%m/%d/%Y"), ("%d/%m/%Y", "%d/%m/%Y"), ("%d.%m.%Y", "%d.%m.%Y")):
         sight, _ = seen(tmp_path, pd.DataFrame({"day": days.strftime(written), "level": np.arange(40.0)}))
         assert (sight.time, sight.time_format, sight.steps.frequency) == ("day", expected, "D")
-    sight, _ = seen(tmp_path, pd.DataFrame({"day": days[:12].strftime("%m/%d/%Y"), "level": np.arange(12.0)}))
+    sight, text = seen(tmp_path, pd.DataFrame({"day": days[:12].strftime("%m/%d/%Y"), "level": np.arange(12.0)}))
     assert sight.time == ""
+    assert "# Note: 'day' may be written %m/%d/%Y or %d/%m/%Y: rows are taken in their order, without times, " in text
+    assert sight.left_out == ("day",)
+
+
+def test_a_column_that_is_not_read_as_times_is_said(tmp_path: Path) -> None:
+    """A date that nobody could make out is a note in the recipe; words of such a name are a category like others."""
+    level = np.arange(60.0)
+    frame = pd.DataFrame({"day": [f"{number}th of May" for number in range(60)], "daytime": "noon", "level": level})
+    sight, text = seen(tmp_path, frame)
+    assert (sight.time, sight.categories, sight.left_out) == ("", ("daytime",), ("day",))
+    assert (
+        "# Note: 'day' could not be read as times: rows are taken in their order, without times, until data.t" in text
+    )
+    assert "daytime'" not in text
 
 
 def test_times_on_no_grid_are_said(tmp_path: Path) -> None:
@@ -183,6 +209,25 @@ def test_names_that_begin_alike(tmp_path: Path) -> None:
     names = [column.name for column in load_recipe(tmp_path / "recipe.toml").features]
     assert names[0] == "x" * 64
     assert names[11] == "x" * 61 + "_12"
+
+
+def test_names_of_any_characters(tmp_path: Path) -> None:
+    """Whatever a header or a file is called, the recipe is TOML that names it, and its comments stay comments."""
+    frame = pd.DataFrame({'\U0001f321 "in"\n\x7f\\': np.arange(60.0) % 7, "left\nout = 1": 1})
+    data = tmp_path / "pond \U0001f41f.parquet"
+    frame.to_parquet(data)
+    write_recipe(data, tmp_path / "recipe.toml", look(data))
+    (stream,) = load(load_recipe(tmp_path / "recipe.toml")).streams
+    assert stream.values[:3].tolist() == [[0.0], [1.0], [2.0]]
+
+
+def test_a_file_whose_name_is_not_utf8(tmp_path: Path) -> None:
+    """No TOML can name it: one clear line, and no file."""
+    data = tmp_path / "pond\udcff.csv"
+    pd.DataFrame({"level": np.arange(60.0) % 7}).to_csv(data, index=False)
+    with pytest.raises(ConfigError, match="a name in UTF-8 is all that a recipe can hold; rename it"):
+        write_recipe(data, tmp_path / "recipe.toml", look(data))
+    assert not (tmp_path / "recipe.toml").exists()
 
 
 @pytest.mark.parametrize(

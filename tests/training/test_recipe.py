@@ -11,7 +11,7 @@ import pytest
 from tidegate.errors import ConfigError
 from tidegate.training.data import Stream, load
 from tidegate.training.draft import checked, draft_manifest
-from tidegate.training.recipe import load_recipe
+from tidegate.training.recipe import load_recipe, make_recipe
 
 RECIPE = """
 name = "pond"
@@ -113,6 +113,82 @@ def test_index_of_a_parquet_file(tmp_path: Path) -> None:
     assert table.times[-1] == np.datetime64("2024-01-10", "ns").astype(np.int64)
 
 
+MARKED = pd.DataFrame(
+    {
+        "whole": [3, -999, 5],
+        "exact": [0.5, 1.5, -999.0],
+        "single": np.array([-99.9, 1.5, 2.5], np.float32),
+        "text": ["-999.0", "7", "-"],
+        "code": [1, 2, -999],
+    }
+)
+
+
+@pytest.mark.parametrize("kind", ["frame", "parquet", "csv"])
+def test_cells_that_mean_missing(tmp_path: Path, kind: str) -> None:
+    """What data.missing names is missing in numbers as in text, whatever the data comes from; codes stay words."""
+    rows = pd.concat([MARKED] * 4, ignore_index=True)
+    rows.to_parquet(tmp_path / "rows.parquet")
+    rows.to_csv(tmp_path / "rows.csv", index=False)
+    names = ("whole", "exact", "single", "text")
+    options = {
+        "name": "pond",
+        "data": {"missing": [-999, -99.9, "-"], "source": "" if kind == "frame" else f"rows.{kind}"},
+        "features": [*({"name": name} for name in names), {"name": "code", "role": "past", "categories": "auto"}],
+    }
+    dataset = load(make_recipe(options, tmp_path), rows if kind == "frame" else None)
+    nan = np.nan
+    np.testing.assert_array_equal(
+        dataset.streams[0].values[:3], [[3, 0.5, nan, nan, 0], [nan, 1.5, 1.5, 7, 1], [5, nan, 2.5, nan, nan]]
+    )
+    assert dataset.plans[-1].words == ("1", "2")
+
+
+IDS = ["NA", "null", "0", "01"]
+
+
+def streams_of(folder: Path, ids: list[str], kind: str) -> list[str]:
+    """The ids of the streams of a table, each as often as there are parts to fill."""
+    rows = pd.DataFrame({"id": ids * 8, "level": 1.0})
+    rows.to_parquet(folder / "rows.parquet")
+    rows.to_csv(folder / "rows.csv", index=False)
+    data = {"id": "id", "missing": [0], "validation": 0.5, "source": "" if kind == "frame" else f"rows.{kind}"}
+    recipe = make_recipe({"name": "pond", "data": data, "features": [{"name": "level"}]}, folder)
+    return [stream.id for stream in load(recipe, rows if kind == "frame" else None).streams]
+
+
+@pytest.mark.parametrize("kind", ["frame", "parquet", "csv"])
+def test_every_row_is_of_a_stream(tmp_path: Path, kind: str) -> None:
+    """What would be a missing value elsewhere is an id; a row without one is refused and never left out."""
+    assert streams_of(tmp_path, IDS, kind) == IDS
+    with pytest.raises(ConfigError, match="row 2: id is missing; every row needs the id of its stream"):
+        streams_of(tmp_path, ["NA", ""], kind)
+
+
+def test_index_of_a_frame(tmp_path: Path) -> None:
+    """An index holds the times of a DataFrame, named or not, and also where it stands beside their column."""
+    days = pd.date_range("2024-01-01", periods=10)
+    frame = pd.DataFrame({"day": days, "level": np.arange(10) / 10, "rain": 1.0})
+    recipe = load_recipe(write(tmp_path))
+    unnamed = recipe.model_copy(update={"data": recipe.data.model_copy(update={"time": "index"})})
+    beside, inside = frame.set_index("day", drop=False), frame.set_index("day")
+    for read, rows in ((recipe, beside), (recipe, inside), (unnamed, inside.rename_axis(None))):
+        (stream,) = load(read, rows).streams
+        np.testing.assert_array_equal(stream.times, days.as_unit("ns").astype("int64"))
+
+
+def test_wrong_frames_are_named() -> None:
+    """A column that is there twice, or words that training never sees, are one clear line."""
+    rows = pd.DataFrame({"level": [1.0] * 20})
+    recipe = make_recipe({"name": "pond", "features": [{"name": "level"}]})
+    with pytest.raises(ConfigError, match="data: has 2 columns 'level'; give each its own name"):
+        load(recipe, pd.concat([rows, rows], axis=1))
+    features = [{"name": "sky", "vocabulary": "auto"}]
+    words = make_recipe({"name": "pond", "features": features, "network": {"head": {"kind": "categorical"}}})
+    with pytest.raises(ConfigError, match="data: sky has no word in the training part"):
+        load(words, pd.DataFrame({"sky": [None] * 16 + ["fog", "rain"] * 2}))
+
+
 def test_no_recipe(tmp_path: Path) -> None:
     """A recipe that is not there is one clear line."""
     with pytest.raises(ConfigError, match="cannot be read"):
@@ -145,6 +221,7 @@ def test_wrong_data_is_named(tmp_path: Path, rows: list[str], message: str) -> N
         ('time = "day"', 'time = "date"', "has no column 'date', but day, level, rain"),
         ("pond.csv", "lake.csv", "cannot be read"),
         ("pond.csv", "vega:no-such-data", "vega_datasets holds no such data"),
+        ("pond.csv", "vega:list-datasets", "vega_datasets holds no such data, but airports, .*, seattle_weather"),
     ],
 )
 def test_wrong_source_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:

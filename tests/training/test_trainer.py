@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -15,11 +16,19 @@ import pandas as pd
 import pytest
 import torch
 
+from tidegate.errors import ConfigError
 from tidegate.model.inputs import Inputs
 from tidegate.model.package import Package, load_package
 from tidegate.model.reference import predict
-from tidegate.training.network import Network
+from tidegate.training.data import load
+from tidegate.training.draft import checked, draft_manifest
+from tidegate.training.examples import make_examples
+from tidegate.training.fit import Fit, Material, Report
+from tidegate.training.losses import Loss
+from tidegate.training.network import Network, new_network
+from tidegate.training.parallel import World
 from tidegate.training.recipe import Recipe, load_recipe, make_recipe
+from tidegate.training.rollout import Rollout
 from tidegate.training.trainer import train
 
 RECIPE = Path(__file__).parents[2] / "models" / "weather" / "recipe.toml"
@@ -104,6 +113,74 @@ def test_time_limit(tmp_path: Path) -> None:
     assert package.manifest.metrics["validation"]["epoch"] == 1
 
 
+def wave(**training: Any) -> tuple[Recipe, pd.DataFrame]:
+    """A recipe and 200 steps of its one target."""
+    options = {"epochs": 6, "stretch": 20, "checkpoint_seconds": 0.0} | training
+    recipe = make_recipe({"name": "wave", "features": [{"name": "level"}], "training": options})
+    return recipe, pd.DataFrame({"level": np.sin(np.arange(200) / 3)})
+
+
+def test_nothing_to_judge_by(tmp_path: Path) -> None:
+    """A validation part in which no target is observed is refused before the first epoch."""
+    recipe, frame = wave()
+    frame.loc[140:169, "level"] = np.nan
+    reports: list[Report] = []
+    with pytest.raises(ConfigError, match="no target has a value in the validation part"):
+        train(recipe, tmp_path, frame, progress=reports.append)
+    assert (reports, list(tmp_path.iterdir())) == ([], [])
+
+
+def test_a_network_that_diverges(tmp_path: Path) -> None:
+    """Without one score that is a number nothing is written, and a line says why; nothing is left to go on from."""
+    recipe, frame = wave(learning_rate=1e30, gradient_norm_max=1e30, loss="mse")
+    reports: list[Report] = []
+    with pytest.raises(ConfigError, match="diverged: no epoch has a validation loss that is a number; lower training"):
+        train(recipe, tmp_path, frame, progress=reports.append)
+    assert len(reports) == 6
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast:RuntimeWarning")
+def test_a_refit_that_diverges(tmp_path: Path) -> None:
+    """A value beyond float32 in the validation part breaks only what is trained on it: that too is a line."""
+    recipe, frame = wave()
+    frame.loc[150, "level"] = 1e39
+    with pytest.raises(ConfigError, match="diverged: its weights are no longer numbers"):
+        train(recipe, tmp_path, frame)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_score_that_is_no_number_is_never_the_best() -> None:
+    """A fit whose later epochs have no score keeps the weights of the best one before them."""
+    recipe, frame = wave(average=0.0)
+    dataset = load(recipe, frame)
+    manifest = checked(draft_manifest(recipe, dataset))
+    examples = make_examples(manifest, dataset, torch.device("cpu"))
+    settings, rollout = recipe.training, Rollout(manifest, examples, torch.device("cpu"))
+    spans, loss = examples.stretches(settings, refit=False), Loss(manifest, settings)
+    network = new_network(recipe, manifest, torch.device("cpu"))
+    fit = Fit(network, Material(spans, rollout, loss, settings, torch.device("cpu"), World()), 4)
+    scores = iter([0.5, math.nan, 0.25, math.nan])
+    weights: list[dict[str, torch.Tensor]] = []
+
+    def judge(average: Network) -> float:
+        weights.append({name: value.clone() for name, value in average.state_dict().items()})
+        return next(scores)
+
+    best = fit.run(judge, lambda report: None).state_dict()
+    assert (fit.best_epoch, fit.best_score) == (3, 0.25)
+    assert all(torch.equal(best[name], weights[2][name]) for name in best)
+
+
+def test_a_vocabulary_without_a_word_in_the_test(tmp_path: Path) -> None:
+    """A test part in which no word is observed has no loss, and the version is written all the same."""
+    words = pd.DataFrame({"word": ["a", "b"] * 85 + [None] * 30})
+    features = [{"name": "word", "vocabulary": "auto"}]
+    head = {"head": {"kind": "categorical"}}
+    options = {"name": "words", "features": features, "network": head, "training": {"epochs": 1, "stretch": 20}}
+    assert train(make_recipe(options), tmp_path, words).manifest.metrics["test"] == {}
+
+
 def test_provenance_names_no_machine(tmp_path: Path) -> None:
     """Where a package comes from is in it: data, recipe, seed, version of torch; but no path of this machine."""
     recipe = short(sine(tmp_path), epochs=1)
@@ -150,6 +227,73 @@ def test_killed_training_resumes(tmp_path: Path) -> None:
     assert resumed.manifest.weights_sha256 == whole.manifest.weights_sha256
     assert resumed.manifest.metrics == whole.manifest.metrics
     assert [path.name for path in (tmp_path / "cut" / "sine").iterdir()] == ["1"]
+
+
+def test_a_training_cut_off_in_its_refit_resumes_there(tmp_path: Path) -> None:
+    """A first fit that had ended before its last epoch is not run on when the refit is killed in its first one."""
+    recipe = short(sine(tmp_path), seconds_max=1e-6)
+    whole = train(recipe, tmp_path / "whole")
+
+    def cut(report: Report) -> None:
+        if math.isnan(report.score):
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        train(recipe, tmp_path / "cut", progress=cut)
+    scores: list[float] = []
+    resumed = train(recipe, tmp_path / "cut", progress=lambda report: scores.append(report.score))
+    assert [score for score in scores if not math.isnan(score)] == []
+    assert resumed.manifest.weights_sha256 == whole.manifest.weights_sha256
+
+
+def cut_off(recipe: Recipe, folder: Path, frame: pd.DataFrame) -> None:
+    """A training that ends in its fourth epoch, and leaves the checkpoint of its third."""
+
+    def cut(report: Report) -> None:
+        if report.epoch == 4:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        train(recipe, folder, frame, progress=cut)
+
+
+def first_epoch(recipe: Recipe, folder: Path, frame: pd.DataFrame) -> int:
+    """Which epoch a training begins with: 1, or where its checkpoint was."""
+    reports: list[Report] = []
+    train(recipe, folder, frame, progress=reports.append)
+    return reports[0].epoch
+
+
+def test_trainings_of_one_name_leave_each_other_alone(tmp_path: Path) -> None:
+    """A training that is cut off goes on from its own checkpoint, after another of the same name has come and gone."""
+    recipe, frame = wave()
+    cut_off(recipe, tmp_path, frame)
+    assert first_epoch(short(recipe, seed=1), tmp_path, frame) == 1
+    assert first_epoch(recipe, tmp_path, frame) == 4
+    assert sorted(path.name for path in (tmp_path / "wave").iterdir()) == ["1", "2"]
+
+
+def test_a_checkpoint_is_of_the_same_data(tmp_path: Path) -> None:
+    """Other times, other streams or other parts of the same values are another training."""
+    recipe = levels_recipe({"epochs": 6, "stretch": 20, "checkpoint_seconds": 0.0})
+    frame = frame_of({"a": np.sin(np.arange(100) / 3), "b": np.cos(np.arange(100) / 3)})
+    cut_off(recipe, tmp_path, frame)
+    later = frame.assign(time=frame["time"] + pd.Timedelta("12h"))
+    renamed = frame.assign(id=frame["id"].map({"a": "c", "b": "d"}))
+    for other in (later, renamed):
+        assert first_epoch(recipe, tmp_path, other) == 1
+    assert first_epoch(recipe, tmp_path, frame) == 4
+
+
+def test_a_spoilt_checkpoint_is_none(tmp_path: Path) -> None:
+    """A file that is no checkpoint, or half of one, is not gone on from, and goes with the training."""
+    recipe, frame = wave()
+    for spoil in (lambda content: b"nothing\n" * 9, lambda content: content[: len(content) // 2]):
+        cut_off(recipe, tmp_path, frame)
+        (file,) = (tmp_path / "wave" / ".training").iterdir()
+        file.write_bytes(spoil(file.read_bytes()))
+        assert first_epoch(recipe, tmp_path, frame) == 1
+    assert sorted(path.name for path in (tmp_path / "wave").iterdir()) == ["1", "2"]
 
 
 @pytest.mark.slow

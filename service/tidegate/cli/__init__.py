@@ -30,7 +30,7 @@ from tidegate.cli.replay import replay
 from tidegate.cli.serve import serve
 from tidegate.cli.sessions import sessions
 from tidegate.cli.train import train
-from tidegate.errors import ConfigError, TidegateError
+from tidegate.errors import ConfigError, PackageError, TidegateError
 
 
 class WrongSetting(click.ClickException):
@@ -51,7 +51,7 @@ class Verbs(click.Group):
             return super().invoke(ctx)
         except ConfigError as error:
             raise WrongSetting(str(error)) from None
-        except TidegateError as error:
+        except (PackageError, TidegateError) as error:
             raise click.ClickException(str(error)) from None
         except OSError as error:
             if error.filename is not None:

@@ -36,6 +36,12 @@ def read_horizons(ctx: click.Context, param: click.Parameter, value: str) -> tup
 @click.option("--recipe", type=FILE, help="A recipe; its data and parts are used, read as for training.")
 @click.option("--part", type=click.Choice(["test", "validation"]), help="Of the recipe's data. [default: test]")
 @click.option("--time", default="", metavar="COLUMN", help="The column of times in --data.")
+@click.option(
+    "--time-format",
+    default="",
+    metavar="FORMAT",
+    help="How times are written, as strptime reads it; or `unix s` (ms, us, ns). [default: found]",
+)
 @click.option("--id", "id_", default="", metavar="COLUMN", help="The column that tells streams apart in --data.")
 @column_option
 @click.option("--start", default="", metavar="DATE", help="Score from here on. [default: the last fifth]")
@@ -61,6 +67,7 @@ def evaluate(
     recipe: Path | None,
     part: str | None,
     time: str,
+    time_format: str,
     id_: str,
     columns: dict[str, str],
     start: str,
@@ -89,13 +96,14 @@ def evaluate(
 
     if (data is None) == (recipe is None):
         raise click.UsageError("give either --data or --recipe")
-    if recipe is not None and (time or id_ or columns or start or end):
-        raise click.UsageError("--time, --id, --column, --start and --end go with --data; a recipe says them itself")
+    if recipe is not None and (time or time_format or id_ or columns or start or end):
+        problem = "--time, --time-format, --id, --column, --start and --end go with --data; a recipe says them itself"
+        raise click.UsageError(problem)
     if data is not None and part:
         raise click.UsageError("--part goes with --recipe; with --data, use --start and --end")
     folder = find_version(models or default_models(), model, version)
     package = load_package(folder)
-    file = File(data, time, id_, start, end, columns) if data else None
+    file = File(data, time, id_, start, end, columns, time_format) if data else None
     streams = read_streams(package, file, recipe, part or "test")
     source = str(data or recipe)
     evaluation, material = evaluate_streams(folder, streams, Options(horizons, every, season, device), source)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from tidegate.errors import ConfigError, TidegateError
+from tidegate.errors import ConfigError, PackageError, TidegateError
 
 
 @click.command()
@@ -47,7 +47,7 @@ def write_report(recipe: Path, models: Path, name: str, version: str) -> None:
 
     try:
         evaluate_package(models, name, version, load_recipe(recipe))
-    except (ConfigError, TidegateError) as error:
+    except (ConfigError, PackageError, TidegateError) as error:
         click.echo(f"no report: {error}", err=True)
     else:
         click.echo(f"report: {models / name / version / 'evaluation' / 'report.md'}", err=True)

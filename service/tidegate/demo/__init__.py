@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tidegate.client import AsyncBatches, AsyncClient, AsyncSession
 from tidegate.client.values.accuracy import Accuracy, Score
-from tidegate.demo.child import Server, read_metrics
+from tidegate.demo.child import INTERRUPTED, TERMINATED, Server, read_metrics
 from tidegate.demo.screen import Screen, Summary
 from tidegate.demo.year import Year, jittered, read_year
 
@@ -32,7 +32,9 @@ def run_demo(*, keep: bool, svg: Path | None) -> int:
     try:
         return asyncio.run(demo(keep, svg))
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
+    except asyncio.CancelledError:
+        return TERMINATED
 
 
 async def demo(keep: bool, svg: Path | None) -> int:

@@ -16,8 +16,11 @@ from typing import IO
 
 import click
 
+from tidegate.config import without_settings
+
 READY_SECONDS_MAX = 60.0
 DRAIN_SECONDS_MAX = 45.0
+INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM  # exit statuses, as shells have them
 
 
 class Server:
@@ -30,10 +33,17 @@ class Server:
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
 
     async def start(self) -> None:
-        """Starts it and waits for its ready line; its log goes to a file that is shown when it fails."""
+        """Starts it and waits for its ready line; its log goes to a file that is shown when it fails. SIGTERM
+        cancels from now on the task that started it, so that it is stopped.
+        """
+        cancelled_by_sigterm()
         command = [sys.executable, "-m", "tidegate.cli", "serve", "--port", "0", "--http-port", "0"]
         self._process = await asyncio.create_subprocess_exec(
-            *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=self._log
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=self._log,
+            env=without_settings(os.environ),
         )
         assert self._process.stdout is not None
         try:
@@ -72,6 +82,13 @@ class Server:
             process.kill()
             await process.wait()
             return None
+
+
+def cancelled_by_sigterm() -> None:
+    """SIGTERM cancels the task at hand: it would end us at once, and leave the server to itself."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
 
 
 @asynccontextmanager

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from tidegate.client import AsyncClient
 from tidegate.demo import airports, dinner, storybook
-from tidegate.demo.child import Server
+from tidegate.demo.child import INTERRUPTED, TERMINATED, Server
 from tidegate.demo.stage import Stage
 
 Play = Callable[[AsyncClient, Stage], Awaitable[bool]]
@@ -29,7 +29,9 @@ def run_play(name: str, *, keep: bool) -> int:
     try:
         return asyncio.run(perform(PLAYS[name], keep))
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
+    except asyncio.CancelledError:
+        return TERMINATED
 
 
 async def perform(play: Play, keep: bool) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from tidegate.errors import ConfigError
+from tidegate.errors import ConfigError, PackageError
 from tidegate.training.terminal import train_with_bar
 
 
@@ -22,6 +22,9 @@ def main(recipe: Path, models: Path) -> None:
     except ConfigError as error:
         click.echo(error, err=True)
         sys.exit(2)
+    except PackageError as error:
+        click.echo(error, err=True)
+        sys.exit(1)
     click.echo(json.dumps(package.manifest.metrics, indent=2))
 
 

@@ -28,22 +28,54 @@ class Plan:
         return self.words if self.column.vocabulary else (self.column.name,)
 
 
-def plan_columns(columns: tuple[Column, ...], frame: pd.DataFrame, training: NDArray[np.bool_]) -> tuple[Plan, ...]:
-    """Words of `auto` are those of the rows marked `training`, sorted."""
+def plan_columns(
+    columns: tuple[Column, ...], frame: pd.DataFrame, training: NDArray[np.bool_], origin: str
+) -> tuple[Plan, ...]:
+    """Words of `auto` are those of the rows marked `training`, sorted; raises ConfigError where there are none."""
     plans = []
     for column in columns:
         words = column.categories or column.vocabulary
         if words == "auto":
             cells = frame.loc[training, column.source].dropna()
             words = tuple(sorted({str(cell) for cell in cells}))
+            if not words:
+                raise ConfigError(f"{origin}: {column.name} has no word in the training part")
         plans.append(Plan(column, tuple(words)))
     return tuple(plans)
 
 
-def parse_columns(plans: tuple[Plan, ...], frame: pd.DataFrame, data: Data, origin: str) -> Values:
+def parse_ids(cells: pd.Series[Any], origin: str) -> pd.Series[Any]:
+    """The id of each row's stream, as text. Any word is one, also "NA"; raises ConfigError for a row without."""
+    ids = cells.astype(str)
+    absent = (cells.isna() | (ids == "")).to_numpy()
+    if absent.any():
+        row = int(np.flatnonzero(absent)[0])
+        raise ConfigError(f"{origin}: row {row + 1}: {cells.name} is missing; every row needs the id of its stream")
+    return ids
+
+
+def without_missing(frame: pd.DataFrame, columns: tuple[Column, ...], data: Data) -> pd.DataFrame:
+    """The frame, with nothing where a feature's cell is one that `data.missing` names: by its text, or as a number."""
+    if not data.missing:
+        return frame
+    texts = {str(cell) for cell in data.missing}
+    numbers = pd.to_numeric(pd.Series(sorted(texts), dtype=object), errors="coerce").to_numpy(np.float64)
+    with np.errstate(over="ignore"):
+        numbers = np.append(numbers, numbers.astype(np.float32))  # as a column of float32 holds them
+    named = {column.source for column in columns}
+    return frame.assign(**{name: _without(frame[name], texts, numbers) for name in named})
+
+
+def _without(cells: pd.Series[Any], texts: set[str], numbers: Values) -> pd.Series[Any]:
+    found = np.isin(pd.to_numeric(cells, errors="coerce").to_numpy(np.float64, na_value=np.nan), numbers)
+    if not pd.api.types.is_numeric_dtype(cells):
+        found |= cells.astype(str).isin(texts).to_numpy()
+    return cells.astype(object).mask(found) if found.any() else cells  # objects: a whole number stays one, and a word
+
+
+def parse_columns(plans: tuple[Plan, ...], frame: pd.DataFrame, origin: str) -> Values:
     """float64 [rows, features], NaN where missing. Raises ConfigError for a cell that is no number."""
-    missing = {str(cell) for cell in data.missing}
-    parts = [_words(plan, frame) if plan.column.is_text else _numbers(plan, frame, missing, origin) for plan in plans]
+    parts = [_words(plan, frame) if plan.column.is_text else _numbers(plan, frame, origin) for plan in plans]
     return np.concatenate(parts, axis=1)
 
 
@@ -63,11 +95,9 @@ def _words(plan: Plan, frame: pd.DataFrame) -> Values:
     return column
 
 
-def _numbers(plan: Plan, frame: pd.DataFrame, missing: set[str], origin: str) -> Values:
+def _numbers(plan: Plan, frame: pd.DataFrame, origin: str) -> Values:
     column = plan.column
     cells = frame[column.source]
-    if missing and not pd.api.types.is_numeric_dtype(cells):
-        cells = cells.mask(cells.astype(str).isin(missing))
     numbers = pd.to_numeric(cells, errors="coerce")
     wrong = numbers.isna() & cells.notna()
     if wrong.any():

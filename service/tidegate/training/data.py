@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tidegate.errors import ConfigError
 from tidegate.model.frequency import NO_TIME, Frequency, Times
-from tidegate.training.cells import Plan, Values, parse_columns, plan_columns
+from tidegate.training.cells import Plan, Values, parse_columns, parse_ids, plan_columns, without_missing
 from tidegate.training.data_options import Data, Place
 from tidegate.training.recipe import Recipe
 from tidegate.training.sources import read_source
@@ -89,19 +89,34 @@ def load(recipe: Recipe, frame: pd.DataFrame | None = None) -> Dataset:
     data = recipe.data
     texts = frozenset(column.source for column in recipe.features if column.is_text)
     origin = "data" if frame is not None else data.source
-    frame = read_source(data, recipe.folder, texts) if frame is None else frame.reset_index(drop=not data.time)
-    for column in (data.time, data.id, *(column.source for column in recipe.features)):
-        if column and column not in frame:
-            raise ConfigError(f"{origin}: has no column {column!r}, but {', '.join(map(str, frame.columns))}")
+    frame = read_source(data, recipe.folder, texts) if frame is None else _without_index(frame, data)
+    _check_columns(recipe, frame, origin)
     found = _arrange(frame, data, origin)
+    frame = without_missing(frame, recipe.features, data)
     training = np.zeros(len(frame), np.bool_)
     training[found.rows[found.part == 0]] = True
-    plans = plan_columns(recipe.features, frame, training)
-    values = parse_columns(plans, frame, data, origin)[found.rows]
+    plans = plan_columns(recipe.features, frame, training, origin)
+    values = parse_columns(plans, frame, origin)[found.rows]
     streams = tuple(_stream(data, found, values, number, origin) for number in range(len(found.ids)))
     dataset = Dataset(tuple(_completed(stream, plans) for stream in streams if len(stream.times)), plans)
     _check(dataset, data, origin)
     return dataset
+
+
+def _without_index(frame: pd.DataFrame, data: Data) -> pd.DataFrame:
+    """Where there are times, the index may hold them: it is a column, unless there is one of its name."""
+    levels = [number for number, name in enumerate(frame.index.names) if data.time and name not in frame]
+    return (frame.reset_index(levels) if levels else frame).reset_index(drop=True)
+
+
+def _check_columns(recipe: Recipe, frame: pd.DataFrame, origin: str) -> None:
+    """Each that the recipe names is there, and once."""
+    names = list(frame.columns)
+    for column in (recipe.data.time, recipe.data.id, *(column.source for column in recipe.features)):
+        if column and column not in names:
+            raise ConfigError(f"{origin}: has no column {column!r}, but {', '.join(map(str, names))}")
+        if names.count(column) > 1:
+            raise ConfigError(f"{origin}: has {names.count(column)} columns {column!r}; give each its own name")
 
 
 def _check(dataset: Dataset, data: Data, origin: str) -> None:
@@ -120,7 +135,7 @@ def _check(dataset: Dataset, data: Data, origin: str) -> None:
 
 def _arrange(frame: pd.DataFrame, data: Data, origin: str) -> _Rows:
     times = parse_times(frame, data, origin)
-    ids = frame[data.id].astype(str) if data.id else pd.Series([""] * len(frame))
+    ids = parse_ids(frame[data.id], origin) if data.id else pd.Series([""] * len(frame))
     numbers, names = pd.factorize(ids)
     rows = np.lexsort((np.arange(len(frame)), times, numbers))
     rows = _without_duplicates(rows, times, numbers, data, origin)

@@ -62,7 +62,7 @@ class Data(Strict):
     time_format: str = Field(
         default="",
         description="how times are written, as strptime reads it; or `unix s` (ms, us, ns), numbers since 1970; found "
-        "when empty",
+        "when empty: with dots the day is first, and where 01/02/2024 may be either in every row, it is asked for",
     )
     time_zone: str = Field(
         default="UTC",
@@ -73,7 +73,8 @@ class Data(Strict):
         default=0.01, ge=0, le=0.5, description="how far from the grid a time may be, in intervals"
     )
     id: str = Field(
-        default="", description="the column that names a row's stream; without one, all rows are one stream"
+        default="",
+        description="the column that names a row's stream, by any word (NA too); without one, all rows are one stream",
     )
     frequency: str = Field(
         default="", description="the time between rows: s, 15min, h, D, W, MS, …; a column of times needs it"
@@ -85,7 +86,7 @@ class Data(Strict):
         default="refuse", description="what becomes of two rows of one stream and time: an error, or which one is kept"
     )
     missing: tuple[str | float, ...] = Field(
-        default=(), description="cells that mean a missing value, besides empty ones, NA, NaN and null"
+        default=(), description="cells that mean a missing value, besides empty ones, NA, NaN and null; not of ids"
     )
     start: Place | None = Field(
         default=None, description="leave out what is before: a date, a share or a number of rows of the whole"

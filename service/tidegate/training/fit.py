@@ -27,8 +27,8 @@ from tidegate.training.rollout import Batch, Rollout, make_batch, random_gaps
 
 
 class Report(NamedTuple):
-    """After an epoch: the mean loss of training, the validation loss of the averaged weights and the best so far (NaN
-    if nothing judges)."""
+    """After an epoch: the mean loss of training, the validation loss of the averaged weights and the best so far (both
+    NaN if nothing judges; of a network that diverges, the score alone)."""
 
     epoch: int
     epochs: int
@@ -77,8 +77,7 @@ class Fit:
 
     def run(self, judge: Judge | None, done: Callable[[Report], None]) -> Network:
         """Runs the epochs that are left; returns the best average (the last one, unjudged). `done` follows each."""
-        settings = self._material.settings
-        while self.epoch < self.epochs:
+        while self.epoch < self.epochs and not self._is_exhausted():
             started = time.monotonic()
             self.epoch += 1
             loss = self._run_epoch()
@@ -86,14 +85,17 @@ class Fit:
             self.seconds += time.monotonic() - started
             world, device = self._material.world, self._material.device
             score, self.seconds = world.from_first([score, self.seconds], device)
-            if not score >= self.best_score:
+            if judge is None or score < self.best_score:  # NaN is no score
                 self.best_epoch, self.best_score = self.epoch, score
                 self.best = {name: value.clone() for name, value in self.average.state_dict().items()}
             done(Report(self.epoch, self.epochs, loss, score, self.best_score))
-            if self.epoch - self.best_epoch >= settings.patience or self.seconds > settings.seconds_max:
-                break
         self.average.load_state_dict(self.best)
         return self.average
+
+    def _is_exhausted(self) -> bool:
+        """Asked before an epoch, so that a fit that was done when it was cut off does not run another one."""
+        settings = self._material.settings
+        return self.epoch - self.best_epoch >= settings.patience or self.seconds > settings.seconds_max
 
     def state(self) -> dict[str, Any]:
         """All that a fit needs to go on: tensors and numbers."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tidegate.errors import ConfigError
 from tidegate.model.frequency import Times
+from tidegate.training.cells import parse_ids
 from tidegate.training.data_options import Data
 from tidegate.training.layout import Layout, find_layout
 from tidegate.training.sources import PARQUET, read_source
@@ -33,14 +34,23 @@ FILLED_SHARE_MIN = 0.2  # of the times between a stream's first and last: a numb
 TIME_FORMATS = [date + time for date in ("%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y") for time in ("", " %H:%M", " %H:%M:%S")]
 
 
+class TimeColumn(NamedTuple):
+    """The column of times and how they are written ("": as ISO 8601 has it); else one that seems to hold times, and the
+    ways that read it, which are several or none."""
+
+    name: str = ""
+    format: str = ""
+    doubtful: str = ""
+    ways: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class Sight:
     """What a file seems to hold: how it is written, columns of time and id ("" for none), the steps of its times,
     numbers and categories, and how many rows, streams and missing cells it has."""
 
     layout: Layout
-    time: str
-    time_format: str
+    times: TimeColumn
     id: str
     steps: Steps
     numbers: tuple[str, ...]
@@ -51,6 +61,16 @@ class Sight:
     missing_cells: int
 
     @property
+    def time(self) -> str:
+        """The column of times."""
+        return self.times.name
+
+    @property
+    def time_format(self) -> str:
+        """How they are written."""
+        return self.times.format
+
+    @property
     def repeats_explained(self) -> bool:
         """Whether the times that repeat are few enough to be slips."""
         return self.steps.repeats <= REPEATS_SHARE_MAX * self.rows
@@ -59,21 +79,23 @@ class Sight:
 def look(path: Path) -> Sight:
     """Reads the file; raises ConfigError where nothing in it could be predicted, or one of its times is none."""
     layout, frame = _read(path)
-    time, time_format = _find_time(frame)
-    texts = [name for name in frame if name != time and not pd.api.types.is_numeric_dtype(frame[name])]
-    numbers = [name for name in frame if name != time and name not in texts and frame[name].nunique() > 1]
-    times = nanoseconds(read_times(frame[time], time_format, str(path))) if time else None
-    id_column = _find_id(frame, texts, numbers, times) if times is not None else ""
+    found = _find_time(frame)
+    time = found.name
+    measured = [name for name in frame if name not in (time, found.doubtful)]
+    texts = [name for name in measured if not pd.api.types.is_numeric_dtype(frame[name])]
+    numbers = [name for name in measured if name not in texts and frame[name].nunique() > 1]
+    times = nanoseconds(read_times(frame[time], found.format, str(path))) if time else None
+    written = frame if times is None else _as_written(path, layout, frame, texts)
+    id_column = _find_id(written, texts, numbers, times) if times is not None else ""
     numbers = [name for name in numbers if name != id_column]
     if not numbers:
         raise ConfigError(f"{path}: has no column of numbers that change, but {', '.join(map(str, frame.columns))}")
-    streams = _streams(frame, id_column)
+    streams = _streams(written, id_column, str(path))
     steps = _find_steps(times, streams, f"{path}: {time}") if times is not None else Steps("", 0, 0, 0)
     words = tuple(name for name in texts if name != id_column and frame[name].nunique() <= WORDS_MAX)
     return Sight(
         layout=layout,
-        time=time,
-        time_format=time_format,
+        times=found,
         id=id_column,
         steps=steps,
         numbers=tuple(numbers),
@@ -90,25 +112,50 @@ def _read(path: Path) -> tuple[Layout, pd.DataFrame]:
         layout = Layout() if path.suffix in PARQUET else find_layout(path)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
-    return layout, read_source(Data(source=path.name, separator=layout.separator, decimal=layout.decimal), path.parent)
+    return layout, read_source(_source(path, layout), path.parent)
 
 
-def _find_time(frame: pd.DataFrame) -> tuple[str, str]:
-    """The first column of times, and how they are written ("": as ISO 8601 has it); "" and "" for none."""
+def _source(path: Path, layout: Layout) -> Data:
+    return Data(source=path.name, separator=layout.separator, decimal=layout.decimal)
+
+
+def _as_written(path: Path, layout: Layout, frame: pd.DataFrame, texts: list[str]) -> pd.DataFrame:
+    """The frame with the words of texts as they stand in the file: of ids, NA is one too."""
+    gaps = frozenset(name for name in texts if frame[name].isna().any())
+    if path.suffix in PARQUET or not gaps:
+        return frame
+    return frame.assign(**read_source(_source(path, layout), path.parent, verbatim=gaps)[list(gaps)])
+
+
+def _find_time(frame: pd.DataFrame) -> TimeColumn:
+    """The first column of times, else the first that seems to be one."""
+    doubtful = TimeColumn()
     for name in frame:
         head = frame[name].dropna().head(ROWS_LOOKED)
         if pd.api.types.is_numeric_dtype(head):
             if _counts_time(str(name), head):
-                return name, number_format(head)
+                return TimeColumn(name, number_format(head))
             continue
-        if not len(head):
-            continue
-        shares = {way: _read_share(head, way) for way in ("ISO8601", *TIME_FORMATS)}
-        most = max(shares.values())
-        fitting = [way for way, share in shares.items() if share == most]
-        if most >= TIMES_SHARE_MIN and len(fitting) == 1:
-            return name, fitting[0].replace("ISO8601", "")
-    return "", ""
+        ways = _fitting(head)
+        if len(ways) == 1:
+            return TimeColumn(name, ways[0].replace("ISO8601", ""))
+        if not doubtful.doubtful and (ways or _is_named_as_times(str(name), frame[name])):
+            doubtful = TimeColumn(doubtful=name, ways=tuple(ways))
+    return doubtful
+
+
+def _fitting(head: pd.Series[Any]) -> list[str]:
+    """The ways of writing times that read most cells alike, if they read enough of them."""
+    if not len(head):
+        return []
+    shares = {way: _read_share(head, way) for way in ("ISO8601", *TIME_FORMATS)}
+    most = max(shares.values())
+    return [way for way, share in shares.items() if share == most] if most >= TIMES_SHARE_MIN else []
+
+
+def _is_named_as_times(name: str, cells: pd.Series[Any]) -> bool:
+    """By a name of times, and more different words than a category has."""
+    return bool(TIME_NAME.search(name) or DATE_NAME.search(name)) and cells.nunique() > WORDS_MAX
 
 
 def _counts_time(name: str, numbers: pd.Series[Any]) -> bool:
@@ -151,11 +198,11 @@ def _find_id(frame: pd.DataFrame, texts: list[str], numbers: list[str], times: T
     return min(explaining, key=lambda name: (left[name], counts[name]), default="")
 
 
-def _streams(frame: pd.DataFrame, id_column: str) -> list[NDArray[np.intp]]:
+def _streams(frame: pd.DataFrame, id_column: str, origin: str) -> list[NDArray[np.intp]]:
     """The rows of each."""
     if not id_column:
         return [np.arange(len(frame))]
-    return list(frame.groupby(frame[id_column].astype(str)).indices.values())
+    return list(frame.groupby(parse_ids(frame[id_column], origin)).indices.values())
 
 
 def _find_steps(times: Times, streams: list[NDArray[np.intp]], origin: str) -> Steps:

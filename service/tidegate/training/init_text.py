@@ -13,6 +13,7 @@ from tidegate.training.init import Sight
 from tidegate.training.steps import DAY
 
 NAME_LENGTH_MAX = 64  # of NAME_PATTERN
+CONTROL = re.compile(r"[\x00-\x1f\x7f]+")  # which TOML takes in no comment, and a new line ends
 
 
 def recipe_text(path: Path, source: str, sight: Sight) -> str:
@@ -27,8 +28,12 @@ def write_recipe(data: Path, output: Path, sight: Sight) -> None:
     folder = output.resolve().parent
     named = str(source.relative_to(folder)) if source.is_relative_to(folder) else str(source)
     try:
-        with output.open("x", encoding="utf-8") as file:
-            file.write(recipe_text(data, named, sight))
+        text = recipe_text(data, named, sight).encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"{str(source)!r}: a name in UTF-8 is all that a recipe can hold; rename it") from None
+    try:
+        with output.open("xb") as file:
+            file.write(text)
     except FileExistsError:
         raise ConfigError(f"{output}: exists; name another file with --output") from None
     except OSError as error:
@@ -38,6 +43,12 @@ def write_recipe(data: Path, output: Path, sight: Sight) -> None:
 def notes(sight: Sight) -> list[str]:
     """What its reader must know of the file, or do about it."""
     told = []
+    if doubtful := sight.times.doubtful:
+        ways = f"may be written {' or '.join(sight.times.ways)}" if sight.times.ways else "could not be read as times"
+        told += [
+            f"{doubtful!r} {ways}: rows are taken in their order, without times, until data.time, data.time_format "
+        ]
+        told[-1] += "and data.frequency say how"
     if sight.time and not sight.steps.frequency:
         told += [f"no frequency fits the times of {sight.time!r}: rows are taken in their order, without times"]
     if not sight.repeats_explained:
@@ -50,26 +61,27 @@ def _head(path: Path, source: str, sight: Sight) -> str:
     steps = sight.steps
     seen = f"{sight.rows} rows in {sight.streams} stream(s), {steps.missing} missing steps, "
     seen += f"{steps.repeats} repeated times, {sight.missing_cells} missing values"
-    lines = [f"# {path.name}: {seen}."]
+    lines = [_comment(f"{path.name}: {seen}.")]
     if sight.left_out:
-        lines += [f"# Left out (constant, or too many words): {', '.join(map(str, sight.left_out))}."]
-    lines += [f"# Note: {note}." for note in notes(sight)]
-    lines += ["# Every option: docs/recipes.md", "", f"name = {json.dumps(_name(path.stem))}", ""]
+        left_out = ", ".join(map(str, sight.left_out))
+        lines += [_comment(f"Left out (constant, too many words, or dates that are not clear): {left_out}.")]
+    lines += [_comment(f"Note: {note}.") for note in notes(sight)]
+    lines += ["# Every option: docs/recipes.md", "", f"name = {_toml(_name(path.stem))}", ""]
     return "\n".join([*lines, *_data(source, sight), ""])
 
 
 def _data(source: str, sight: Sight) -> list[str]:
     layout, steps = sight.layout, sight.steps
-    lines = ["[data]", f"source = {json.dumps(source)}"]
+    lines = ["[data]", f"source = {_toml(source)}"]
     if layout.separator != ",":
-        lines += [f"separator = {json.dumps(layout.separator)}", f"decimal = {json.dumps(layout.decimal)}"]
+        lines += [f"separator = {_toml(layout.separator)}", f"decimal = {_toml(layout.decimal)}"]
     if steps.frequency:
-        lines += [f"time = {json.dumps(sight.time)}"]
-        lines += [f"time_format = {json.dumps(sight.time_format)}"] if sight.time_format else []
-        lines += [f"frequency = {json.dumps(steps.frequency)}"]
+        lines += [f"time = {_toml(sight.time)}"]
+        lines += [f"time_format = {_toml(sight.time_format)}"] if sight.time_format else []
+        lines += [f"frequency = {_toml(steps.frequency)}"]
         lines += ["time_tolerance = 0.5 # of an interval: times this far from the grid are moved to it"]
     if sight.id:
-        lines += [f"id = {json.dumps(sight.id)} # each of its values is a stream, and a session"]
+        lines += [f"id = {_toml(sight.id)} # each of its values is a stream, and a session"]
     if steps.frequency and steps.repeats and sight.repeats_explained:
         lines += [f'duplicates = "first" # of two rows of one time; {steps.repeats} row(s) are left out']
     return [*lines, "validation = 0.7 # training ends here: a share, a number of rows or a date", "test = 0.85"]
@@ -81,8 +93,8 @@ def _features(sight: Sight) -> list[str]:
     for column in (*sight.numbers, *sight.categories):
         name = _free_name(_name(column), taken)
         taken.add(name)
-        lines = ["[[features]]", f"name = {json.dumps(name)}"]
-        lines += [f"column = {json.dumps(column)}"] if name != column else []
+        lines = ["[[features]]", f"name = {_toml(name)}"]
+        lines += [f"column = {_toml(column)}"] if name != column else []
         lines += ['role = "past"', 'categories = "auto"'] if column in sight.categories else []
         blocks.append("\n".join([*lines, ""]))
     return blocks
@@ -103,7 +115,7 @@ def _inputs(sight: Sight) -> str:
         calendar = ["month_of_year"]
     longest = min(sight.rows // sight.streams // 4, LAG_STEPS_MAX)
     steps = sorted({step for step in steps if 2 <= step <= longest})
-    lines = ["[inputs]", f"lags = {steps} # differences to so many steps ago", f"calendar = {json.dumps(calendar)}"]
+    lines = ["[inputs]", f"lags = {steps} # differences to so many steps ago", f"calendar = {_toml(calendar)}"]
     return "\n".join([*lines, ""])
 
 
@@ -114,6 +126,16 @@ def _rest(sight: Sight) -> str:
     lines += ["[gaps]", 'policy = "impute" # the model bridges gaps by its own predictions', "gap_steps_max = 24", ""]
     lines += ["[training]", "epochs = 60", "seconds_max = 300.0", f"stretch = {stretch}", "dropout = 0.1"]
     return "\n".join([*lines, "refit = true", ""])
+
+
+def _toml(value: object) -> str:
+    """A string or a list of them. As JSON has it, but for what is beyond 16 bits, of which JSON makes two halves."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _comment(text: str) -> str:
+    """One line, whatever the names in it hold."""
+    return "# " + CONTROL.sub(" ", text)
 
 
 def _name(text: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tidegate.errors import ConfigError
 from tidegate.model.manifest import Manifest
 from tidegate.training.examples import Examples, Stretch
 from tidegate.training.fit import Judge
@@ -19,7 +20,8 @@ LONGEST_GAPS = 2  # a lane with gaps is scored for so many of the longest, after
 
 
 def validation_judge(manifest: Manifest, examples: Examples, rollout: Rollout, settings: Training) -> Judge:
-    """Judges by the loss on the validation part, lower is better."""
+    """Judges by the loss on the validation part, lower is better; raises ConfigError where no target is observed."""
+    _check(examples, examples.lanes("validation", settings.stretch))
     share = settings.gap_batches if settings.gap_share else 0.0
     parts: list[tuple[float, Scores]] = []
     if share < 1:
@@ -33,6 +35,15 @@ def validation_judge(manifest: Manifest, examples: Examples, rollout: Rollout, s
         return sum(weight * scores.loss(network, settings) for weight, scores in parts)
 
     return judge
+
+
+def _check(examples: Examples, lanes: list[Stretch]) -> None:
+    goals = (examples.goal[lane.start + lane.skip : lane.start + lane.steps] for lane in lanes)
+    if not any(bool(goal.isfinite().any()) for goal in goals):
+        raise ConfigError(
+            "data: no target has a value in the validation part, so that no epoch could be told from another; move "
+            "data.validation or data.test"
+        )
 
 
 def gap_lanes(examples: Examples, settings: Training) -> list[Stretch]:

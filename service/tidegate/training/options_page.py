@@ -29,11 +29,12 @@ lists every option. From Python: `tidegate.training.train(load_recipe(path), Pat
 
 `init` finds out how a CSV file is written (`,`, `;`, tab or `|`; a decimal point or comma; the way of its times), which
 column holds times, which one tells streams apart, and the frequency. A column is an `id` only if it tells apart nearly
-all rows of the same time. What `init` could not make out, such as times that repeat or are on no grid, it says, and
-writes into the recipe as a note.
+all rows of the same time. What `init` could not make out, such as times that repeat or are on no grid, or dates that
+may have their day or their month first, it says, and writes into the recipe as a note.
 
-A training that was killed goes on from its last checkpoint (in `models/NAME/.training`) when the command is given
-again. `torchrun --nproc-per-node 2 -m tidegate.cli train RECIPE.toml` shares each batch between processes.
+A training that was killed goes on from its last checkpoint when the command is given again. The checkpoint is a file of
+its own in `models/NAME/.training`, of this recipe and this data alone: if you do not take the training up again, delete
+it. `torchrun --nproc-per-node 2 -m tidegate.cli train RECIPE.toml` shares each batch between processes.
 
 Several trainings on one machine at once: `OMP_NUM_THREADS=1` before each command. torch's threads wait for each other
 at every step of the network, and where others keep one of them from its core, all wait (two such trainings on two

@@ -160,7 +160,11 @@ class Training(Strict):
     )
     huber_delta: float = Field(default=1.0, gt=0, description="where Huber turns from squares to lines, scaled units")
     epochs: int = Field(default=100, ge=1, le=1_000_000, description="the learning rate falls to 0 over so many")
-    seconds_max: float = Field(default=600.0, gt=0, description="training ends here, whatever the epoch")
+    seconds_max: float = Field(
+        default=600.0,
+        gt=0,
+        description="the fit ends here, whatever the epoch; so does the refit, which may take as long again",
+    )
     streams: int = Field(default=8, ge=1, le=65_536, description="stretches an update, side by side")
     stretch: int = Field(
         default=90, ge=1, description="steps that a state is carried; no more than a stream has is used"

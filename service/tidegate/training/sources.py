@@ -15,8 +15,11 @@ PARQUET = (".parquet", ".pq")
 MISSING = ("", "NA", "N/A", "NaN", "nan", "null")
 
 
-def read_source(data: Data, folder: Path, texts: frozenset[str] = frozenset()) -> pd.DataFrame:
-    """The rows as they are in the source; `texts` names columns whose cells stay words. Raises ConfigError."""
+def read_source(
+    data: Data, folder: Path, texts: frozenset[str] = frozenset(), verbatim: frozenset[str] = frozenset()
+) -> pd.DataFrame:
+    """The rows as they are in the source; `texts` names columns whose cells stay words, `verbatim` those of a CSV file
+    in which no word, not even NA, means a missing value: if none, that of ids. Raises ConfigError."""
     source = data.source
     if not source:
         raise ConfigError("data.source: is empty; name a file, or hand over a DataFrame")
@@ -30,7 +33,7 @@ def read_source(data: Data, folder: Path, texts: frozenset[str] = frozenset()) -
     try:
         if path.suffix in PARQUET:
             return _parquet(path)
-        return _csv(path, data, texts)
+        return _csv(path, data, texts, verbatim or frozenset({data.id} if data.id else ()))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from None
     except UnicodeDecodeError as error:
@@ -47,17 +50,16 @@ def _parquet(path: Path) -> pd.DataFrame:
     return (frame.reset_index(named) if named else frame).reset_index(drop=True)
 
 
-def _csv(path: Path, data: Data, texts: frozenset[str]) -> pd.DataFrame:
+def _csv(path: Path, data: Data, texts: frozenset[str], verbatim: frozenset[str]) -> pd.DataFrame:
     missing = [*MISSING, *(str(cell) for cell in data.missing)]
-    words = {name: "object" for name in (*texts, data.time, data.id) if name}
+    written = {"sep": data.separator, "decimal": data.decimal, "keep_default_na": False}
+    names = [name for name in pd.read_csv(path, nrows=0, **written) if name not in verbatim]
     frame = pd.read_csv(
         path,
-        sep=data.separator,
-        decimal=data.decimal,
-        na_values=missing,
-        keep_default_na=False,
-        dtype=words,
+        na_values=dict.fromkeys(names, missing),
+        dtype={name: "object" for name in (*texts, data.time, *verbatim) if name},
         low_memory=False,
+        **written,
     )
     if not isinstance(frame.index, pd.RangeIndex):  # pandas takes the cells beyond the header for one
         raise ConfigError(
@@ -70,8 +72,10 @@ def _csv(path: Path, data: Data, texts: frozenset[str]) -> pd.DataFrame:
 def _vega(source: str) -> pd.DataFrame:
     name = source.removeprefix(VEGA).replace("-", "_")
     try:
-        return getattr(importlib.import_module("vega_datasets").local_data, name)()
+        data = importlib.import_module("vega_datasets").local_data
     except ModuleNotFoundError:
         raise ConfigError(f"{source}: needs the package vega_datasets; install tidegate[demo]") from None
-    except AttributeError:
-        raise ConfigError(f"{source}: vega_datasets holds no such data") from None
+    held = [each.replace("-", "_") for each in data.list_datasets()]
+    if name not in held:
+        raise ConfigError(f"{source}: vega_datasets holds no such data, but {', '.join(held)}")
+    return getattr(data, name)()

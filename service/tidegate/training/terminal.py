@@ -16,7 +16,7 @@ from tidegate.training.trainer import train
 
 
 def train_with_bar(recipe: Path, models: Path) -> Package:
-    """Trains the recipe in a file, with a bar on standard error; raises ConfigError."""
+    """Trains the recipe in a file, with a bar on standard error; raises ConfigError, PackageError."""
     options = load_recipe(recipe)
     quiet = os.environ.get("RANK", "0") != "0"
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"), TimeElapsedColumn())
@@ -24,7 +24,7 @@ def train_with_bar(recipe: Path, models: Path) -> Package:
         tasks: dict[bool, TaskID] = {}
 
         def progress(report: Report) -> None:
-            judged = not isnan(report.score)
+            judged = not isnan(report.best)
             if judged not in tasks:
                 tasks[judged] = bar.add_task("training" if judged else "refit", total=report.epochs, text="")
             bar.update(tasks[judged], completed=report.epoch, text=report_text(report))
@@ -35,6 +35,6 @@ def train_with_bar(recipe: Path, models: Path) -> Package:
 def report_text(report: Report) -> str:
     """One line of losses."""
     text = f"epoch {report.epoch}/{report.epochs} loss {report.loss:.4f}"
-    if not isnan(report.score):
+    if not isnan(report.best):
         text += f" validation {report.score:.4f} best {report.best:.4f}"
     return text

@@ -1,12 +1,14 @@
 """From the cells of a column to times: how they are written, the zone that they are in, hours that a year has twice.
 
 Times of local clocks are told apart by their order: of the two rows that a stream has of the same time in autumn, the
-first is the earlier one. A time that has no second row is refused, not guessed.
+first is the earlier one. A time that has no second row is refused, not guessed; and so are dates with slashes that may
+have their day or their month first in every row.
 """
 
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from typing import Any
 
@@ -20,6 +22,7 @@ from tidegate.model.frequency import NO_TIME, Times
 from tidegate.training.data_options import Data
 
 OFFSET = r":\d{2}(?:\.\d+)?\s*(?:Z|[+-]\d{2}(?::?\d{2})?)$"  # what ends a time of day that names its zone
+DOTTED = "%d."  # dates with dots have their day first, wherever they are written so
 ADVICE = "write times with their offset (2024-03-01T00:00+01:00), or in UTC"
 UNIX = "unix "  # and a unit: a number since 1970 began, UTC
 UNIX_UNITS = {"s": 1e11, "ms": 1e14, "us": 1e17, "ns": math.inf}  # a number belongs to the first that it is below
@@ -97,18 +100,32 @@ def _read(cells: pd.Series[Any], time_format: str, origin: str) -> pd.Series[Any
     without = cells.notna().to_numpy() & ~zoned
     if zoned.any() and without.any():
         raise ConfigError(f"{origin}: row {_first(without) + 1}: {cells.name} names no zone, but others do; {ADVICE}")
-    formats = [written] if written else [*_guessed(cells), "ISO8601"]
-    read = [pd.to_datetime(cells, format=way, utc=bool(zoned.any()), errors="coerce") for way in formats]
+    guessed = [] if written else _guessed(cells)
+    ways = [written] if written else [*guessed, "ISO8601"]
+    read = [pd.to_datetime(cells, format=way, utc=bool(zoned.any()), errors="coerce") for way in ways]
+    if len(guessed) > 1 and not guessed[0].startswith(DOTTED) and _both_read(cells, read[0], read[1]):
+        raise ConfigError(
+            f"{origin}: {cells.name} may have its day or its month first, in every row; say which in data.time_format: "
+            f"{' or '.join(guessed)}"
+        )
     return min(read, key=lambda times: int(times.isna().sum()))
 
 
+def _both_read(cells: pd.Series[Any], times: pd.Series[Any], others: pd.Series[Any]) -> bool:
+    """Whether two ways of writing read all cells, but as different times."""
+    known = cells.notna()
+    return bool(times[known].notna().all() and others[known].notna().all()) and not times.equals(others)
+
+
 def _guessed(cells: pd.Series[Any]) -> list[str]:
-    """How the first cell seems to be written."""
+    """How the first cell seems to be written: with its day first and, where that fits too, with its month first."""
     first = next(iter(cells.dropna().head(1)), None)
+    if not isinstance(first, str):
+        return []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that the day comes first: then it does in every row
-        guess = guess_datetime_format(first) if isinstance(first, str) else None
-    return [guess] if guess else []
+        guesses = [guess_datetime_format(first, dayfirst=dayfirst) for dayfirst in (True, False)]
+    return [way for way in dict.fromkeys(guesses) if way and not re.match(r"%Y\W%d", way)]  # nobody writes that
 
 
 def _in_zone(times: pd.Series[Any], streams: pd.Series[Any] | None, zone: str, origin: str) -> pd.Series[Any]:

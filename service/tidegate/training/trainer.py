@@ -8,15 +8,17 @@ killed training resumes from its checkpoint.
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
 import torch
 
+from tidegate.errors import ConfigError
 from tidegate.model.manifest import Manifest
 from tidegate.model.package import Package, load_package, save_package
 from tidegate.training.checkpoint import Checkpoint
@@ -41,8 +43,9 @@ def train(
     device: torch.device | None = None,
     progress: Progress | None = None,
 ) -> Package:
-    """Trains and writes the next version under `models/<name>/`, complete or not at all; raises ConfigError.
+    """Trains and writes the next version under `models/<name>/`, complete or not at all.
 
+    Raises ConfigError, also where the network diverges, and PackageError.
     `data` stands in for the recipe's source. `progress` is called after every epoch. Under torchrun every process calls
     it, the first one writes, and all return the package.
     """
@@ -66,6 +69,8 @@ class _Training:
     def run(self, progress: Progress | None) -> Package:
         saved = self._checkpoint.load(self._device) or {}
         best, first = self._fit("first", self._recipe.training.epochs, saved, progress)
+        if not math.isfinite(best.best_score):
+            self._refuse("no epoch has a validation loss that is a number")
         validation = self._scores("validation")
         settings = self._recipe.training
         metrics: Fields = {
@@ -79,8 +84,18 @@ class _Training:
             saved = saved if saved.get("phase") == "second" else {"phase": "second", "first": best.state()}
             second, final = self._fit("second", best.best_epoch, saved, progress)
             seconds += second.seconds
+        if not all(np.isfinite(value).all() for value in final.weights().values()):
+            self._refuse("its weights are no longer numbers")
         metrics["test"] = self._test_errors(final)
         return self._write(final, metrics, seconds)
+
+    def _refuse(self, problem: str) -> NoReturn:
+        """Nothing is written; going on from the checkpoint would end alike."""
+        self._checkpoint.remove()
+        raise ConfigError(
+            f"training: the network diverged: {problem}; lower training.learning_rate, or look for cells far beyond "
+            "the others (features have minimum and maximum for such)"
+        )
 
     def _fit(self, phase: str, epochs: int, saved: Fields, progress: Progress | None) -> tuple[Fit, Network]:
         settings = self._recipe.training
@@ -127,12 +142,13 @@ class _Training:
         return {"relative_mae": round(float((own[changes] / naive[changes]).mean()), 4)} if changes.any() else {}
 
     def _test_errors(self, network: Network) -> Fields:
-        """Errors a target; the loss alone of a vocabulary."""
+        """Errors a target; the loss alone of a vocabulary, if a word is observed."""
         scores = self._scores("test")
         if not any(len(stream.test_part) > 1 for stream in self._dataset.streams):
             return {}
         if self._manifest.head.kind == "categorical":
-            return {"loss": round(scores.loss(network, self._recipe.training), 6)}
+            loss = scores.loss(network, self._recipe.training)
+            return {"loss": round(loss, 6)} if math.isfinite(loss) else {}
         pairs = zip(self._manifest.targets, *scores.errors(network), strict=True)
         return {t: {"mae": float(f"{own:.5g}"), "persistence_mae": float(f"{naive:.5g}")} for t, own, naive in pairs}
 
@@ -170,5 +186,7 @@ class _Training:
         """Of recipe, data and torch: a checkpoint is of the training that wrote it."""
         digest = hashlib.sha256(f"{self._recipe.model_dump()!r} {torch.__version__} {self._world.size}".encode())
         for stream in self._dataset.streams:
+            digest.update(repr((stream.id, stream.values.shape, stream.validation, stream.test)).encode())
+            digest.update(stream.times.tobytes())
             digest.update(stream.values.tobytes())
         return digest.hexdigest()

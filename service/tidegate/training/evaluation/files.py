@@ -13,12 +13,13 @@ import pandas as pd
 
 from tidegate.errors import ConfigError
 from tidegate.model.manifest import Feature, Manifest
-from tidegate.training.data import load
+from tidegate.training.data import Dataset, load
 from tidegate.training.evaluation.streams import Stream, to_streams
 from tidegate.training.recipe import Recipe, make_recipe
 from tidegate.training.sources import read_source
 
 SCORED_FROM = 0.8  # of a file of which nobody says from where on it is scored
+OPTIONS = {"data.time_format": "--time-format", "data.id": "--id"}  # of a recipe, as who gives a file knows them
 ROWS_MIN = 10  # of a file: two of the last fifth
 
 
@@ -36,6 +37,7 @@ class File:
     start: str = ""
     end: str = ""
     columns: Mapping[str, str] = field(default_factory=dict)
+    time_format: str = ""
 
 
 def file_streams(file: File, manifest: Manifest) -> list[Stream]:
@@ -45,7 +47,7 @@ def file_streams(file: File, manifest: Manifest) -> list[Stream]:
     first, last = (None if date is None else _nanoseconds(date, recipe) for date in (start, end))
     if first is not None and last is not None and last <= first:
         raise ConfigError(f"end: {file.end} is not after the start, {file.start}")
-    streams = to_streams(load(recipe, _frame(file, recipe)), manifest, "validation")
+    streams = to_streams(_loaded(recipe, file), manifest, "validation")
     return streams if first is last is None else _between(streams, first, last, file)
 
 
@@ -87,6 +89,17 @@ def _frame(file: File, recipe: Recipe) -> pd.DataFrame:
     return frame
 
 
+def _loaded(recipe: Recipe, file: File) -> Dataset:
+    """What is wrong with the data is said in the words of the verb."""
+    try:
+        return load(recipe, _frame(file, recipe))
+    except ConfigError as error:
+        told = str(error)
+        for option, flag in OPTIONS.items():
+            told = told.replace(option, flag)
+        raise ConfigError(told) from None
+
+
 def _between(streams: Sequence[Stream], start: int | None, end: int | None, file: File) -> list[Stream]:
     """The streams, scored from `start` (None: the last fifth) to before `end`."""
     times = np.unique(np.concatenate([stream.times for stream in streams if stream.times is not None]))
@@ -121,6 +134,7 @@ def _options(file: File, manifest: Manifest) -> dict[str, Any]:
     data = {
         "source": str(file.path.resolve()),
         "time": file.time,
+        "time_format": file.time_format,
         "id": file.id,
         "frequency": manifest.frequency if file.time else "",
         "time_zone": manifest.time_zone,
