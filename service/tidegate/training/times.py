@@ -1,7 +1,8 @@
 """From the cells of a column to times: how they are written, the zone that they are in, hours that a year has twice.
 
 Times of local clocks are told apart by their order: of the two rows that a stream has of the same time in autumn, the
-first is the earlier one. A time that has no second row is refused, not guessed.
+first is the earlier one. A time that has no second row is refused, not guessed; but a midnight that stands for its
+whole day (or week, or month) is the day's first instant, also where clocks skip it or have it twice.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def parse_times(frame: pd.DataFrame, data: Data, origin: str) -> Times:
         return np.full(len(frame), NO_TIME)
     times = read_times(frame[data.time], data.time_format, origin)
     if times.dt.tz is None:
-        times = _in_zone(times, frame[data.id] if data.id else None, data.time_zone, origin)
+        times = _in_zone(times, frame[data.id] if data.id else None, data, origin)
     return nanoseconds(times)
 
 
@@ -111,13 +112,17 @@ def _guessed(cells: pd.Series[Any]) -> list[str]:
     return [guess] if guess else []
 
 
-def _in_zone(times: pd.Series[Any], streams: pd.Series[Any] | None, zone: str, origin: str) -> pd.Series[Any]:
+def _in_zone(times: pd.Series[Any], streams: pd.Series[Any] | None, data: Data, origin: str) -> pd.Series[Any]:
     """Local times with their zone; raises ConfigError for one that its clocks leave out, or have twice."""
+    zone = data.time_zone
     plain = times.dt.tz_localize(zone, ambiguous="NaT", nonexistent="NaT")
+    if data.interval.whole_days and not plain.notna().all():
+        first = times.dt.tz_localize(zone, ambiguous=np.ones(len(times), np.bool_), nonexistent="shift_forward")
+        plain = plain.fillna(first.where(times == times.dt.normalize()))
     if plain.notna().all():
         return plain
     keys = pd.DataFrame({"time": times} if streams is None else {"time": times, "stream": streams})
-    told = times.dt.tz_localize(zone, ambiguous=~keys.duplicated().to_numpy(), nonexistent="NaT")
+    told = plain.fillna(times.dt.tz_localize(zone, ambiguous=~keys.duplicated().to_numpy(), nonexistent="NaT"))
     single = plain.isna() & ~keys.duplicated(keep=False)
     for wrong, problem in (
         (told.isna(), f"which the clocks of {zone} leave out"),
