@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -127,14 +128,18 @@ class _Training:
         return {"relative_mae": round(float((own[changes] / naive[changes]).mean()), 4)} if changes.any() else {}
 
     def _test_errors(self, network: Network) -> Fields:
-        """Errors a target; the loss alone of a vocabulary."""
+        """Errors of each target that is scored; the loss alone of a vocabulary."""
         scores = self._scores("test")
         if not any(len(stream.test_part) > 1 for stream in self._dataset.streams):
             return {}
         if self._manifest.head.kind == "categorical":
             return {"loss": round(scores.loss(network, self._recipe.training), 6)}
         pairs = zip(self._manifest.targets, *scores.errors(network), strict=True)
-        return {t: {"mae": float(f"{own:.5g}"), "persistence_mae": float(f"{naive:.5g}")} for t, own, naive in pairs}
+        return {
+            target: {"mae": float(f"{own:.5g}"), "persistence_mae": float(f"{naive:.5g}")}
+            for target, own, naive in pairs
+            if isfinite(own)
+        }
 
     def _write(self, network: Network, metrics: Fields, seconds: float) -> Package:
         """The first process writes; all return the package."""
