@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
@@ -216,6 +219,25 @@ def test_bridged_steps_are_timed(tmp_path: Path) -> None:
     assert engine.ask("a", ROW, 4).gap == 2
     answer = engine.ask("a", ROW, 5, time=5 * hour)
     assert (answer.reason, answer.gap, answer.steps_seen, answer.valid_time) == (Reason.OK, 0, 5, 6 * hour)
+
+
+@pytest.mark.parametrize(
+    "dates", [("2023-12-31", "2024-01-31", "2024-02-29", "2024-05-31"), ("2024-02-01", "2024-03-01", "2024-04-01")]
+)
+def test_months_are_counted_on_the_packages_clock(tmp_path: Path, dates: tuple[str, ...]) -> None:
+    """A prediction is for the next month's first or last day, as the observations' are, where the package's clocks say
+    so; a session bridges the months that are missing."""
+    zone = ZoneInfo("Europe/Berlin")
+    gaps = {"policy": "impute", "gap_steps_max": 5, "time_tolerance": 0.02}
+    random_package(tmp_path, frequency="MS", time_zone=str(zone), gaps=gaps)
+    engine = InProcess(tmp_path)
+    days = [datetime.fromisoformat(day).replace(tzinfo=zone) for day in dates]
+    times = [int(day.timestamp()) * 10**9 for day in days]
+    found = [engine.ask("a", ROW, time=time) for time in times]
+    months = [12 * day.year + day.month for day in days]
+    assert [answer.gap for answer in found] == [0, *(after - month - 1 for month, after in pairwise(months))]
+    for answer, month, after in zip(found[:-1], months[:-1], times[1:], strict=True):
+        assert (answer.valid_time == after) == (month + 1 in months)
 
 
 def test_missing_target_after_a_gap(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tests.packages import unwritten
 from tidegate.engine.judgement.imputation import Imputation, Memory
 from tidegate.model.ages import AGE_MAX
+from tidegate.model.scaling import unseen
 
 FEATURES, TARGETS = 3, [2, 0]  # features 2 and 0 are predicted, in this order; 1 is not
 VALUES = st.floats(-1e6, 1e6) | st.just(np.nan)
@@ -113,7 +114,8 @@ def test_what_may_be_left_out() -> None:
         {"name": "out", "role": "output"},
     ]
     head = {"kind": "quantile", "levels": [0.1, 0.5, 0.9]}
-    rules = Imputation(unwritten(features=features, targets=["a", "out"], head=head).manifest, np.zeros(3))
+    manifest = unwritten(features=features, targets=["a", "out"], head=head).manifest
+    rules = Imputation(manifest, unseen(manifest))
     memory = remembering([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [7.0, 1.0, 8.0])
     imputed = rules.impute(np.full((1, 3), np.nan), memory)
     assert imputed.values.tolist() == [[2.0, 1.0, 5.0]]

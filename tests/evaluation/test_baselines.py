@@ -68,6 +68,20 @@ def test_ridge_sees_nothing_behind_the_origin() -> None:
     assert np.array_equal(ridge.forecast(values, origins, 3, 80), ridge.forecast(other, origins, 3, 80))
 
 
+def test_ridge_of_a_stream_without_a_training_part() -> None:
+    """It is standardised by the training parts of all streams: it reverts to their mean as they do, and not to 0."""
+    random = np.random.default_rng(0)
+    series = np.zeros((3, 300))
+    for step in range(1, 300):
+        series[:, step] = 0.5 * series[:, step - 1] + random.normal(size=3)
+    values = 100 + series[:, :, None]
+    ridge = baselines.fit_ridge([values[0], values[1], values[2][:0]], 1, 4)
+    assert ridge is not None
+    origins = np.arange(50, 299)
+    found = [ridge.forecast(values[2], origins, 1, fit)[:, 0] for fit in (0, 300)]
+    assert found[0] == pytest.approx(found[1], abs=0.2)
+
+
 def test_ridge_without_data() -> None:
     """There is no ridge where no training part is longer than its lags."""
     assert baselines.fit_ridge([np.ones((5, 1))], 1, 5) is None

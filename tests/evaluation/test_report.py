@@ -14,8 +14,10 @@ from click.testing import CliRunner
 from tests.packages import random_package
 from tidegate.cli import main
 from tidegate.errors import ConfigError
+from tidegate.model.package import load_package
 from tidegate.training.evaluation import evaluate_package
 from tidegate.training.evaluation.card import BEGIN, END, with_section
+from tidegate.training.evaluation.streams import recipe_streams
 from tidegate.training.recipe import Recipe, make_recipe
 
 ROWS = 400
@@ -70,6 +72,24 @@ def test_missing_values_are_not_scored(models: Path, tmp_path: Path) -> None:
     assert found["steps"] == 240
     counts = {score["target"]: score["count"] for score in found["scores"]}
     assert counts == {"x0": 237, "x1": 238}
+
+
+@pytest.mark.parametrize("refit", [True, False])
+def test_a_part_that_the_model_was_trained_on(tmp_path: Path, refit: bool) -> None:
+    """Of a model that was trained again with the validation part, that is measured with a warning, beside baselines
+    that were fitted on as much; of another without one, and beside baselines that have not seen it."""
+    random_package(tmp_path / "models", "sites", features=2, targets=2, frequency="h", provenance={"refit": refit})
+    result = CliRunner().invoke(main, [*verb(tmp_path / "models", tmp_path), "--part", "validation", "--json"])
+    assert result.exit_code == 0, result.output
+    said = "Warning: sites was trained again with the validation part (training.refit)"
+    assert (said in result.stderr) == refit
+    manifest = load_package(tmp_path / "models" / "sites" / "1").manifest
+    (north, south) = recipe_streams(recipe(tmp_path), manifest, "validation")
+    assert (north.fit == north.end, south.fit == south.end) == (refit, refit)
+    assert north.fit in (north.start, north.end)
+    if refit:
+        found = evaluate_package(tmp_path / "models", "sites", "1", recipe(tmp_path), "validation")
+        assert found["source"].endswith("validation part, which it was trained on")
 
 
 def verb(models: Path, folder: Path) -> list[str]:

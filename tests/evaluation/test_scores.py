@@ -12,6 +12,7 @@ from tidegate.training.evaluation.scores import (
     MODEL,
     one_step_cases,
     path_cases,
+    score_accuracy,
     score_overall,
     score_streams,
     score_target,
@@ -78,3 +79,15 @@ def test_streams_of_different_size() -> None:
     found = score_streams(tracks, rivals(small, large), ["x"])
     assert [(score.stream, score.mae) for score in found] == [("small", 0.5), ("large", 500.0)]
     assert found[0].skill == pytest.approx(found[1].skill)
+
+
+def test_accuracy_counts_what_was_observed() -> None:
+    """A step that was not observed weighs nothing, however long its stream is."""
+    right, wrong, unknown = [1.0, 0.0], [0.0, 1.0], [np.nan, np.nan]
+    tracks = []
+    for said, steps, observed in ((wrong, 100, 10), (right, 10, 10)):
+        values = np.array([unknown, *[right] * observed, *[unknown] * (steps - observed)])
+        one = Stream(f"{steps} steps", None, values, 1, 1, len(values))
+        tracks.append(track(one, np.array([said] * len(values))))
+    both = np.array([0, 1])
+    assert score_accuracy(tracks, fit_rivals([one.stream for one in tracks], both, Frequency.parse(""))) == 0.5

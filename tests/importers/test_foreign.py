@@ -70,6 +70,31 @@ def test_wrong_declarations_are_named(tmp_path: Path, states: tuple[str, ...], p
     assert problem in refusal("onnx", file, *states)
 
 
+def renamed(content: bytes, names: dict[str, str]) -> bytes:
+    """The graph with other names for some of its values."""
+    model = load_from_string(content)
+    for entry in (*model.graph.input, *model.graph.output):
+        entry.name = names.get(entry.name, entry.name)
+    for node in model.graph.node:
+        for values in (node.input, node.output):
+            values[:] = [names.get(value, value) for value in values]
+    changed: bytes = model.SerializeToString()
+    return changed
+
+
+def test_names_with_colons(tmp_path: Path) -> None:
+    """Names of values such as h:0 are parted where the graph has both; a wrong one is still named."""
+    file = tmp_path / "net.onnx"
+    file.write_bytes(renamed(foreign_graph(), {"h_in": "h:0", "h_out": "hn:0", "m_in": "m:0"}))
+    assert "z:0: is no output" in refusal("onnx", file, "--state", "h:0:z:0", "--state", "m:0:m_out")
+    package = imported("onnx", file, "--state", "h:0:hn:0", "--state", "m:0:m_out")
+    assert package.manifest.graph is not None
+    assert [(state.input, state.output) for state in package.manifest.graph.states] == [
+        ("h:0", "hn:0"),
+        ("m:0", "m_out"),
+    ]
+
+
 def changed(last: str) -> bytes:
     """The foreign graph with one more node before its output."""
     model = load_from_string(foreign_graph())

@@ -182,6 +182,15 @@ def between(op: str, **options: Any) -> bytes:
     return build_graph(nodes, weights | own, ends, {"y": ["steps", "rows", OUTPUTS]})
 
 
+def biased(*shape: int) -> bytes:
+    """An LSTM of 5 steps whose head adds a constant of such a shape."""
+    node, weights = recurrent("LSTM", "x", INPUTS)
+    end, own = head("s")
+    weights |= own | {"head_b0": np.ones(shape, np.float32)}
+    nodes = [node, helper.make_node("Squeeze", ["x_y", "axis1"], ["s"]), *end]
+    return build_graph(nodes, weights, {"x": [5, 1, INPUTS]}, {"y": [5, 1, OUTPUTS]})
+
+
 def backwards() -> bytes:
     """An LSTM that reads its sequence from the end."""
     return sequence("LSTM", direction="reverse")
@@ -199,6 +208,8 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "backwards": (backwards(), "LSTM x_cell: is reverse"),
     "another activation": (sequence("RNN", activations=["Relu"]), "RNN x_cell: has activations relu"),
     "clipped": (sequence("LSTM", clip=3.0), "LSTM x_cell: has clip 3"),
+    "a bias of each step": (biased(5, 1, OUTPUTS), "Add y: adds [5, 1, 3] values, other ones at other steps"),
+    "one value of each step": (biased(5, 1, 1), "Add y: adds [5, 1, 1] values"),
     "no recurrent operator": (no_recurrence(), "has no LSTM, GRU or RNN operator"),
     "no recurrent operator, states": (foreign_graph(), "--state IN:OUT"),
     "no model": (b"nonsense", "is no ONNX model"),

@@ -117,6 +117,15 @@ REFUSED: dict[str, tuple[dict[str, Tensor], str]] = {
     "no head": (nn.GRU(INPUTS, HIDDEN).state_dict(), "no linear layer"),
     "no recurrent layer": (linear().state_dict(), "there is no nn.LSTM, GRU or RNN"),
     "something between": (Net(nn.RNN, nn.Sequential(nn.LayerNorm(HIDDEN), linear())).state_dict(), "out.0.weight"),
+    "a layer before": (
+        nn.ModuleDict({"into": nn.Linear(8, 8), "cell": nn.LSTM(8, 8), "out": nn.Linear(8, 1)}).state_dict(),
+        "into.weight: stands before the recurrent layers",
+    ),
+    "an embedding before": (
+        nn.ModuleDict({"words": nn.Embedding(9, 9), "cell": nn.GRU(9, 9), "out": nn.Linear(9, 9)}).state_dict(),
+        "words.weight: stands before the recurrent layers",
+    ),
+    "too long a head": (Net(nn.GRU, nn.Sequential(*[nn.Linear(HIDDEN, HIDDEN)] * 6)).state_dict(), "6 linear layers"),
     "not finite": (nn.GRU(INPUTS, HIDDEN).state_dict() | {"out.bias": torch.tensor([torch.nan])}, "not finite"),
 }
 
@@ -151,12 +160,73 @@ def test_another_kind_of_file(tmp_path: Path, name: str, content: bytes, problem
     assert problem in refusal("torch", tmp_path / name)
 
 
+UNSURE: dict[str, tuple[dict[str, nn.Module], str]] = {
+    "two orders": (
+        {"cell": nn.LSTM(3, 8), "proj": nn.Linear(8, 8), "fc": nn.Linear(8, 8), "top": nn.Linear(8, 1)},
+        "fc.weight: has no certain place: fc then proj then top, or proj then fc then top",
+    ),
+    "a layer before": (
+        {"into": nn.Linear(8, 8), "cell": nn.LSTM(8, 8), "out": nn.Linear(8, 1)},
+        "into.weight: has no certain place: it may stand before",
+    ),
+    "an embedding before": (
+        {"words": nn.Embedding(9, 9), "cell": nn.GRU(9, 9), "zout": nn.Linear(9, 3)},
+        "words.weight: has no certain place: it may stand before",
+    ),
+}
+
+
+@pytest.mark.parametrize(("layers", "problem"), UNSURE.values(), ids=UNSURE)
+def test_what_a_file_sorted_by_name_leaves_open(tmp_path: Path, layers: dict[str, nn.Module], problem: str) -> None:
+    """A .safetensors file whose names and shapes allow more than one network is refused, with what they allow."""
+    file = tmp_path / "net.safetensors"
+    safetensors.torch.save_file(nn.ModuleDict(layers).state_dict(), file)
+    assert problem in refusal("torch", file)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_layers_of_one_size_are_in_their_order(tmp_path: Path, suffix: str) -> None:
+    """Layers that could be exchanged stand as the module defines them, or as the numbers in their names say."""
+    torch.manual_seed(3)
+    names = ("fc1", "fc2", "fc10") if suffix == ".safetensors" else ("proj", "fc", "again")
+    layers = {name: nn.Linear(HIDDEN, HIDDEN) for name in names}
+    net = nn.ModuleDict({"cell": nn.GRU(INPUTS, HIDDEN), **layers})
+    file = tmp_path / f"net{suffix}"
+    if suffix == ".pt":
+        torch.save(net.state_dict(), file)
+    else:
+        safetensors.torch.save_file(net.state_dict(), file)
+    package = imported("torch", file)
+    x = torch.randn(20, 2, INPUTS)
+    with torch.no_grad():
+        first, second, third = layers.values()
+        expected = third(second(first(net["cell"](x)[0]).relu()).relu())
+    np.testing.assert_allclose(served_predictions(package, x.numpy()), expected.numpy(), rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("holder", ["model_state_dict", "state_dict", "model"])
+def test_a_checkpoint_with_other_tensors(tmp_path: Path, holder: str) -> None:
+    """The state dict is found beside a loss, or a moving average, that is a tensor itself."""
+    held = {holder: NETS["gru"][0].state_dict(), "loss": torch.tensor(0.3), "epoch": 3}
+    torch.save(held, tmp_path / "net.pt")
+    assert imported("torch", tmp_path / "net.pt").manifest.cell == "gru"
+
+
 @pytest.mark.parametrize(
     ("net", "assumed"),
     [
-        ("rnn without biases", ["nn.RNN with its default nonlinearity, tanh"]),
-        ("relu mlp", ["relu between the layers of the head"]),
-        ("gru", []),
+        (
+            "rnn without biases",
+            [
+                "nn.RNN with its default nonlinearity, tanh",
+                "forward takes cell, out in this order and does nothing else",
+            ],
+        ),
+        (
+            "relu mlp",
+            ["forward takes cell, out.0, relu, out.2, relu, out.4 in this order and does nothing else"],
+        ),
+        ("gru", ["forward takes cell, out in this order and does nothing else"]),
     ],
 )
 def test_what_was_assumed_is_said(tmp_path: Path, net: str, assumed: list[str]) -> None:

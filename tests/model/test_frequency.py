@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
@@ -40,6 +41,30 @@ def test_months(year: int, month: int, unit: tuple[str, int]) -> None:
     assert frequency.intervals(nanoseconds(start), nanoseconds(end))[0] == 1
 
 
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "Asia/Tokyo", "America/New_York"])
+@given(st.integers(1950, 2099), st.integers(1, 12), st.sampled_from(["start", "end"]))
+def test_months_of_a_zone(zone: str, year: int, month: int, edge: str) -> None:
+    """Starts of months are followed by starts, and last days by last days, on the clocks of the zone; a month lies
+    between two that follow each other."""
+    dates = [date(year + (month - 1 + more) // 12, (month - 1 + more) % 12 + 1, 1) for more in range(4)]
+    if edge == "end":
+        dates = [later - timedelta(days=1) for later in dates]
+    times = nanoseconds(*(datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(zone)) for day in dates))
+    frequency = Frequency.parse("MS", zone)
+    np.testing.assert_array_equal(frequency.add(times[:-1]), times[1:])
+    assert frequency.add(times[:1], 3)[0] == times[3]
+    counted = frequency.intervals(times[:-1], times[1:])
+    np.testing.assert_allclose(counted, 1.0, atol=0.0 if edge == "start" else 0.01)
+
+
+def test_days_of_longer_months() -> None:
+    """A day that the next month lacks is its last one; one that it has stays, and so does the time of day."""
+    days = [(2023, 1, 30), (2023, 1, 15), (2024, 1, 31), (2024, 2, 29)]
+    after = [(2023, 2, 28), (2023, 2, 15), (2024, 2, 29), (2024, 3, 31)]
+    times, expected = (nanoseconds(*(datetime(*day, 6, 30, tzinfo=UTC) for day in many)) for many in (days, after))
+    np.testing.assert_array_equal(Frequency.parse("MS").add(times), expected)
+
+
 @given(moments, moments)
 def test_months_are_counted_in_order(one: datetime, other: datetime) -> None:
     """The number of months between two times grows with the later one; half a month is about a half."""
@@ -51,20 +76,29 @@ def test_months_are_counted_in_order(one: datetime, other: datetime) -> None:
     assert half[0] == 0.5
 
 
-@given(st.sampled_from(["ns", "h", "W", "MS", "100YS"]), st.integers(-(2**63), 2**63 - 1), st.integers(0, 1001))
-def test_every_time_has_an_answer(unit: str, time: int, intervals: int) -> None:
+@given(
+    st.sampled_from(["ns", "h", "W", "MS", "100YS"]),
+    st.sampled_from(["UTC", "Asia/Tokyo"]),
+    st.integers(-(2**63), 2**63 - 1),
+    st.integers(0, 1001),
+)
+def test_every_time_has_an_answer(unit: str, zone: str, time: int, intervals: int) -> None:
     """No time overflows into another: what lies beyond int64 is NO_TIME, and what does not is later."""
     times = np.array([time], np.int64)
-    later = Frequency.parse(unit).add(times, intervals)
+    later = Frequency.parse(unit, zone).add(times, intervals)
     assert later[0] == NO_TIME or later[0] >= time
     if abs(time) < 2**62 and unit != "100YS":
         assert later[0] != NO_TIME
 
 
-@given(st.sampled_from(["ns", "h", "MS"]), *[st.integers(-(2**63) + 1, 2**63 - 1)] * 2)
-def test_every_difference_has_its_sign(unit: str, start: int, end: int) -> None:
+@given(
+    st.sampled_from(["ns", "h", "MS"]),
+    st.sampled_from(["UTC", "Asia/Tokyo"]),
+    *[st.integers(-(2**63) + 1, 2**63 - 1)] * 2,
+)
+def test_every_difference_has_its_sign(unit: str, zone: str, start: int, end: int) -> None:
     """Times centuries apart still count as later or earlier, never the reverse."""
-    count = Frequency.parse(unit).intervals(np.array([start]), np.array([end]))[0]
+    count = Frequency.parse(unit, zone).intervals(np.array([start]), np.array([end]))[0]
     assert np.isfinite(count)
     assert np.sign(count) in (np.sign(end - start), 0)
 

@@ -393,6 +393,23 @@ def test_a_constant_target_has_no_relative_error(tmp_path: Path) -> None:
         assert validation.get("relative_mae", 0.0) < 100
 
 
+def test_a_target_without_a_test_has_no_error(tmp_path: Path) -> None:
+    """A target that the test part never holds is left out of its errors."""
+    steps = np.arange(200.0)
+    frame = pd.DataFrame({"a": np.sin(steps), "b": np.where(steps < 160, np.cos(steps), np.nan)})
+    recipe = make_recipe(
+        {
+            "name": "waves",
+            "features": [{"name": "a"}, {"name": "b"}],
+            "network": {"hidden_size": 4},
+            "training": {"epochs": 1, "stretch": 30, "refit": False},
+        }
+    )
+    package = train(recipe, tmp_path, frame)
+    assert set(package.manifest.metrics["test"]) == {"a"}
+    assert package.manifest.metrics["test"]["a"]["mae"] > 0
+
+
 def test_feedback_without_recurrence(tmp_path: Path) -> None:
     """A network without recurrence keeps weight_hh at 0; feedback and quantiles train beside it."""
     recipe = make_recipe(

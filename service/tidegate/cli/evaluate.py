@@ -14,7 +14,7 @@ from tidegate.cli.table import check_features, column_option
 if TYPE_CHECKING:
     from tidegate.model.package import Package
     from tidegate.training.evaluation.files import File
-    from tidegate.training.evaluation.streams import Stream
+    from tidegate.training.evaluation.streams import Part, Stream
 
 FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -132,9 +132,9 @@ def find_version(models: Path, model: str, version: str) -> Path:
 
 
 def read_streams(package: Package, file: File | None, recipe: Path | None, part: str) -> list[Stream]:
-    """What is evaluated; warns of a file without the times that the model wants."""
+    """What is evaluated; warns of a file without the times that the model wants, and of a part that it has seen."""
     from tidegate.training.evaluation.files import file_streams, lacks_times  # noqa: PLC0415
-    from tidegate.training.evaluation.streams import recipe_streams  # noqa: PLC0415
+    from tidegate.training.evaluation.streams import recipe_streams, trained_on  # noqa: PLC0415
     from tidegate.training.recipe import load_recipe  # noqa: PLC0415
 
     if file is not None:
@@ -143,4 +143,7 @@ def read_streams(package: Package, file: File | None, recipe: Path | None, part:
             click.echo(f"Warning: {warning}", err=True)
         return file_streams(file, package.manifest)
     assert recipe is not None
-    return recipe_streams(load_recipe(recipe), package.manifest, "validation" if part == "validation" else "test")
+    scored: Part = "validation" if part == "validation" else "test"
+    if warning := trained_on(package.manifest, scored):
+        click.echo(f"Warning: {warning}", err=True)
+    return recipe_streams(load_recipe(recipe), package.manifest, scored)

@@ -63,7 +63,10 @@ def _common(verb: Callable[..., None]) -> Callable[..., None]:
     help="What stands between the layers of an MLP head.",
 )
 def import_torch(activation: str, **options: Any) -> None:
-    """Import the state dict of an nn.LSTM, nn.GRU or nn.RNN with a head of nn.Linear from FILE (.pt, .safetensors)."""
+    """Import the state dict of an nn.LSTM, nn.GRU or nn.RNN with a head of nn.Linear from FILE (.pt, .safetensors).
+
+    A state dict does not hold what the module's forward does: what is assumed of it is printed.
+    """
     from tidegate.training.importers.torch_file import read_torch  # noqa: PLC0415  # torch, for this verb alone
 
     _write(read_torch(options["file"], "tanh" if activation == "tanh" else "relu"), **options)
@@ -80,11 +83,10 @@ def import_torch(activation: str, **options: Any) -> None:
 )
 def import_onnx(states: tuple[str, ...], **options: Any) -> None:
     """Import LSTM, GRU or RNN operators with a head from FILE (.onnx), or with --state any graph of one step."""
-    pairs = _pairs("--state", states, ":")
-    if pairs:
+    if states:
         from tidegate.training.importers.foreign import read_foreign  # noqa: PLC0415
 
-        _write(read_foreign(options["file"], pairs), **options)
+        _write(read_foreign(options["file"], states), **options)
     else:
         from tidegate.training.importers.onnx_file import read_onnx  # noqa: PLC0415
 
@@ -101,7 +103,7 @@ def _write(
         name=name,
         features=_names(features),
         targets=_names(targets),
-        units=_pairs("--unit", units, "="),
+        units=_pairs("--unit", units),
         frequency=frequency,
     )
     package, agreement = write_import(models, meaning, file, network, source)
@@ -121,12 +123,12 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",")) if text else ()
 
 
-def _pairs(option: str, texts: tuple[str, ...], separator: str) -> dict[str, str]:
-    """`a:b` texts as a mapping; raises ConfigError."""
+def _pairs(option: str, texts: tuple[str, ...]) -> dict[str, str]:
+    """`a=b` texts as a mapping; raises ConfigError."""
     pairs = {}
     for text in texts:
-        left, found, right = text.rpartition(separator)
+        left, found, right = text.rpartition("=")
         if not (found and left and right):
-            raise ConfigError(f"{option} {text}: must be two names with {separator!r} between them")
+            raise ConfigError(f"{option} {text}: must be two names with '=' between them")
         pairs[left] = right
     return pairs

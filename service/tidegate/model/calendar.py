@@ -1,21 +1,18 @@
 """Calendar inputs from times, by tables: the same bits for a row whatever it is computed with. Pure: NumPy alone.
 
 A field is that of the step that is predicted: one interval after the observation, on the clock of the package's time
-zone; where a stamp marks an interval's end, that of the interval's start. A session without times is dated by its
-steps: step n is n intervals after 1970 began. A model without a frequency takes the observation's own time, and all
-zeros where there is none.
+zone, which counts days and months; where a stamp marks an interval's end, that of the interval's start. A session
+without times is dated by its steps: step n is n intervals after 1970 began. A model without a frequency takes the
+observation's own time, and all zeros where there is none.
 """
 
 from __future__ import annotations
-
-from datetime import UTC, datetime
-from functools import lru_cache
-from zoneinfo import ZoneInfo
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tidegate.model.frequency import NO_TIME, Frequency
+from tidegate.model.local_time import to_local
 from tidegate.model.manifest import CALENDAR_SIZES, CalendarInput, Manifest
 
 Ints = NDArray[np.int64]
@@ -23,7 +20,6 @@ _SECOND = 1_000_000_000
 _DAY = 86_400 * _SECOND
 _MINUTES = 1_440  # places of the hour of the day, for its sine and cosine
 _ROWS_FEW, _ROWS_KNOWN_MAX = 8, 1_024  # more at a time are computed together
-_OFFSET_SECONDS = 900  # time zones change their offset at quarters of an hour at most
 
 
 class Calendar:
@@ -34,6 +30,7 @@ class Calendar:
         self._frequency = Frequency.parse(manifest.frequency)
         self._ahead = manifest.stamp == "start"
         self._zone = manifest.time_zone
+        self._by_day = self._ahead and self._frequency.whole_days and self._zone != "UTC"
         self.width = manifest.calendar_width
         self._known: dict[tuple[int, int], NDArray[np.float32]] = {}  # rows of late, by time and step
 
@@ -60,13 +57,14 @@ class Calendar:
         return row
 
     def _computed(self, times: Ints, steps: Ints) -> NDArray[np.float32]:
-        known = times != NO_TIME
-        if self._frequency:
-            times = np.where(known, times, _dated(self._frequency, steps) if not known.all() else 0)
-            if self._ahead:
-                times = self._frequency.add(times)
-            known = times != NO_TIME
-        local = _local(np.where(known, times, 0), self._zone)
+        if self._frequency and (times == NO_TIME).any():
+            times = np.where(times == NO_TIME, _dated(self._frequency, steps), times)
+        predicted = self._frequency.add(times) if self._frequency and self._ahead else times
+        known = predicted != NO_TIME
+        if self._by_day:  # on the clocks, whose days have not always 24 hours
+            local = self._frequency.add(to_local(np.where(known, times, 0), self._zone))
+        else:
+            local = to_local(np.where(known, predicted, 0), self._zone)
         parts = [table[_places(field, local, len(table))] for field, table in self._entries]
         columns: NDArray[np.float32] = np.concatenate(parts, axis=1)
         columns[~known] = 0.0
@@ -79,25 +77,6 @@ def _dated(frequency: Frequency, steps: Ints) -> Ints:
     for step in np.unique(steps).tolist():
         times[steps == step] = frequency.add(np.zeros(1, np.int64), step)
     return times
-
-
-def _local(times: Ints, zone: str) -> Ints:
-    """The same clock readings as if they were UTC."""
-    if zone == "UTC":
-        return times
-    periods, rows = np.unique(times // (_OFFSET_SECONDS * _SECOND), return_inverse=True)
-    offsets = np.array([_offset_seconds(zone, period) for period in periods.tolist()], np.int64)
-    return times + offsets[rows] * _SECOND
-
-
-@lru_cache(maxsize=65_536)
-def _offset_seconds(zone: str, period: int) -> int:
-    try:
-        moment = datetime.fromtimestamp(period * _OFFSET_SECONDS, UTC).astimezone(ZoneInfo(zone))
-    except (OverflowError, ValueError):  # beyond the year 9999 there is no clock
-        return 0
-    offset = moment.utcoffset()
-    return int(offset.total_seconds()) if offset is not None else 0
 
 
 def _places(field: str, times: Ints, size: int) -> Ints:

@@ -1,6 +1,7 @@
 """The time between steps: "h", "D", "15min", "MS" and so on, as pandas writes them, without pandas.
 
-Fixed lengths are nanoseconds; months (`MS`: month start) are counted on the calendar in UTC. Times are int64
+Fixed lengths are nanoseconds; months (`MS`) are counted on the clocks of a time zone: the day of the month stays, or is
+the month's last one where the month is shorter, and the last day of a month is followed by last days. Times are int64
 nanoseconds since 1970 UTC; `NO_TIME` (the smallest int64) is "none", and is also what lies beyond the year 2262.
 """
 
@@ -12,9 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tidegate.model.local_time import from_local, offsets, to_local
+
 NO_TIME = int(np.iinfo(np.int64).min)
 _SECOND = 1_000_000_000
-_DAY = 86_400 * _SECOND
+_DAY_SECONDS = 86_400
+_DAY = _DAY_SECONDS * _SECOND
 _LATEST = 2**63 - 32 * _DAY  # a month short of what int64 holds, so that rounding to a month fits too
 _YEARS_MAX = 100
 _FIXED = {
@@ -35,13 +39,14 @@ Times = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Frequency:
-    """The interval: `nanoseconds`, or `months` on the calendar; both 0 when there is none."""
+    """The interval: `nanoseconds`, or `months` on the calendar of `time_zone`; both 0 when there is none."""
 
     nanoseconds: int = 0
     months: int = 0
+    time_zone: str = "UTC"
 
     @classmethod
-    def parse(cls, text: str) -> Frequency:
+    def parse(cls, text: str, time_zone: str = "UTC") -> Frequency:
         """Reads "", "D", "15min", "MS", …; raises ValueError."""
         if not text:
             return cls()
@@ -49,13 +54,18 @@ class Frequency:
         count, unit = (int(match[1] or 1), match[2]) if match else (0, "")
         if unit not in _FIXED and unit not in _MONTHS:
             raise ValueError(f"{text!r} is not a frequency; use a count and one of {', '.join([*_FIXED, *_MONTHS])}")
-        interval = cls(nanoseconds=count * _FIXED.get(unit, 0), months=count * _MONTHS.get(unit, 0))
+        interval = cls(count * _FIXED.get(unit, 0), count * _MONTHS.get(unit, 0), time_zone)
         if interval.nanoseconds > _YEARS_MAX * 365 * _DAY or interval.months > _YEARS_MAX * 12:
             raise ValueError(f"{text!r} is longer than {_YEARS_MAX} years")
         return interval
 
     def __bool__(self) -> bool:
         return bool(self.nanoseconds or self.months)
+
+    @property
+    def whole_days(self) -> bool:
+        """Whether each step is a day, or several, or months."""
+        return bool(self) and self.nanoseconds % _DAY == 0
 
     def add(self, times: Times, intervals: int = 1) -> Times:
         """The times that many intervals later, at least 0; NO_TIME stays, and is the answer without an interval."""
@@ -71,28 +81,35 @@ class Frequency:
     def intervals(self, start: Times, end: Times) -> NDArray[np.float64]:
         """How many intervals lie between the times, as a real number. Both must be times, and there an interval."""
         if self.months:
-            return (_months(end) - _months(start)) / self.months
+            return (_months(end, self.time_zone) - _months(start, self.time_zone)) / self.months
         difference = end - start  # exact, but for times centuries apart, where it wraps
         wrapped = (difference > 0) != (end > start)
         return np.where(wrapped, end.astype(np.float64) - start, difference) / self.nanoseconds
 
     def _add_months(self, times: Times, intervals: int) -> Times:
-        months, into_month = _split_months(times)
-        days = (months + intervals * self.months).astype("datetime64[M]").astype("datetime64[D]")
-        return days.astype(np.int64) * _DAY + into_month
+        readings = to_local(times, self.time_zone)
+        months, day, length = _calendar(readings // _DAY)
+        start, end = (_starts(months + intervals * self.months + more) for more in (0, 1))
+        moved = np.where(day == length - 1, end - 1, np.minimum(start + day, end - 1))
+        return from_local(moved * _DAY + readings % _DAY, self.time_zone)
 
 
-def _split_months(times: Times) -> tuple[Times, Times]:
-    """Months since 1970, and the nanoseconds since the month began. By days, since datetime64[ns] wraps at its ends."""
-    days = (times // _DAY).astype("datetime64[D]")
-    months = days.astype("datetime64[M]")
-    into_month = (days - months.astype("datetime64[D]")).astype(np.int64) * _DAY + times % _DAY
-    return months.astype(np.int64), into_month
-
-
-def _months(times: Times) -> NDArray[np.float64]:
-    """Months since 1970, with the fraction of the month that has passed."""
-    months, into_month = _split_months(times)
-    starts = np.stack([months, months + 1]).astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
-    fractions: NDArray[np.float64] = into_month / ((starts[1] - starts[0]) * _DAY)
+def _months(times: Times, zone: str) -> NDArray[np.float64]:
+    """Months since 1970, with the fraction of the month that has passed. By seconds, since times at the ends of int64
+    have no room for an offset."""
+    seconds = times // _SECOND + offsets(times, zone) // _SECOND
+    months, day, length = _calendar(seconds // _DAY_SECONDS)
+    into_month = day * _DAY + seconds % _DAY_SECONDS * _SECOND + times % _SECOND
+    fractions: NDArray[np.float64] = into_month / (length * _DAY)
     return months + fractions
+
+
+def _calendar(days: Times) -> tuple[Times, Times, Times]:
+    """Of days since 1970: months since then, days since the month began, and how many days the month has."""
+    months = days.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)
+    return months, days - _starts(months), _starts(months + 1) - _starts(months)
+
+
+def _starts(months: Times) -> Times:
+    """The days since 1970 on which months since 1970 begin."""
+    return months.astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)

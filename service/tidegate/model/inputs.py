@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from tidegate.model.ages import Ages
 from tidegate.model.calendar import Calendar
-from tidegate.model.frequency import NO_TIME, Frequency
+from tidegate.model.frequency import NO_TIME
 from tidegate.model.manifest import AGE_COLUMNS, Feature, Manifest
 
 Array = NDArray[np.float64]
@@ -66,7 +66,6 @@ class Inputs:
         self._targets = [self._names.index(target) for target in manifest.targets]
         self._log1p = np.array([feature.scaling.transform == "log1p" for feature in manifest.features])
         self._calendar, self._ages = Calendar(manifest), Ages(manifest)
-        self._frequency = Frequency.parse(manifest.frequency)
 
     def derive(
         self,

@@ -41,7 +41,7 @@ class Package:
         self.weights = weights
         self.graph = graph
         self.fingerprint = fingerprint
-        self.frequency = Frequency.parse(manifest.frequency)
+        self.frequency = Frequency.parse(manifest.frequency, manifest.time_zone)
         names = [feature.name for feature in manifest.features]
         self.feature_names = tuple(names)
         self.target_indices = np.array([names.index(target) for target in manifest.targets], np.intp)

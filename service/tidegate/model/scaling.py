@@ -9,10 +9,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from tidegate.model.manifest import Manifest
 from tidegate.model.package import Package
 
 Raw = NDArray[np.float64]
 Scaled = NDArray[np.float32]
+NO_CATEGORY = -1.0
 
 
 class Scaler:
@@ -46,12 +48,16 @@ class Scaler:
             raw: Scaled = x.astype(np.float32)
         return raw
 
-    def means(self) -> Raw:
-        """The raw value [features] that scales to 0: what a feature is taken to be before it was ever observed."""
-        means = self._center.copy()
-        with np.errstate(all="ignore"):
-            means[self._log1p] = _expm1(means[self._log1p])
-        return means
+
+def unseen(manifest: Manifest) -> Raw:
+    """What a feature is taken to be before it was ever observed, by a server as in training: raw [features], the value
+    that scales to 0 (where scaling is by session, 0 itself), and no category."""
+    centers = np.array([feature.scaling.center for feature in manifest.features])
+    log1p = [feature.scaling.transform == "log1p" for feature in manifest.features]
+    with np.errstate(all="ignore"):
+        values: Raw = np.where(log1p, _expm1(centers), centers)
+    values[[bool(feature.categories) for feature in manifest.features]] = NO_CATEGORY
+    return values
 
 
 def _log1p(x: Raw) -> Raw:

@@ -23,6 +23,7 @@ from tidegate.training.sources import read_source
 from tidegate.training.times import parse_times
 
 STEPS_A_ROW_MAX = 100  # of a stream on its grid: above it, the frequency is too fine for the times
+OWN_TIME_MAX = 0.25  # intervals off the grid: of times further off, a server refuses what follows too soon
 ROWS_A_PART_MIN = 2  # of one stream: a step, and the next one that it predicts
 Rows = NDArray[np.intp]
 
@@ -203,20 +204,18 @@ def _stream(data: Data, found: _Rows, values: Values, number: int, origin: str) 
     if not data.time or not len(times):
         validation, test = (int(np.searchsorted(part, first)) for first in (1, 2))
         return Stream(name, times, values[own], validation, test)
-    places = _grid(data, times, f"{origin}: {name}" if name else origin)
-    steps = int(places[-1]) + 1
+    places, grid = _grid(data, times, f"{origin}: {name}" if name else origin)
+    steps = len(grid)
     whole = np.full((steps, values.shape[1]), np.nan)
     whole[places] = values[own]
-    frequency = Frequency.parse(data.frequency)
-    grid = frequency.add(np.repeat(times[:1], steps), 0) if steps == 1 else _grid_times(frequency, times, steps)
     firsts = [np.flatnonzero(part >= first) for first in (1, 2)]
     validation, test = (int(places[rows[0]]) if len(rows) else steps for rows in firsts)
     return Stream(name, grid, whole, validation, test)
 
 
-def _grid(data: Data, times: Times, origin: str) -> Rows:
-    """Which step of the grid each time is; raises ConfigError for one that is off it."""
-    places, distance = grid_places(Frequency.parse(data.frequency), times)
+def _grid(data: Data, times: Times, origin: str) -> tuple[Rows, Times]:
+    """Which step of the grid each time is, and when all steps are; raises ConfigError for a time that is off it."""
+    places, distance = grid_places(data.interval, times)
     off = distance > max(data.time_tolerance, 1e-9)
     off[1:] |= np.diff(places) == 0
     if off.any():
@@ -227,7 +226,8 @@ def _grid(data: Data, times: Times, origin: str) -> Rows:
         )
     if is_too_fine(places):
         raise ConfigError(f"{origin}: {data.frequency} is too fine: {places[-1] + 1} steps for {len(times)} rows")
-    return places
+    near = distance < OWN_TIME_MAX
+    return places, _grid_times(data.interval, times[near], places[near], int(places[-1]) + 1)
 
 
 def grid_places(frequency: Frequency, times: Times) -> tuple[Rows, NDArray[np.float64]]:
@@ -242,11 +242,16 @@ def is_too_fine(places: Rows) -> bool:
     return int(places[-1]) > STEPS_A_ROW_MAX * (len(places) + 100)
 
 
-def _grid_times(frequency: Frequency, times: Times, steps: int) -> Times:
+def _grid_times(frequency: Frequency, times: Times, places: Rows, steps: int) -> Times:
+    """When all steps are: the rows' own times, as a session takes them; others are so many intervals after the last."""
+    step = np.arange(steps)
+    row = np.searchsorted(places, step, side="right") - 1
+    grid, since = times[row], step - places[row]
     if frequency.nanoseconds:
-        grid: Times = times[0] + frequency.nanoseconds * np.arange(steps, dtype=np.int64)
-        return grid
-    return np.array([int(frequency.add(times[:1], step)[0]) for step in range(steps)], np.int64)
+        return grid + since * frequency.nanoseconds
+    for intervals in np.unique(since[since > 0]).tolist():
+        grid[since == intervals] = frequency.add(grid[since == intervals], intervals)
+    return grid
 
 
 def _completed(stream: Stream, plans: tuple[Plan, ...]) -> Stream:

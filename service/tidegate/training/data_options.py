@@ -77,7 +77,9 @@ class Data(Strict):
         description="the column that names a row's stream, by any word (NA too); without one, all rows are one stream",
     )
     frequency: str = Field(
-        default="", description="the time between rows: s, 15min, h, D, W, MS, …; a column of times needs it"
+        default="",
+        description="the time between rows: s, 15min, h, D, W, MS (months, dated by any day of theirs), …; a column of "
+        "times needs it",
     )
     stamp: Literal["start", "end"] = Field(
         default="start", description="whether a time marks its interval's start or its end, which the calendar respects"
@@ -138,6 +140,11 @@ class Data(Strict):
             if any(later <= earlier for earlier, later in itertools.pairwise(moments)):  # type: ignore[operator]
                 raise ValueError("start, validation, test and end must follow each other")
         return self
+
+    @property
+    def interval(self) -> Frequency:
+        """The frequency, on the clocks of the time zone."""
+        return Frequency.parse(self.frequency, self.time_zone)
 
     def moment(self, place: datetime) -> datetime:
         """The place in UTC."""

@@ -161,13 +161,15 @@ class _Measured:
         return float(f"{size:.6g}") if size > 0 else 1.0
 
 
-def held(values: Values) -> Values:
-    """Missing values replaced by the column's last one, before there is one by its first, and 0 if it has none."""
+def held(values: Values, before: Values | None = None) -> Values:
+    """Missing values replaced by the column's last one; before there is one by `before` [columns], or without it by the
+    column's first, and 0 if it has none."""
     if not len(values):  # a stream that lies in the other parts
         return values
     known = ~np.isnan(values)
     last = np.maximum.accumulate(np.where(known, np.arange(len(values))[:, None], -1), axis=0)
     first = np.where(known.any(axis=0), known.argmax(axis=0), 0)
-    rows = np.where(last < 0, first, last)
-    filled = np.take_along_axis(values, rows, axis=0)
+    filled = np.take_along_axis(values, np.where(last < 0, first, last), axis=0)
+    if before is not None:
+        filled = np.where(last < 0, before, filled)
     return np.where(np.isnan(filled), 0.0, filled)

@@ -16,6 +16,7 @@ from torch import Tensor
 from tidegate.model.calendar import Calendar
 from tidegate.model.inputs import Inputs
 from tidegate.model.manifest import Manifest
+from tidegate.model.scaling import unseen
 from tidegate.training.cells import Values
 from tidegate.training.data import Dataset, Stream
 from tidegate.training.draft import held, transformed
@@ -37,7 +38,8 @@ class Examples:
 
     For rollouts: raw float64 [rows, features], NaN where missing, and filled, the same without NaN; calendar float32
     [rows, columns]; seen int64 [rows], steps before it in its stream; identity int64 [rows]; moments float64 [rows, 2,
-    scaled by session], mean and variance before the row. `firsts` is where each stream begins.
+    scaled by session], mean and variance before the row; means float64 [features], raw: what a feature is taken to be
+    before its first value. `firsts` is where each stream begins.
     """
 
     x: Tensor
@@ -78,18 +80,19 @@ class Examples:
 
 def make_examples(manifest: Manifest, dataset: Dataset, device: torch.device) -> Examples:
     """Derives everything that does not depend on the model."""
-    parts = [_stream_arrays(manifest, stream) for stream in dataset.streams]
+    means = unseen(manifest)
+    parts = [_stream_arrays(manifest, stream, means) for stream in dataset.streams]
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     lengths = [len(stream.times) for stream in dataset.streams]
     firsts = np.concatenate([[0], np.cumsum(lengths)[:-1]]).tolist()
     tensors = {name: torch.from_numpy(value).to(device) for name, value in joined.items()}
-    means = torch.from_numpy(np.nanmean(dataset.training_values, axis=0)).to(device)
     missing = bool(np.isnan(joined["raw"]).any())
-    return Examples(**tensors, means=means, firsts=tuple(firsts), streams=dataset.streams, missing=missing)
+    stand_ins = torch.from_numpy(means).to(device)
+    return Examples(**tensors, means=stand_ins, firsts=tuple(firsts), streams=dataset.streams, missing=missing)
 
 
-def _stream_arrays(manifest: Manifest, stream: Stream) -> dict[str, np.ndarray]:
-    filled = held(stream.values)
+def _stream_arrays(manifest: Manifest, stream: Stream, means: Values) -> dict[str, np.ndarray]:
+    filled = held(stream.values, means)
     derived = Inputs(manifest).derive(filled, stream.times, stream.id)
     targets = [[feature.name for feature in manifest.features].index(target) for target in manifest.targets]
     log1p = np.array([feature.scaling.transform == "log1p" for feature in manifest.features])

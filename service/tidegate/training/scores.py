@@ -21,7 +21,7 @@ LANES_MAX = 256  # pieces of a part that are run side by side
 
 
 class Errors(NamedTuple):
-    """Mean over observed steps of one part, raw units; one a target."""
+    """Mean over observed steps of one part, raw units; one a target, NaN where none was observed."""
 
     mae: list[float]
     persistence_mae: list[float]
@@ -71,8 +71,8 @@ class Scores:
             naive.append(np.abs(now - truth))
         stacked = [np.concatenate([part.reshape(-1, len(targets)) for part in parts]) for parts in (own, naive)]
         known = ~(np.isnan(stacked[0]) | np.isnan(stacked[1]))
-        means = [(np.where(known, part, 0).sum(0) / np.maximum(known.sum(0), 1)).tolist() for part in stacked]
-        return Errors(*means)
+        counts = np.where(known.any(0), known.sum(0), np.nan)
+        return Errors(*((np.where(known, part, 0).sum(0) / counts).tolist() for part in stacked))
 
     def _raw(self, scaled: Tensor, piece: Piece) -> np.ndarray:
         names = [feature.name for feature in self._manifest.features]

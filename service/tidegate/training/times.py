@@ -2,7 +2,8 @@
 
 Times of local clocks are told apart by their order: of the two rows that a stream has of the same time in autumn, the
 first is the earlier one. A time that has no second row is refused, not guessed; and so are dates with slashes that may
-have their day or their month first in every row.
+have their day or their month first in every row. But a midnight that stands for its whole day (or week, or month) is
+the day's first instant, also where clocks skip it or have it twice.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def parse_times(frame: pd.DataFrame, data: Data, origin: str) -> Times:
         return np.full(len(frame), NO_TIME)
     times = read_times(frame[data.time], data.time_format, origin)
     if times.dt.tz is None:
-        times = _in_zone(times, frame[data.id] if data.id else None, data.time_zone, origin)
+        times = _in_zone(times, frame[data.id] if data.id else None, data, origin)
     return nanoseconds(times)
 
 
@@ -128,13 +129,17 @@ def _guessed(cells: pd.Series[Any]) -> list[str]:
     return [way for way in dict.fromkeys(guesses) if way and not re.match(r"%Y\W%d", way)]  # nobody writes that
 
 
-def _in_zone(times: pd.Series[Any], streams: pd.Series[Any] | None, zone: str, origin: str) -> pd.Series[Any]:
+def _in_zone(times: pd.Series[Any], streams: pd.Series[Any] | None, data: Data, origin: str) -> pd.Series[Any]:
     """Local times with their zone; raises ConfigError for one that its clocks leave out, or have twice."""
+    zone = data.time_zone
     plain = times.dt.tz_localize(zone, ambiguous="NaT", nonexistent="NaT")
+    if data.interval.whole_days and not plain.notna().all():
+        first = times.dt.tz_localize(zone, ambiguous=np.ones(len(times), np.bool_), nonexistent="shift_forward")
+        plain = plain.fillna(first.where(times == times.dt.normalize()))
     if plain.notna().all():
         return plain
     keys = pd.DataFrame({"time": times} if streams is None else {"time": times, "stream": streams})
-    told = times.dt.tz_localize(zone, ambiguous=~keys.duplicated().to_numpy(), nonexistent="NaT")
+    told = plain.fillna(times.dt.tz_localize(zone, ambiguous=~keys.duplicated().to_numpy(), nonexistent="NaT"))
     single = plain.isna() & ~keys.duplicated(keep=False)
     for wrong, problem in (
         (told.isna(), f"which the clocks of {zone} leave out"),

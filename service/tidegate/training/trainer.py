@@ -142,7 +142,7 @@ class _Training:
         return {"relative_mae": round(float((own[changes] / naive[changes]).mean()), 4)} if changes.any() else {}
 
     def _test_errors(self, network: Network) -> Fields:
-        """Errors a target; the loss alone of a vocabulary, if a word is observed."""
+        """Errors of each target that is scored; the loss alone of a vocabulary, if a word is observed."""
         scores = self._scores("test")
         if not any(len(stream.test_part) > 1 for stream in self._dataset.streams):
             return {}
@@ -150,7 +150,11 @@ class _Training:
             loss = scores.loss(network, self._recipe.training)
             return {"loss": round(loss, 6)} if math.isfinite(loss) else {}
         pairs = zip(self._manifest.targets, *scores.errors(network), strict=True)
-        return {t: {"mae": float(f"{own:.5g}"), "persistence_mae": float(f"{naive:.5g}")} for t, own, naive in pairs}
+        return {
+            target: {"mae": float(f"{own:.5g}"), "persistence_mae": float(f"{naive:.5g}")}
+            for target, own, naive in pairs
+            if math.isfinite(own)
+        }
 
     def _write(self, network: Network, metrics: Fields, seconds: float) -> Package:
         """The first process writes; all return the package."""

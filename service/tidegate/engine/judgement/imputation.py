@@ -1,7 +1,8 @@
 """Missing values: the session's own predictions stand in for its targets, its last values for the rest.
 
-A session without memory (new, or just reset) has neither: the feature's mean stands in. A static covariate that is not
-sent again is not missing, nor is an output, which nobody sends. Pure: NumPy alone.
+A session without memory (new, or just reset) has neither: what the package says of the feature stands in (`unseen` in
+`model/scaling.py`). A static covariate that is not sent again is not missing, nor is an output, which nobody sends.
+Pure: NumPy alone.
 """
 
 from __future__ import annotations
@@ -14,8 +15,6 @@ from numpy.typing import NDArray
 from tidegate.engine.judgement.feedback import Feedback
 from tidegate.model.ages import AGE_MAX
 from tidegate.model.manifest import Manifest
-
-NO_CATEGORY = -1.0
 
 
 @dataclass
@@ -46,8 +45,7 @@ class Imputation:
 
     def __init__(self, manifest: Manifest, means: NDArray[np.float64]) -> None:
         self.feedback = Feedback(manifest)
-        self.means = means.copy()
-        self.means[[bool(feature.categories) for feature in manifest.features]] = NO_CATEGORY
+        self.means = means
         self._expected = np.array([feature.role not in ("static", "output") for feature in manifest.features])
 
     def impute(self, values: NDArray[np.float64], memory: Memory) -> Imputed:

@@ -26,7 +26,7 @@ from tidegate.engine.queues.layout import Layout, layout_of
 from tidegate.engine.step.stepper import Stepper
 from tidegate.errors import Reason, TidegateError
 from tidegate.model.package import Package
-from tidegate.model.scaling import Scaler
+from tidegate.model.scaling import unseen
 from tidegate.model.sequence import Sequence, takes
 
 
@@ -277,7 +277,7 @@ class Lane:
         self.durability = durability
         self.spare: tuple[Slab, Refs] | None = None  # room for the copy of one session, see warming.py
         self.sessions = 0
-        self.imputation = Imputation(package.manifest, Scaler(package).means())
+        self.imputation = Imputation(package.manifest, unseen(package.manifest))
         self._identities = {session_id.encode(): number for number, session_id in enumerate(package.manifest.ids, 1)}
         gaps = package.manifest.gaps
         self.policy = Policy(

@@ -11,7 +11,7 @@ from tidegate.training.evaluation.card import REPORTS, update_card
 from tidegate.training.evaluation.one_step import evaluate, mean_absolute_errors
 from tidegate.training.evaluation.report import write_report
 from tidegate.training.evaluation.run import Options, evaluate_streams
-from tidegate.training.evaluation.streams import Part, recipe_streams
+from tidegate.training.evaluation.streams import Part, recipe_streams, trained_on
 from tidegate.training.recipe import Recipe
 
 __all__ = ["evaluate", "evaluate_package", "mean_absolute_errors"]
@@ -30,7 +30,9 @@ def evaluate_package(models: Path, name: str, version: str, recipe: Recipe, part
     shortest = min((stream.end - stream.start for stream in streams if stream.end > stream.start), default=0)
     season = baselines.season_of(package.frequency) if package.manifest.head.kind != "categorical" else None
     ahead = [times * season for times in SEASONS_AHEAD if season and times * season <= min(shortest // 4, 200)]
-    evaluation, material = evaluate_streams(folder, streams, Options((1, *ahead)), f"{recipe.data.source}, {part} part")
+    seen = ", which it was trained on" if trained_on(package.manifest, part) else ""
+    source = f"{recipe.data.source}, {part} part{seen}"
+    evaluation, material = evaluate_streams(folder, streams, Options((1, *ahead)), source)
     pictures = write_report(evaluation, material, folder / REPORTS)
     update_card(models / name, evaluation, pictures)
     return evaluation.record()

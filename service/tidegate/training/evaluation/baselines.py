@@ -19,6 +19,7 @@ Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
 PENALTY = 1.0  # of ridge, on standardised lags
 LAGS_MAX = 168
+STANDARD_VALUES_MIN = 2  # of a training part that tells a stream's mean and spread
 LAGS = 24  # where there is no season
 _DAY = 86_400_000_000_000
 
@@ -73,17 +74,20 @@ def seasonal_naive(values: Array, origins: Rows, horizon: int, season: int) -> A
 class Ridge:
     """A linear model of the next value from `lags` past ones: of the same target, or (`across`) of all columns.
 
-    weights [targets, 1 + inputs], the constant first, in units standardised by each stream's own training part.
+    weights [targets, 1 + inputs], the constant first, in units standardised by each stream's own training part, or by
+    `center` and `spread` [columns] of all training parts where that has too few values.
     """
 
     lags: int
     across: bool
     weights: Array
+    center: Array
+    spread: Array
 
     def forecast(self, values: Array, origins: Rows, horizon: int, fit: int) -> Array:
         """values [steps, columns], of which the first are the targets. Beyond the first step, predictions are fed
         back (columns that are no targets stay as they were last)."""
-        center, scale = _standard(values[:fit])
+        center, scale = self._standard_of(values[:fit])
         series = np.nan_to_num((filled(values) - center) / scale)
         padded = np.concatenate([np.zeros((self.lags, series.shape[1])), series])
         windows = sliding_window_view(padded, self.lags, axis=0)[origins + 1].copy()  # [origins, columns, lags]
@@ -96,6 +100,12 @@ class Ridge:
             windows = np.concatenate([windows[:, :, 1:], after[:, :, None]], axis=2)
         raw: Array = forecasts * scale[:targets] + center[:targets]
         return raw
+
+    def _standard_of(self, part: Array) -> tuple[Array, Array]:
+        """What the columns of a stream with this training part are standardised by."""
+        few = np.isfinite(part).sum(axis=0) < STANDARD_VALUES_MIN
+        center, spread = _standard(part)
+        return np.where(few, self.center, center), np.where(few, self.spread, spread)
 
     def _next(self, windows: Array) -> Array:
         constant, weights = self.weights[:, 0], self.weights[:, 1:]
@@ -120,7 +130,7 @@ def fit_ridge(
         if not rows:
             return None
         weights.append(_solve(systems, penalty))
-    return Ridge(lags, across, np.stack(weights))
+    return Ridge(lags, across, np.stack(weights), *_standard(np.concatenate(parts)))
 
 
 def _system(part: Array, columns: slice, target: int, lags: int) -> tuple[Array, Array]:

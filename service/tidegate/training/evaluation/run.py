@@ -12,7 +12,6 @@ from typing import Any
 from tidegate.client import Client
 from tidegate.errors import ConfigError
 from tidegate.model.package import Package, load_package
-from tidegate.training.evaluation import metrics
 from tidegate.training.evaluation.backtest import Advance, Plan, Track, backtest
 from tidegate.training.evaluation.rivals import Rivals, fit_rivals
 from tidegate.training.evaluation.scores import (
@@ -22,6 +21,7 @@ from tidegate.training.evaluation.scores import (
     StreamScore,
     one_step_cases,
     path_cases,
+    score_accuracy,
     score_overall,
     score_streams,
     score_target,
@@ -134,19 +134,9 @@ def _scores(material: Material, horizons: Sequence[int]) -> dict[str, Any]:
         "overall": overall,
         "by_stream": score_streams(material.tracks, material.rivals, manifest.targets),
     }
-    return tables | ({"accuracy": _accuracy(material)} if manifest.head.kind == "categorical" else {})
-
-
-def _accuracy(material: Material) -> float:
-    """Of the likeliest category at every scored step, over all streams."""
-    hits = cases = 0.0
-    for track in material.tracks:
-        rows = slice(max(track.stream.start, 1), track.stream.end)
-        observed = track.stream.values[rows][:, material.rivals.targets]
-        share = metrics.accuracy(track.predicted[rows], observed)
-        if isfinite(share):
-            hits, cases = hits + share * len(observed), cases + len(observed)
-    return hits / cases if cases else float("nan")
+    return tables | (
+        {"accuracy": score_accuracy(material.tracks, material.rivals)} if manifest.head.kind == "categorical" else {}
+    )
 
 
 def _plain(value: Any) -> Any:

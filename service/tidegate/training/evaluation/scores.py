@@ -145,6 +145,16 @@ def score_streams(tracks: Sequence[Track], rivals: Rivals, targets: Sequence[str
     return scores
 
 
+def score_accuracy(tracks: Sequence[Track], rivals: Rivals) -> float:
+    """Of the likeliest category at every scored step that was observed, over all streams alike."""
+    parts = []
+    for track in tracks:
+        rows = slice(max(track.stream.start, 1), track.stream.end)
+        parts.append((track.predicted[rows], track.stream.values[rows][:, rivals.targets]))
+    predicted, observed = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return metrics.accuracy(predicted, observed)
+
+
 def _cases(track: Track, rivals: Rivals, origins: Rows, forecasts: Array) -> Cases:
     """Errors of everybody from these origins; the model's forecasts are [origins, steps, targets]."""
     stream, steps = track.stream, forecasts.shape[1]

@@ -43,12 +43,20 @@ class Stream:
 def recipe_streams(recipe: Recipe, manifest: Manifest, part: Part = "test") -> list[Stream]:
     """The streams of a recipe's data; raises ConfigError.
 
-    Baselines may be fitted on what the model was trained on: of a model that was trained again with the validation
-    part, on that too.
+    Baselines are fitted on what the model was trained on: of a model that was trained again with the validation part,
+    on that too, also where that is what is scored.
     """
-    dataset = load(recipe)
-    both = part == "test" and recipe.training.refit
-    return to_streams(dataset, manifest, part, both)
+    both = bool(manifest.provenance.get("refit", part == "test" and recipe.training.refit))
+    return to_streams(load(recipe), manifest, part, both)
+
+
+def trained_on(manifest: Manifest, part: Part) -> str:
+    """A warning that the model was trained on the part that is scored, or ""."""
+    if part == "test" or not manifest.provenance.get("refit"):
+        return ""
+    return (
+        f"{manifest.name} was trained again with the {part} part (training.refit), so that it has seen what is scored"
+    )
 
 
 def scored(streams: Sequence[Stream]) -> int:

@@ -6,13 +6,13 @@ observation, the first output that is no state the prediction, and the batch is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 
-from tidegate.errors import PackageError
+from tidegate.errors import ConfigError, PackageError
 from tidegate.model.graph import first_line, open_session
 from tidegate.model.manifest import Graph, GraphState
 from tidegate.training.importers.network import Array, Network
@@ -23,9 +23,11 @@ ROWS = 3
 SHAPE_ROWS = 2  # a batch of one looks like a sequence of one
 
 
-def read_foreign(path: Path, states: Mapping[str, str]) -> tuple[Network, ForeignSource]:
-    """`states` are names of inputs and of the outputs that hold their next values. Raises PackageError."""
+def read_foreign(path: Path, declared: Sequence[str]) -> tuple[Network, ForeignSource]:
+    """`declared` are the states: an input, a colon, and the output that holds its next value. Raises PackageError, and
+    ConfigError for what is not two names."""
     graph = OnnxGraph(path)
+    states = dict(_pair(text, graph) for text in declared)
     for name in states:
         if name not in graph.inputs:
             raise PackageError(name, f"is no input of the graph, which takes {', '.join(graph.inputs)}")
@@ -62,6 +64,16 @@ def read_foreign(path: Path, states: Mapping[str, str]) -> tuple[Network, Foreig
         left_out=tuple(predicted[1:]),
     )
     return network, source
+
+
+def _pair(text: str, graph: OnnxGraph) -> tuple[str, str]:
+    """The two names, parted at the colon that the graph's names say, as they may have some themselves."""
+    pairs = [(text[:place], text[place + 1 :]) for place in range(1, len(text) - 1) if text[place] == ":"]
+    if not pairs:
+        raise ConfigError(f"--state {text}: must be two names with ':' between them")
+    known = [(left in graph.inputs) + (right in graph.outputs) for left, right in pairs]
+    best = [pair for pair, names in zip(pairs, known, strict=True) if names == max(known)]
+    return best[-1]
 
 
 class ForeignSource:

@@ -77,6 +77,8 @@ class _Walk:
         if len(constants) != 1 or self.bias is not None:
             raise PackageError(label(node), f"adds something that is no bias; {FOREIGN}")
         place, value = constants[0]
+        if value.size != (value.shape or (1,))[-1]:
+            raise PackageError(label(node), f"adds {list(value.shape)} values, other ones at other steps; {FOREIGN}")
         self.bias = as_float(value).reshape(-1)
         return node.input[1 - place]
 
@@ -96,12 +98,13 @@ def _affine(graph: OnnxGraph, node: NodeProto, bias: Array | None) -> Affine:
     if weight is None or weight.ndim != 2 or settings.get("transA"):
         raise PackageError(label(node), "does not multiply by a constant matrix")
     weight = (weight if settings.get("transB") else weight.T) * np.float32(settings.get("alpha", 1.0))
-    total = np.zeros(len(weight), np.float32) + (0.0 if bias is None else bias)
+    biases = [] if bias is None else [bias]
     if len(node.input) > 2 and node.input[2]:
         own = graph.constant(node.input[2])
         if own is None:
             raise PackageError(label(node), "adds something that is no constant")
-        total = total + own.reshape(-1) * np.float32(settings.get("beta", 1.0))
-    if total.shape != weight.shape[:1]:
-        raise PackageError(label(node), f"has a bias of {len(total)} for {len(weight)} outputs")
-    return Affine(as_float(weight), as_float(total))
+        biases.append(own.reshape(-1) * np.float32(settings.get("beta", 1.0)))
+    for one in biases:
+        if len(one) not in (1, len(weight)):
+            raise PackageError(label(node), f"has a bias of {len(one)} for {len(weight)} outputs")
+    return Affine(as_float(weight), as_float(sum(biases, np.zeros(len(weight), np.float32))))

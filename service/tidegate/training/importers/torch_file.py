@@ -1,7 +1,8 @@
 """A state dict of nn.LSTM, nn.GRU or nn.RNN and a head of nn.Linear, from a `.pt` or `.safetensors` file.
 
 A state dict holds tensors and their names, no structure: the kind of cell is read off the gate count, the head is the
-chain of linear layers that leads from the hidden size on. Pickles are read by torch's `weights_only` reader, which runs
+chain of linear layers that leads from the hidden size on (`torch_head.py`). What `forward` does beside cannot be seen,
+and is said to be assumed. Pickles are read by torch's `weights_only` reader, which runs
 no code.
 """
 
@@ -10,28 +11,27 @@ from __future__ import annotations
 import pickle
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from tidegate.errors import PackageError
-from tidegate.model.repository import natural_order
-from tidegate.training.importers.network import Affine, Array, Network
+from tidegate.training.importers.network import Array, Network
+from tidegate.training.importers.torch_head import Tensors, as_array, listed, read_head
 
 HOLDERS = ("state_dict", "model_state_dict", "model_state", "model", "network", "net", "module")
 CELLS = {4: "lstm", 3: "gru", 1: "rnn_tanh"}
 MODULES: dict[str, type[nn.LSTM] | type[nn.GRU] | type[nn.RNN]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn_tanh": nn.RNN}
-NAMED_MAX = 6  # tensors that an error lists
+HOLDERS_DEEP_MAX = 4  # one in another
 SOURCE_ROWS = 3
+SAFETENSORS = ".safetensors"
 ZIP, PICKLE = b"PK", b"\x80"  # what a file of torch.save begins with, today's and the older kind
 
-Tensors = dict[str, Tensor]
 Activation = Literal["relu", "tanh"]
 
 
@@ -44,35 +44,40 @@ def read_torch(path: Path, activation: Activation = "relu") -> tuple[Network, To
     prefix = _prefix(tensors)
     recurrent = {name.removeprefix(prefix): t for name, t in tensors.items() if _is_recurrent(name, prefix)}
     cell, layers, hidden = _shape(recurrent, prefix)
-    rest = {name: tensor for name, tensor in tensors.items() if not _is_recurrent(name, prefix)}
-    head = _head(rest, hidden)
+    stack = [name for name in tensors if _is_recurrent(name, prefix)]
+    inputs = recurrent["weight_ih_l0"].shape[1]
+    head = read_head(tensors, stack, inputs, hidden, in_order=path.suffix != SAFETENSORS)
     for layer in range(layers):
         for side in ("ih", "hh"):
             weight = recurrent[f"weight_{side}_l{layer}"]
             recurrent.setdefault(f"bias_{side}_l{layer}", weight.new_zeros(len(weight)))
     network = Network(
         cell=cell,
-        inputs=recurrent["weight_ih_l0"].shape[1],
-        outputs=len(head[-1].bias),
+        inputs=inputs,
+        outputs=len(list(head.values())[-1].bias),
         layers=layers,
         hidden_size=hidden,
-        recurrent={name: _array(tensor) for name, tensor in recurrent.items()},
-        head=head,
+        recurrent={name: as_array(tensor) for name, tensor in recurrent.items()},
+        head=tuple(head.values()),
         activation=activation,
-        assumed=_assumed(cell, len(head), activation),
+        assumed=_assumed(cell, prefix, tuple(head), activation),
     )
     return network, TorchSource(network)
 
 
-def _assumed(cell: str, head_layers: int, activation: Activation) -> tuple[str, ...]:
+def _assumed(cell: str, prefix: str, head: Sequence[str], activation: Activation) -> tuple[str, ...]:
     """What a state dict does not say, so that agreement cannot show it."""
     of_cell = ("nn.RNN with its default nonlinearity, tanh",) if cell == "rnn_tanh" else ()
-    return (*of_cell, *([f"{activation} between the layers of the head"] if head_layers > 1 else []))
+    steps = [prefix.rstrip(".") or "the recurrent layers"]
+    for layer in head:
+        steps += [activation] if len(steps) > 1 else []
+        steps.append(layer.rstrip(".") or "the head")
+    return (*of_cell, f"forward takes {', '.join(steps)} in this order and does nothing else")
 
 
 def load_tensors(path: Path) -> Tensors:
     """The floating-point tensors of the file by name, float32 or float64; raises PackageError. Runs no code of it."""
-    if path.suffix == ".safetensors":
+    if path.suffix == SAFETENSORS:
         try:
             held: object = safetensors.torch.load_file(path)
         except (OSError, safetensors.SafetensorError) as error:
@@ -116,26 +121,31 @@ def _check_kind(path: Path, advice: str) -> None:
 
 
 def _tensors(held: object, name: str) -> Tensors:
-    """Looks into a checkpoint that holds the state dict beside other things."""
-    while isinstance(held, Mapping):
-        if any(isinstance(value, Tensor) for value in held.values()):
-            return {
-                str(key): tensor.detach().to(torch.float64 if tensor.dtype == torch.float64 else torch.float32)
-                for key, tensor in held.items()
-                if isinstance(tensor, Tensor) and tensor.is_floating_point()
-            }
-        inner = next((held[key] for key in HOLDERS if isinstance(held.get(key), Mapping)), None)
-        if inner is None:
-            break
-        held = inner
-    raise PackageError(name, f"holds no state dict: no tensors, also not under {', '.join(HOLDERS)}")
+    """Looks into a checkpoint that holds the state dict beside other things, of which some are tensors too."""
+    found = _state_dict(held)
+    if found is None:
+        raise PackageError(name, f"holds no state dict: no tensors, also not under {', '.join(HOLDERS)}")
+    return {
+        str(key): tensor.detach().to(torch.float64 if tensor.dtype == torch.float64 else torch.float32)
+        for key, tensor in found.items()
+        if isinstance(tensor, Tensor) and tensor.is_floating_point()
+    }
+
+
+def _state_dict(held: object, deep: int = 0) -> Mapping[object, object] | None:
+    """What lies under one of HOLDERS, else `held` itself; None if it holds no tensors."""
+    if not isinstance(held, Mapping) or deep > HOLDERS_DEEP_MAX:
+        return None
+    inner = (_state_dict(held.get(key), deep + 1) for key in HOLDERS)
+    itself = held if any(isinstance(value, Tensor) for value in held.values()) else None
+    return next((found for found in inner if found is not None), itself)
 
 
 def _prefix(tensors: Tensors) -> str:
     """What comes before weight_ih_l0 of the one recurrent stack."""
     found = [name.removesuffix("weight_ih_l0") for name in tensors if re.search(r"(^|\.)weight_ih_l0$", name)]
     if not found:
-        raise PackageError("weight_ih_l0", f"is missing: there is no nn.LSTM, GRU or RNN among {_listed(tensors)}")
+        raise PackageError("weight_ih_l0", f"is missing: there is no nn.LSTM, GRU or RNN among {listed(tensors)}")
     if len(found) > 1:
         stacks = ", ".join(prefix.rstrip(".") or "the root" for prefix in found)
         raise PackageError(f"{found[1]}weight_ih_l0", f"is a second recurrent stack ({stacks}); one is served")
@@ -183,47 +193,13 @@ def _check_shapes(recurrent: Tensors, prefix: str, cell: str, layers: int) -> No
             raise PackageError(prefix + name, f"is {tuple(recurrent[name].shape)}, must be {expected[name]}")
 
 
-def _head(rest: Tensors, hidden: int) -> tuple[Affine, ...]:
-    """The chain of linear layers that begins at the hidden state and takes up every tensor that is left."""
-    weights = {name.removesuffix("weight"): t for name, t in rest.items() if name.endswith("weight") and t.ndim == 2}
-    for order in (list(weights), sorted(weights, key=natural_order)):  # as saved; safetensors sorts by name
-        widths = [hidden, *(len(weights[prefix]) for prefix in order)]
-        if order and all(weights[prefix].shape[1] == width for prefix, width in zip(order, widths, strict=False)):
-            break
-    else:
-        if not rest:
-            raise PackageError("head", "is missing: there is no linear layer after the recurrent one")
-        raise PackageError(
-            next(iter(rest)), f"is no linear layer in a chain from the {hidden} hidden values on ({_listed(rest)})"
-        )
-    layers = []
-    for prefix in order:
-        weight = rest.pop(f"{prefix}weight")
-        bias = rest.pop(f"{prefix}bias", weight.new_zeros(len(weight)))
-        if bias.shape != weight.shape[:1]:
-            raise PackageError(f"{prefix}bias", f"is {tuple(bias.shape)}, must be {tuple(weight.shape[:1])}")
-        layers.append(Affine(_array(weight), _array(bias)))
-    if rest:
-        raise PackageError(next(iter(rest)), f"is part of neither cell nor head; cannot be served: {_listed(rest)}")
-    return tuple(layers)
-
-
-def _array(tensor: Tensor) -> Array:
-    return np.array(tensor.numpy(), np.float32, order="C")
-
-
-def _listed(tensors: Tensors) -> str:
-    names = [f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items()]
-    return ", ".join(names[:NAMED_MAX]) + (f" and {len(names) - NAMED_MAX} more" if len(names) > NAMED_MAX else "")
-
-
 class TorchSource:
-    """torch's own module with the weights of the file, over the whole sequence at once."""
+    """torch's own layers with the weights of the file, in the assumed order, over the whole sequence at once."""
 
     rows, steps = SOURCE_ROWS, None
 
     def __init__(self, network: Network) -> None:
-        self.name = f"torch {torch.__version__}"
+        self.name = f"torch {torch.__version__}'s own layers in the assumed order"
         module = MODULES[network.cell]
         self._module = module(network.inputs, network.hidden_size, network.layers)
         self._module.load_state_dict({name: torch.from_numpy(value) for name, value in network.recurrent.items()})
