@@ -75,6 +75,14 @@ def test_intervals(client: Client) -> None:
     assert caught.value.reason is Reason.BAD_CONFIG
 
 
+@pytest.mark.parametrize("levels", [(0.8, 0.8), (0.8, 0.9, 0.8), (0.8,) * 100_000], ids=["two", "three", "very many"])
+def test_a_level_comes_once(client: Client, levels: tuple[float, ...]) -> None:
+    """A level that comes twice is refused, so that an answer holds at most the intervals that the package has."""
+    with pytest.raises(TidegateError, match="a level comes twice") as caught:
+        client.session("quantiles", "twice", levels=levels).step([1.0, 2.0])
+    assert caught.value.reason is Reason.BAD_CONFIG
+
+
 def test_quantiles_that_cross(client: Client) -> None:
     """The heads of these random weights are in no order; bounds and forecasts are. The point is the head's own."""
     session = client.session("quantiles", "crossed", levels=(0.8, 0.9))

@@ -73,11 +73,13 @@ class View:
 def view_of(config: pb.StreamConfig, manifest: Manifest) -> View:
     """Checks what the config asks to see; raises BAD_CONFIG."""
     known = manifest.head.intervals
-    wanted = [round(level, 9) for level in config.levels]
+    wanted = [round(level, 9) for level in config.levels[: len(known) + 1]]  # of more, one is unknown or comes twice
     for level in wanted:
         if level not in known:
             served = ", ".join(f"{coverage:g}" for coverage in sorted(known)) or "none"
             raise TidegateError(Reason.BAD_CONFIG, f"levels: no interval covers {level:g}; this model has {served}")
+    if len(set(wanted)) < len(wanted):
+        raise TidegateError(Reason.BAD_CONFIG, "levels: a level comes twice")
     if config.dtype not in _DTYPES:
         raise TidegateError(Reason.BAD_CONFIG, f"dtype {config.dtype} is not known")
     dtype = config.dtype or types.DTYPE_FLOAT32

@@ -69,8 +69,7 @@ def _scenario(message: pb.Scenario, horizon: int, manifest: Manifest) -> Scenari
 
 def _levels(message: pb.ForecastRequest, manifest: Manifest) -> tuple[float, ...]:
     levels = tuple(message.levels)
-    ordered = all(low < high for low, high in pairwise((0.0, *levels, 1.0)))
-    if not ordered or len(levels) > LEVELS_MAX:
+    if len(levels) > LEVELS_MAX or not all(low < high for low, high in pairwise((0.0, *levels, 1.0))):
         raise _bad(f"levels must increase between 0 and 1, at most {LEVELS_MAX}")
     if levels and manifest.head.kind == "categorical":
         raise _bad("levels: probabilities have no quantiles; ask for samples")
