@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from tidegate.client.columns import Columns, gather, split, to_message
 from tidegate.client.conversation import Request, Response
-from tidegate.client.failures import RowError, every_row, from_status, read_row_error
+from tidegate.client.failures import RowError, every_row, from_status, read_row_error, with_texts
 from tidegate.client.histories import Past, runs
 from tidegate.client.kept import Kept
 from tidegate.client.recovery import Recovery
@@ -71,7 +71,8 @@ def failures(messages: Sequence[Replayed | Past], answers: Sequence[Response]) -
         if answer.HasField("error"):
             errors = every_row(from_status(answer.error), ids)
         else:
-            errors = [read_row_error(error, ids[error.row], error.row) for error in answer.batch.errors]
+            told = with_texts(answer.batch.errors)
+            errors = [read_row_error(error, ids[error.row], error.row) for error in told]
         found += [replace(error, row=at + error.row) for error in errors]
         at += len(ids)
     return found
