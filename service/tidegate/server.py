@@ -134,7 +134,7 @@ class Server:
             if self._healthy is not told and not self._stopping.is_set():
                 told = self._healthy
                 log.log(logging.INFO if told else logging.ERROR, "healthy: %s; see the lag of checkpoints", told)
-                await grpc_server.tell(told)
+                grpc_server.tell(told)
 
     async def _restore(self) -> None:
         """Sessions of the store, before anyone may ask for them; raises ConfigError."""
@@ -195,7 +195,7 @@ class Server:
         deadline = time.monotonic() + self.settings.limits.drain_seconds_max
         log.info("draining")
         self._ready = False
-        self.background(grpc_server.tell(healthy=False))  # which waits for watchers that do not read
+        grpc_server.tell(healthy=False)
         self.front.drain()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.settings.limits.drain_seconds_max / 2):

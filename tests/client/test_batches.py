@@ -14,6 +14,7 @@ from tests.servers import RunningServer
 from tidegate import Client, Reason, TidegateError
 from tidegate.client import Batches, RowFlag
 from tidegate.client.streams.columns import Columns, split, to_message
+from tidegate.errors import MEANINGS
 
 MODEL = "random"
 
@@ -179,7 +180,10 @@ def test_after_a_restart(tmp_path: Path) -> None:
                 step()
             assert lost.value.reason is Reason.UNREACHABLE
     with client, RunningServer(models, "--port", first.grpc.rpartition(":")[2]) as second:
-        assert [error.reason for error in stream.step(ids, rows(3)).errors] == [Reason.SESSION_NOT_FOUND] * 3
+        errors = stream.step(ids, rows(3)).errors
+        assert [error.reason for error in errors] == [Reason.SESSION_NOT_FOUND] * 3
+        assert len({error.message for error in errors}) == 1  # each has the text, which the answer holds once
+        assert MEANINGS[Reason.SESSION_NOT_FOUND].problem in errors[-1].message
         stream.resync(ids)
         again = stream.step(ids, rows(3))
         assert again.steps.tolist() == [1, 1, 1]

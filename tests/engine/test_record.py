@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -60,6 +62,12 @@ def test_nonsense_is_refused(content: bytes) -> None:
         assert caught.value.reason is Reason.BAD_EXPORT
 
 
+def heading(shape: str = "[1]", **fields: str) -> bytes:
+    """With one column of that shape."""
+    texts = {"model": "", "version": "", "fingerprint": "", "session_id": ""} | fields
+    return json.dumps({"columns": [["a", "float64", "SHAPE"]], **texts}).replace('"SHAPE"', shape).encode()
+
+
 @pytest.mark.parametrize(
     "heading",
     [
@@ -70,6 +78,11 @@ def test_nonsense_is_refused(content: bytes) -> None:
         b'{"columns": [["a", "uint8", [-1]]], "model": "", "version": "", "fingerprint": "", "session_id": ""}',
         b'{"columns": [], "model": "", "version": "", "fingerprint": "", "session_id": "", "more": 1}',
         b"[" * 100_000,
+        heading("[Infinity]"),
+        heading(f"[0, {2**70}]"),
+        heading(f"[0, {2**40}, {2**40}]"),
+        heading(str(9 * [0])),
+        *(heading("[0]", **{name: "\ud800"}) for name in ("model", "version", "fingerprint", "session_id")),
     ],
 )
 def test_a_strange_heading_is_refused(heading: bytes) -> None:

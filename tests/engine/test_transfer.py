@@ -55,6 +55,10 @@ def identity_of(engine: InProcess, session: str) -> int:
         ("retained_from", np.array(-5)),
         ("kept", np.array(-1)),
         ("kept_step", np.array([-1, 0, 0, 0])),
+        ("kept_step", np.array([0, 0, 0, 2**63 - 1])),
+        ("step@", np.array([0, -1, 0, 0])),  # which a rewind, or what comes late, would bring back
+        ("steps_seen@", np.array([0, 0, -1, 0])),
+        ("steps_seen@", np.array([0, 0, 2**62 + 1, 0])),
         ("identity", np.array(3, np.int32)),
         ("state", np.zeros(16)),  # float64
     ],

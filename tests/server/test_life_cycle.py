@@ -185,6 +185,28 @@ class TestDrain:
                 watching.cancel()
                 await asyncio.gather(watching, return_exceptions=True)
 
+    @pytest.mark.parametrize("way", ["ours", "aio"])
+    async def test_watchers_hear_whatever_others_do(self, models: Path, way: str) -> None:
+        """One that has left and one that takes no bytes keep nothing from the others: a watcher that came before them
+        and one that came after are told of the drain."""
+        with RunningServer(models, environment={"TIDEGATE_GRPC": way}) as server:
+            async with Client(server.grpc) as client, asyncio.timeout(PATIENCE_SECONDS):
+                watches = [client.health.Watch(health_pb2.HealthCheckRequest()) for _ in range(2)]
+                assert [(await watch.read()).status for watch in watches] == [SERVING, SERVING]
+                watches.pop().cancel()
+                seen = asyncio.Event()
+                watching = asyncio.create_task(watch_without_reading(int(server.grpc.rpartition(":")[2]), seen))
+                await seen.wait()
+                assert (await client.health.Check(health_pb2.HealthCheckRequest())).status == SERVING
+                watches.append(client.health.Watch(health_pb2.HealthCheckRequest()))
+                assert (await watches[1].read()).status == SERVING
+                server.process.send_signal(signal.SIGTERM)
+                assert [(await watch.read()).status for watch in watches] == [NOT_SERVING, NOT_SERVING]
+                watching.cancel()
+                await asyncio.gather(watching, return_exceptions=True)
+            assert await stopped(server) == 0
+            assert way == "aio" or "Traceback" not in server.log  # grpc.aio logs each peer that went in a write
+
     async def test_probes_turn_before_the_listener_closes(self, models: Path) -> None:
         """While the drain waits for a client that does not read, /readyz is 503, health NOT_SERVING (and watchers are
         told), new calls are refused in words, also on new connections; a second SIGTERM and a SIGINT change nothing.

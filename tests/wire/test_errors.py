@@ -186,10 +186,33 @@ async def test_a_batch_of_another_width_fails_row_by_row(client: Client, name: s
         (0, "BAD_OBSERVATION", 2),
         (1, "BAD_OBSERVATION", 0),
     ]
-    for error in rows.errors:
-        check_text(error.reason, error.code, error.message)
+    check_text(rows.errors[0].reason, rows.errors[0].code, rows.errors[0].message)
     good = await stream.predict_batch(batch([name, name + "-new"], ROWS[:2]))
     assert list(good.steps) == [2, 1]
+
+
+async def test_a_text_stands_once(client: Client, name: str) -> None:
+    """The first row of each reason says what to do, in whatever pieces rows are answered; so rows that fail cost an
+    answer little more than others."""
+    ids = [name, "", name + "-new", name, "", name + "-new", name]
+    steps = [1, 1, 9, 1, 1, 9, 7]
+    values = np.ones((7, 4))
+    values[3] = 2.0
+    rows = await client.stream().predict_batch(batch(ids, values, steps=steps))
+    assert [(error.row, error.reason, bool(error.message)) for error in rows.errors] == [
+        (1, "BAD_SESSION_ID", True),
+        (2, "SESSION_NOT_FOUND", True),
+        (3, "STEP_CONFLICT", True),
+        (4, "BAD_SESSION_ID", False),
+        (5, "SESSION_NOT_FOUND", False),
+        (6, "STEP_GAP", True),
+    ]
+    for error in rows.errors:
+        if error.message:
+            check_text(error.reason, error.code, error.message)
+    answer = await client.stream().predict_batch(batch(["x"] * 16_384, np.ones((16_384, 1))))
+    assert len(answer.errors) == 16_384
+    assert [error.row for error in answer.errors if error.message] == [0]
 
 
 async def test_aliases_far_apart(client: Client, name: str) -> None:
@@ -228,6 +251,8 @@ CONFIGS: dict[str, tuple[pb.StreamConfig, str, str]] = {
     "a feature missing": (config(features=["x0", "x1", "x2"]), "BAD_CONFIG", "x3"),
     "a feature twice": (config(features=["x0", "x1", "x2", "x2"]), "BAD_CONFIG", "x3"),
     "an unknown feature": (config(features=["x0", "x1", "x2", "x3", "y"]), "BAD_CONFIG", "y"),
+    "too many features": (config(features=["x0"] * 5000), "BAD_CONFIG", "5000 features or units; at most 4096"),
+    "too many units": (config(units=[""] * 5000), "BAD_CONFIG", "5000 features or units; at most 4096"),
     "too few units": (config("station", units=["degC"]), "BAD_CONFIG", "3, not 1"),
     "a unit of another kind": (config("station", units=["degC", "m", ""]), "UNIT_MISMATCH", "wind is in m/s"),
     "a unit that is none": (config("station", units=["degC", "", "blub"]), "UNIT_MISMATCH", "rain is in mm"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,11 @@ import pytest
 
 from tests.packages import random_package
 from tests.servers import RunningServer
-from tidegate import Client, Reason, TidegateError
+from tests.wire.inprocess import in_process
+from tidegate import AsyncClient, Client, Reason, TidegateError
 from tidegate.client import Generation, Scenario
+from tidegate.engine.forecasts.request import Forecast
+from tidegate.wire import forecasts as wire_forecasts
 
 HOUR = np.timedelta64(1, "h")
 START = np.datetime64("2024-05-01T00", "ns")
@@ -72,6 +77,14 @@ def test_intervals(client: Client) -> None:
     np.testing.assert_array_equal(many.upper[0], alone.upper)
     with pytest.raises(TidegateError, match=r"0\.5; this model has 0\.8, 0\.9") as caught:
         client.session("quantiles", "other", levels=(0.5,)).step([1.0, 2.0])
+    assert caught.value.reason is Reason.BAD_CONFIG
+
+
+@pytest.mark.parametrize("levels", [(0.8, 0.8), (0.8, 0.9, 0.8), (0.8,) * 100_000], ids=["two", "three", "very many"])
+def test_a_level_comes_once(client: Client, levels: tuple[float, ...]) -> None:
+    """A level that comes twice is refused, so that an answer holds at most the intervals that the package has."""
+    with pytest.raises(TidegateError, match="a level comes twice") as caught:
+        client.session("quantiles", "twice", levels=levels).step([1.0, 2.0])
     assert caught.value.reason is Reason.BAD_CONFIG
 
 
@@ -217,3 +230,34 @@ def test_a_package_with_outputs(tmp_path: Path) -> None:
         assert prediction.imputed == ()
         assert session.step({"x": 2.0}).step == 2
         assert session.forecast(3).values.shape == (3, 1)
+
+
+async def test_an_answer_in_portions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large answer is put together in portions, between which the event loop sees to others; together they are the
+    answers in order, and each error names its scenario."""
+    monkeypatch.setattr(wire_forecasts, "PORTION_SCENARIOS", 3)
+    monkeypatch.setattr(wire_forecasts, "PORTION_NUMBERS", 50)
+    random_package(tmp_path, "points", frequency="h")
+    portions_of, seen, others = wire_forecasts.portions_of, list[str](), ["waiting"]
+
+    def tick() -> None:
+        seen.append("others")
+        if others:
+            asyncio.get_running_loop().call_soon(tick)
+
+    def watched(answers: list[Forecast]) -> Iterator[bytes]:
+        tick()
+        for portion in portions_of(answers):
+            seen.append("portion")
+            yield portion
+        others.clear()
+
+    monkeypatch.setattr(wire_forecasts, "portions_of", watched)
+    async with in_process(tmp_path) as running, AsyncClient(running.grpc) as client:
+        await client.session("points", "one").step([0.1] * 4)
+        names = ["one", "none", *(8 * ["one"]), "none"]
+        scenarios = [Scenario(name, horizon=steps) for steps, name in enumerate(names, 1)]
+        found = await client.forecast("points", scenarios)
+    assert [0 if each.error else len(each.values) for each in found] == [1, 0, *range(3, 11), 0]
+    assert [kind for kind, _ in groupby(seen)] == 5 * ["others", "portion"] + ["others"]
+    assert seen.count("portion") == 5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -12,6 +13,7 @@ import pytest
 from tests.packages import random_package
 from tests.servers import RunningServer
 from tests.wire.clients import Client, batch, observation, refused
+from tests.wire.inprocess import in_process
 from tidegate.wire.stubs import session_pb2 as pb
 
 
@@ -131,6 +133,19 @@ async def test_a_token_that_is_none_is_refused(client: Client, wrong: str) -> No
     """Junk is BAD_PAGE_TOKEN."""
     error = await refused(client.sessions.ListSessions(pb.ListSessionsRequest(page_token=wrong)))
     assert (error.reason, error.code) == ("BAD_PAGE_TOKEN", grpc.StatusCode.INVALID_ARGUMENT)
+
+
+async def test_a_row_that_no_session_can_have(tmp_path: Path) -> None:
+    """It is listed with the others, and may be closed."""
+    random_package(tmp_path)
+    async with in_process(tmp_path) as running, Client(running.grpc) as client:
+        names = ["before", "odd", "after"]
+        await client.predict(batch(names, np.ones((3, 4))))
+        slab, slot = running.server.sessions.place(running.server.sessions.names("", "random")[b"odd"])
+        slab.host["step"][slot] = slab.host["steps_seen"][slot] = -1
+        assert [name for _, name in await listed(client)] == sorted(names)
+        await client.sessions.CloseSession(pb.CloseSessionRequest(model="random", session_id="odd"))
+        assert [name for _, name in await listed(client)] == ["after", "before"]
 
 
 async def test_a_token_goes_with_its_query(client: Client, ids: list[tuple[str, str]]) -> None:

@@ -11,13 +11,14 @@ import pytest
 
 from tests.wire.clients import Client, Stream, batch, observation, refused, until
 from tests.wire.inprocess import gate, in_process
+from tidegate.errors import Reason, TidegateError
 from tidegate.wire.frontend import Call, FrontEnd
 
 VALUES = [1, 2, 3, 4]
 
 
-def fails(*_: object) -> NoReturn:
-    raise MemoryError
+def fails(*_: object, error: Exception | None = None) -> NoReturn:
+    raise error or MemoryError
 
 
 async def begun(client: Client, name: str) -> Stream:
@@ -63,6 +64,16 @@ async def test_a_unary_call(models: Path, monkeypatch: pytest.MonkeyPatch) -> No
         assert (refusal.code, refusal.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
         assert (await client.predict(observation("unlucky", VALUES))).prediction.step == 2
         await until(lambda: running.at_rest, "rest")
+
+
+async def test_a_refusal(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One whose text is no text to a protobuf is INTERNAL, with its details, and never without."""
+    async with in_process(models) as running, Client(running.grpc) as client:
+        error = TidegateError(Reason.BAD_OBSERVATION, "\ud800")
+        monkeypatch.setattr(FrontEnd, "open", lambda _: fails(error=error))
+        refusal = await refused(client.predict(observation("unlucky", VALUES)))
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
+        assert (await refused(client.stream().rest())).reason == "INTERNAL"
 
 
 async def test_one_of_streams_that_are_stepped_together(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:

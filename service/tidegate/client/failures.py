@@ -8,7 +8,7 @@ it is not the server's own word, each of them is a lost connection.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -67,6 +67,14 @@ def read_row_error(message: types_pb2.RowError, id: str, row: int) -> RowError: 
     reason = reason_named(message.reason)
     code = CODES.get(message.code, Code.UNKNOWN)
     return RowError(row, id, code, reason, message.message, message.expected_step or None)
+
+
+def with_texts(messages: Iterable[types_pb2.RowError]) -> Iterator[types_pb2.RowError]:
+    """The errors of a batch's rows, each with its text: that stands at the first row of its reason."""
+    texts: dict[str, str] = {}
+    for message in messages:
+        message.message = texts[message.reason] = message.message or texts.get(message.reason, "")
+        yield message
 
 
 def advised(error: TidegateError) -> TidegateError:

@@ -6,7 +6,6 @@ Raises TidegateError: UNDECODABLE_MESSAGE for bytes that are no message, BAD_BAT
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from typing import TypeVar
 
 import numpy as np
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from tidegate.engine.queues.block import Scope
 from tidegate.engine.replies import Replies, RowFlag
 from tidegate.engine.sessions.by_name import SESSION_ID_BYTES_MAX
-from tidegate.errors import Reason, TidegateError
+from tidegate.errors import MEANINGS, Reason, TidegateError
 from tidegate.model.frequency import NO_TIME
 from tidegate.model.manifest import FEATURES_MAX, Manifest
 from tidegate.wire.status import STEP_REASONS, row_error, status_of
@@ -40,6 +39,9 @@ def parse(kind: type[AnyMessage], message: bytes) -> AnyMessage:
 
 def scope_of(config: pb.StreamConfig, tenant: str) -> Scope:
     """What a stream is about; raises BAD_CONFIG."""
+    named = max(len(config.features), len(config.units))
+    if named > FEATURES_MAX:  # before they are compared with anything
+        raise TidegateError(Reason.BAD_CONFIG, f"{named} features or units; at most {FEATURES_MAX}")
     if not config.model:
         raise TidegateError(Reason.BAD_CONFIG, "the config names no model")
     if config.on_missing not in pb.OnMissing.values():
@@ -73,11 +75,13 @@ class View:
 def view_of(config: pb.StreamConfig, manifest: Manifest) -> View:
     """Checks what the config asks to see; raises BAD_CONFIG."""
     known = manifest.head.intervals
-    wanted = [round(level, 9) for level in config.levels]
+    wanted = [round(level, 9) for level in config.levels[: len(known) + 1]]  # of more, one is unknown or comes twice
     for level in wanted:
         if level not in known:
             served = ", ".join(f"{coverage:g}" for coverage in sorted(known)) or "none"
             raise TidegateError(Reason.BAD_CONFIG, f"levels: no interval covers {level:g}; this model has {served}")
+    if len(set(wanted)) < len(wanted):
+        raise TidegateError(Reason.BAD_CONFIG, "levels: a level comes twice")
     if config.dtype not in _DTYPES:
         raise TidegateError(Reason.BAD_CONFIG, f"dtype {config.dtype} is not known")
     dtype = config.dtype or types.DTYPE_FLOAT32
@@ -269,6 +273,7 @@ class BatchReply:
         if values is None:
             values = np.full((self._rows, 1 + 2 * intervals, self._view.targets), np.nan, self._dtype)
         self._errors.sort(key=lambda error: error.row)
+        _tell_once(self._errors)
         return types.PredictionBatch(
             rows=self._rows,
             dtype=self._view.dtype,
@@ -291,16 +296,20 @@ class BatchReply:
 
 
 def _row_error(replies: Replies, row: int, reason: Reason) -> types.RowError:
-    code, name, text = _texts(reason)
+    """Without its text."""
     expected = int(replies.expected[row]) if reason in STEP_REASONS else 0
-    return types.RowError(row=int(replies.row[row]), code=code, reason=name, message=text, expected_step=expected)
+    code = int(MEANINGS[reason].code)
+    return types.RowError(row=int(replies.row[row]), code=code, reason=reason.name, expected_step=expected)
 
 
-@cache
-def _texts(reason: Reason) -> tuple[int, str, str]:
-    """Code, name and text, the same for every row that fails so."""
-    error = TidegateError(reason)
-    return int(error.code), reason.name, error.message
+def _tell_once(errors: list[types.RowError]) -> None:
+    """Has the first row of each reason say the text: at every row it would make an answer much larger than what it is
+    to, and a stream's window counts rows."""
+    told = set[str]()
+    for error in errors:
+        if error.reason not in told:
+            told.add(error.reason)
+            error.message = TidegateError(Reason[error.reason]).message
 
 
 def stream_error(sequence: int, error: TidegateError) -> pb.StreamPredictResponse:

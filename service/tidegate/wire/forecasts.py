@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -21,6 +21,8 @@ from tidegate.wire.stubs import forecast_pb2 as pb
 from tidegate.wire.stubs import types_pb2 as types
 
 PATHS_FOR_QUANTILES = 100  # drawn when quantiles are asked for without paths
+# Of an answer that are put into bytes at once, in about a millisecond: the event loop has others to see to.
+PORTION_SCENARIOS, PORTION_NUMBERS = 64, 32_768
 TEMPERATURE_MIN, TEMPERATURE_MAX = 0.01, 100.0
 
 
@@ -43,10 +45,20 @@ def request_of(message: pb.ForecastRequest, catalog: Catalog, limits: Limits) ->
     return request
 
 
-def response_of(answers: list[Forecast]) -> pb.ForecastResponse:
-    """The answers, in order."""
+def portions_of(answers: list[Forecast]) -> Iterator[bytes]:
+    """The ForecastResponse in portions: bytes of messages that follow each other are those of all their fields."""
+    start = numbers = 0
+    for stop, answer in enumerate(answers, 1):
+        numbers += answer.values.size + answer.quantiles.size + answer.paths.size + sum(map(len, answer.tokens))
+        if stop - start >= PORTION_SCENARIOS or numbers >= PORTION_NUMBERS or stop == len(answers):
+            yield response_of(answers[start:stop], start).SerializeToString()
+            start, numbers = stop, 0
+
+
+def response_of(answers: list[Forecast], first: int = 0) -> pb.ForecastResponse:
+    """The answers, in order, the first of which is to that scenario."""
     response = pb.ForecastResponse()
-    for row, answer in enumerate(answers):
+    for row, answer in enumerate(answers, first):
         if answer.reason is Reason.OK:
             response.forecasts.append(_message(answer))
             continue
@@ -69,8 +81,7 @@ def _scenario(message: pb.Scenario, horizon: int, manifest: Manifest) -> Scenari
 
 def _levels(message: pb.ForecastRequest, manifest: Manifest) -> tuple[float, ...]:
     levels = tuple(message.levels)
-    ordered = all(low < high for low, high in pairwise((0.0, *levels, 1.0)))
-    if not ordered or len(levels) > LEVELS_MAX:
+    if len(levels) > LEVELS_MAX or not all(low < high for low, high in pairwise((0.0, *levels, 1.0))):
         raise _bad(f"levels must increase between 0 and 1, at most {LEVELS_MAX}")
     if levels and manifest.head.kind == "categorical":
         raise _bad("levels: probabilities have no quantiles; ask for samples")

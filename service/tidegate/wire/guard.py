@@ -33,16 +33,18 @@ class Guard:
 
         async def guarded(message: bytes, context: Context) -> bytes:
             try:
-                if self._draining():
-                    raise TidegateError(Reason.DRAINING)
-                return await handler(message, context)
-            except TidegateError as error:
-                await self.end(context, status_of(error))
+                try:
+                    if self._draining():
+                        raise TidegateError(Reason.DRAINING)
+                    return await handler(message, context)
+                except TidegateError as error:
+                    status = status_of(error)  # which fails for what is no text
             except (asyncio.CancelledError, grpc.aio.AbortError):
                 raise
             except Exception:
                 log.exception("a call failed")
-                await self.end(context, status_of(TidegateError(Reason.INTERNAL)))
+                status = status_of(TidegateError(Reason.INTERNAL))
+            await self.end(context, status)
             raise AssertionError("abort raises")
 
         return guarded
@@ -56,14 +58,18 @@ class Guard:
 
         async def guarded(_: object, context: Context) -> None:
             try:
-                await handler(context)
-            except TidegateError as error:
-                await self.end(context, status_of(error))
+                try:
+                    await handler(context)
+                except TidegateError as error:
+                    status = status_of(error)
+                else:
+                    return
             except (asyncio.CancelledError, grpc.aio.AbortError):
                 raise
             except Exception:
                 log.exception("a stream failed")
-                await self.end(context, status_of(TidegateError(Reason.INTERNAL)))
+                status = status_of(TidegateError(Reason.INTERNAL))
+            await self.end(context, status)
 
         return guarded
 

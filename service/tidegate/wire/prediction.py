@@ -77,7 +77,11 @@ class PredictionService:
         for place, key in enumerate(keys if refused else ()):
             if key in refused:
                 answers[place] = Forecast(refused[key])
-        return forecasts.response_of(answers).SerializeToString()
+        portions = []
+        for portion in forecasts.portions_of(answers):
+            portions.append(portion)
+            await asyncio.sleep(0)  # live rows go on between
+        return b"".join(portions)
 
     async def stream_predict(self, context: Context) -> None:
         """Reads until the client ends, answers everything, ends. Drain: answers what was read, then UNAVAILABLE."""

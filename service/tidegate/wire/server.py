@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from tidegate.config import Limits
@@ -14,6 +13,8 @@ from tidegate.errors import ConfigError
 from tidegate.metrics import Metrics
 from tidegate.wire.frontend import FrontEnd
 from tidegate.wire.guard import Guard
+from tidegate.wire.health import NOT_SERVING, SERVING, Health
+from tidegate.wire.health import SERVICE as HEALTH
 from tidegate.wire.models import ModelService
 from tidegate.wire.prediction import PredictionService
 from tidegate.wire.sessions import SessionService
@@ -29,18 +30,18 @@ class GrpcServer:
     def __init__(
         self, front: FrontEnd, metrics: Metrics, limits: Limits, reload: Callable[[], Awaitable[Changes]]
     ) -> None:
-        self._health = health.aio.HealthServicer()
+        self._health = Health()
         self._server = make_server(_options(limits))
         guard = Guard(metrics, lambda: front.draining)
         services = (
             PredictionService(front, guard).handlers(),
             SessionService(front, guard).handlers(),
             ModelService(front, guard, reload).handlers(),
+            self._health.handlers(),
         )
-        for name, handlers in zip(SERVICES, services, strict=True):
+        for name, handlers in zip((*SERVICES, HEALTH), services, strict=True):
             self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        names = (*SERVICES, HEALTH, reflection.SERVICE_NAME)
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
             reflection.aio.ReflectionServicer(names), self._server
         )
@@ -55,21 +56,16 @@ class GrpcServer:
         if not bound:
             raise ConfigError(f"port: cannot listen on {host}:{port}; is another server there?")
         await self._server.start()
-        await self._tell(health_pb2.HealthCheckResponse.SERVING)
+        self.tell(healthy=True)
         return int(bound)
 
-    async def tell(self, healthy: bool) -> None:
+    def tell(self, healthy: bool) -> None:
         """What health says. Calls are taken either way."""
-        status = health_pb2.HealthCheckResponse
-        await self._tell(status.SERVING if healthy else status.NOT_SERVING)
+        self._health.tell(("", *SERVICES), SERVING if healthy else NOT_SERVING)
 
     async def stop(self, grace_seconds: float) -> None:
         """Closes the listener; calls that are not over within the grace are cancelled."""
         await self._server.stop(grace_seconds)
-
-    async def _tell(self, status: int) -> None:
-        for name in ("", *SERVICES):
-            await self._health.set(name, status)
 
 
 def _options(limits: Limits) -> list[tuple[str, int]]:

@@ -193,8 +193,8 @@ def _session(info: commands.SessionInfo) -> pb.Session:
         model=info.model,
         version=info.version,
         session_id=info.session_id.decode(),
-        step=info.step,
-        steps_seen=info.steps_seen,
+        step=max(0, info.step),  # whatever a store held: who is to close a session must see it
+        steps_seen=max(0, info.steps_seen),
         last_active_time=codec.timestamp(int((time.time() - info.idle_seconds) * 1e9)),
         state=state,
     )

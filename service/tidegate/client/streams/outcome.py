@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tidegate.client.failures import RowError, advised, read_row_error, told
+from tidegate.client.failures import RowError, advised, read_row_error, told, with_texts
 from tidegate.client.values.predictions import Predictions, RowFlag
 from tidegate.errors import Reason, TidegateError
 from tidegate.wire.stubs import types_pb2
@@ -42,7 +42,8 @@ class Outcome:
         self.steps[rows] = reply.steps
         self.flags[rows] = np.frombuffer(reply.flags, np.uint8)
         self._refuse_predictions_of_others(rows, sent)
-        return [read_row_error(error, self._ids[rows[error.row]], int(rows[error.row])) for error in reply.errors]
+        errors = with_texts(reply.errors)
+        return [read_row_error(error, self._ids[rows[error.row]], int(rows[error.row])) for error in errors]
 
     def _refuse_predictions_of_others(self, rows: Rows, sent: NDArray[np.uint64]) -> None:
         """A model that allows for late observations answers one that it has, but for the last, by what follows it."""

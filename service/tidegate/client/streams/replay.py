@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from tidegate.client.failures import RowError, every_row, from_status, read_row_error
+from tidegate.client.failures import RowError, every_row, from_status, read_row_error, with_texts
 from tidegate.client.streams.columns import Columns, gather, split, to_message
 from tidegate.client.streams.conversation import Request, Response
 from tidegate.client.streams.histories import Past, runs
@@ -71,7 +71,8 @@ def failures(messages: Sequence[Replayed | Past], answers: Sequence[Response]) -
         if answer.HasField("error"):
             errors = every_row(from_status(answer.error), ids)
         else:
-            errors = [read_row_error(error, ids[error.row], error.row) for error in answer.batch.errors]
+            told = with_texts(answer.batch.errors)
+            errors = [read_row_error(error, ids[error.row], error.row) for error in told]
         found += [replace(error, row=at + error.row) for error in errors]
         at += len(ids)
     return found

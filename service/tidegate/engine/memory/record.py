@@ -24,6 +24,7 @@ FORMAT = 1
 _START = struct.Struct("<4sHI")  # magic, format, length of the heading
 _MAGIC = b"TGS\n"
 _DIGEST_BYTES = 16
+DIMENSIONS_MAX = 8  # of a column
 _DTYPES = frozenset(("bool", "uint8", "uint16", "uint64", "int32", "int64", "float32", "float64"))
 Row = dict[str, NDArray[Any]]  # one session's columns by name
 
@@ -75,10 +76,13 @@ def _heading(text: bytes) -> Heading:
         fields = dict(json.loads(text))
         columns = tuple((str(name), str(dtype), tuple(map(int, shape))) for name, dtype, shape in fields.pop("columns"))
         heading = Heading(**{name: str(value) for name, value in fields.items()}, columns=columns)
-    except (ValueError, TypeError, KeyError, RecursionError):
+        "".join(map(str, fields.values())).encode()  # half of a surrogate pair is text to JSON alone
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         raise _bad("the heading cannot be read") from None
     if any(dtype not in _DTYPES or min(shape, default=0) < 0 for _, dtype, shape in columns):
         raise _bad("the heading names a column of no known type")
+    if any(len(shape) > DIMENSIONS_MAX for _, _, shape in columns):
+        raise _bad(f"a column has more than {DIMENSIONS_MAX} dimensions")
     return heading
 
 
@@ -89,7 +93,10 @@ def _row(heading: Heading, body: bytes) -> Row:
         size = kind.itemsize * prod(shape)
         if start + size > len(body):
             raise _bad("a column is cut off")
-        row[name] = np.frombuffer(body[start : start + size], kind).reshape(shape).astype(np.dtype(dtype))
+        try:
+            row[name] = np.frombuffer(body[start : start + size], kind).reshape(shape).astype(np.dtype(dtype))
+        except (ValueError, OverflowError):  # empty, but for that larger than any array
+            raise _bad("a column has a shape that none can have") from None
         start += size
     if start != len(body):
         raise _bad("there is more than the columns")

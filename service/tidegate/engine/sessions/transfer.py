@@ -12,7 +12,7 @@ from tidegate.engine.sessions.catalog import Catalog
 from tidegate.errors import Reason, TidegateError
 
 COUNT_MAX = 2**62  # of steps, and of what is kept
-_COUNTS = ("step", "steps_seen", "identity", "retained", "retained_from", "kept")
+_COUNTS = ("step", "steps_seen", "step@", "steps_seen@", "identity", "retained", "retained_from", "kept", "kept_step")
 
 
 class Transfer:
@@ -68,8 +68,8 @@ def _possible(row: Row, lane: Lane) -> bool:
     """Whether the counts of a session can be these: whoever can compute a checksum can write anything."""
     manifest = lane.package.manifest
     most = {"identity": len(manifest.ids)}
-    counts = {name: int(row[name]) for name in _COUNTS if name in row}
-    if not all(0 <= count <= most.get(name, COUNT_MAX) for name, count in counts.items()):
-        return False
-    retained = counts.get("retained", 0) - counts.get("retained_from", 0)
-    return 0 <= retained <= manifest.rewind_steps and bool(np.all(row.get("kept_step", np.zeros(1)) >= 0))
+    for name in _COUNTS:
+        if name in row and not np.all((row[name] >= 0) & (row[name] <= most.get(name, COUNT_MAX))):
+            return False
+    retained = int(row.get("retained", 0)) - int(row.get("retained_from", 0))
+    return 0 <= retained <= manifest.rewind_steps

@@ -11,7 +11,7 @@ import grpc
 
 from tidegate.wire.transport.stream import GaveUp, Takes, Wrote
 
-_GONE = (asyncio.InvalidStateError, grpc.aio.UsageError, grpc.aio.BaseError)  # raised by writes to a call that is over
+GONE = (asyncio.InvalidStateError, grpc.aio.UsageError, grpc.aio.BaseError)  # raised by writes to a call that is over
 
 
 class AioStream:
@@ -50,5 +50,5 @@ class AioStream:
                     wrote(rows)
                 self._some.clear()
                 await self._some.wait()
-        except _GONE:
+        except GONE:
             gave_up()
