@@ -114,6 +114,26 @@ async def test_one_server_at_a_time(tmp_path: Path) -> None:
     await second.stop()
 
 
+async def test_a_link_to_a_file_that_is_in_use(tmp_path: Path) -> None:
+    """One file has one lock, by whichever name: of the link, through a linked folder, and of a link to a file that is
+    still to be made."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "folder").symlink_to("data", target_is_directory=True)
+    (tmp_path / "link.db").symlink_to("data/sessions.db")
+    path = tmp_path / "data" / "sessions.db"
+    first = SqliteStore(tmp_path / "link.db", TERMS)
+    await first.start()
+    await put(first, [checkpoint(b"a")])
+    for name in (path, tmp_path / "link.db", tmp_path / "folder" / "sessions.db"):
+        second = SqliteStore(name, TERMS)
+        with pytest.raises(StoreError, match="is in use by another server"):
+            await second.start()
+        await second.stop()
+    await first.stop()
+    assert names(tmp_path / "data") == {"sessions.db", "sessions.db.lock"}
+    assert names(tmp_path) == {"data", "folder", "link.db"}
+
+
 async def test_it_refuses_what_it_cannot_read(tmp_path: Path) -> None:
     """A file of a later format, one that is no database, a folder, and a folder that is not there say so, and stay
     unlocked; no file is made but the lock of the first, which could have been a store."""

@@ -46,9 +46,11 @@ _ASKED = "CREATE TEMP TABLE asked (place INTEGER PRIMARY KEY, tenant, model, ses
 def lock(path: Path) -> int:
     """Holds the lock beside the file; returns its descriptor: to close it, or to end the process, gives it back. The
     lock file stays, since a process that waits at its door may have it open. Raises StoreError when it is held, and,
-    so that a mistyped path leaves nothing behind, where there can be no such file."""
-    _check_place(path)
-    descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    so that a mistyped path leaves nothing behind, where there can be no such file. It is beside the file itself: one
+    file has one lock, whichever symlink leads to it."""
+    file = Path(os.path.realpath(path))
+    _check_place(file)
+    descriptor = os.open(file.with_name(file.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         if fcntl is not None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
