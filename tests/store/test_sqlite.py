@@ -188,6 +188,27 @@ async def test_a_full_disk_is_an_error_and_no_end(tmp_path: Path) -> None:
     await store.stop()
 
 
+async def test_a_file_that_is_taken_away(tmp_path: Path) -> None:
+    """Nothing counts as saved while the path leads nowhere, or to another file; it goes on when the file is back."""
+    path, away = tmp_path / "sessions.db", tmp_path / "away.db"
+    store = SqliteStore(path, TERMS)
+    await store.start()
+    [epoch] = await put(store, [checkpoint(b"a")])
+    later = checkpoint(b"a", 2, layout=b"new")
+    path.rename(away)
+    for problem in ("was removed", "is another file now"):
+        with pytest.raises(StoreError, match=rf"sessions\.db: {problem}"):
+            await store.save([later], [epoch])
+        with pytest.raises(StoreError, match=problem):
+            await store.release([later.key], [epoch])
+        path.touch()
+    away.replace(path)
+    assert await everything(store) == [checkpoint(b"a")]
+    assert await store.save([later], [epoch]) == []
+    assert await everything(store) == [later]
+    await store.stop()
+
+
 async def test_time_goes_on_for_what_is_held(tmp_path: Path) -> None:
     """A row that is held is not forgotten however long ago it was saved; its time begins again."""
     clock = Clock()

@@ -77,6 +77,30 @@ def _check_place(path: Path) -> None:
             raise StoreError(f"sqlite:{path}: is not a database; name another file")
 
 
+Identity = tuple[int, int]  # device and inode
+
+
+def identity(path: Path) -> Identity | None:
+    """Which file has that name now; None where there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def check_in_place(path: Path, opened: Identity | None) -> None:
+    """Raises StoreError where the path does not lead to the file that was opened any more. SQLite writes on into a file
+    without a name: nobody would ever read it."""
+    found = identity(path)
+    if found != opened:
+        what = "was removed" if found is None else "is another file now"
+        raise StoreError(
+            f"sqlite:{path}: {what}, while this server has it open: nothing is saved. Put that file back, or start the "
+            "server again, which forgets what is not saved"
+        )
+
+
 def open_file(path: Path, expires_at: int) -> sqlite3.Connection:
     """The file, made or brought to this format; rows of one that knew no time get `expires_at` (Unix seconds).
     Raises StoreError where it cannot be read, and sqlite3.Error."""
