@@ -123,7 +123,7 @@ class Server:
 
     @property
     def _healthy(self) -> bool:
-        """Ready, and checkpoints are not too late."""
+        """Ready, and checkpoints are not too late, nor is the store away for too long."""
         return self._ready and not (self.durability is not None and self.durability.lagging)
 
     async def _watch_health(self, grpc_server: GrpcServer) -> None:
@@ -133,7 +133,11 @@ class Server:
             await asyncio.sleep(HEALTH_SECONDS)
             if self._healthy is not told and not self._stopping.is_set():
                 told = self._healthy
-                log.log(logging.INFO if told else logging.ERROR, "healthy: %s; see the lag of checkpoints", told)
+                log.log(
+                    logging.INFO if told else logging.ERROR,
+                    "healthy: %s; see the store and the lag of checkpoints",
+                    told,
+                )
                 await grpc_server.tell(told)
 
     async def _restore(self) -> None:
