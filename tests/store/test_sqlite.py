@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -14,6 +16,7 @@ from tests.store.places import Clock, checkpoint, everything, put
 from tidegate.store.protocol import StoreError, Terms, sealed
 from tidegate.store.sqlite import SqliteStore
 
+NOBODY = 65_534  # the user's number, nearly everywhere
 TERMS = Terms("a", stored_seconds_max=100, held_seconds_max=1000)
 
 FORMAT_1 = """
@@ -157,6 +160,116 @@ async def test_it_refuses_what_it_cannot_read(tmp_path: Path) -> None:
         await store.stop()
     assert names(tmp_path) == {"sessions.db", "sessions.db.lock", "text", "file"}
     assert f"{tmp_path.name}.lock" not in names(tmp_path.parent)
+
+
+FOREIGN = ["0", "1", "2", "-1", "99", "1; PRAGMA application_id = 7", "2; PRAGMA application_id = 7"]
+
+
+@pytest.mark.parametrize("version", FOREIGN)
+@pytest.mark.parametrize("read_only", [False, True])
+async def test_a_database_of_something_else(tmp_path: Path, version: str, read_only: bool) -> None:
+    """Whatever its `user_version` it is refused in one line, and not a byte of it is changed."""
+    path = tmp_path / "app.db"
+    with sqlite3.connect(path) as file:
+        file.executescript(
+            f"CREATE TABLE users (name); CREATE TABLE sessions (token); PRAGMA user_version = {version};"
+        )
+    file.close()
+    before = path.read_bytes()
+    store = SqliteStore(path, TERMS, read_only=read_only)
+    with pytest.raises(StoreError, match=r"app\.db: is a database of something else.*name another file$"):
+        await store.start()
+    await store.stop()
+    assert path.read_bytes() == before
+    assert names(tmp_path) <= {"app.db", "app.db.lock"}
+
+
+async def test_a_file_of_before_it_was_marked(tmp_path: Path) -> None:
+    """A new file has our `application_id`; one that has none, but our tables, is read and written all the same."""
+    path = tmp_path / "sessions.db"
+    store = SqliteStore(path, TERMS)
+    await store.start()
+    await put(store, [checkpoint(b"a")])
+    await store.stop()
+    with sqlite3.connect(path) as file:
+        assert file.execute("PRAGMA application_id").fetchone() == (0x54494445,)
+        file.execute("PRAGMA application_id = 0")
+    file.close()
+    for read_only in (True, False):
+        store = SqliteStore(path, TERMS, read_only=read_only)
+        await store.start()
+        assert await everything(store) == [checkpoint(b"a")]
+        await store.stop()
+
+
+async def test_nobody_else_may_read_it(tmp_path: Path) -> None:
+    """A new file, its log and its index are its owner's alone; one that is there keeps its mode."""
+    path = tmp_path / "sessions.db"
+    for mode in (0o600, 0o640):
+        store = SqliteStore(path, TERMS)
+        await store.start()
+        await put(store, [checkpoint(b"a")])
+        for name in ("sessions.db", "sessions.db-wal", "sessions.db-shm"):
+            assert (tmp_path / name).stat().st_mode & 0o777 == mode
+        await store.stop()
+        path.chmod(0o640)
+
+
+@contextmanager
+def unprivileged() -> Iterator[None]:
+    """Root, who may write everywhere, is nobody meanwhile."""
+    root = os.getuid() == 0
+    if root:
+        os.setresuid(NOBODY, NOBODY, 0)
+    try:
+        yield
+    finally:
+        if root:
+            os.setresuid(0, 0, 0)
+
+
+@pytest.fixture
+def outside() -> Iterator[Path]:
+    """A folder for all to enter, unlike pytest's own."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder)
+        path.chmod(0o755)
+        yield path
+        path.chmod(0o755)
+
+
+def for_reading(folder: Path) -> None:
+    """All may read there, and nobody write."""
+    for file in folder.iterdir():
+        file.chmod(0o644)
+    folder.chmod(0o555)
+
+
+def with_a_log(folder: Path) -> None:
+    folder.chmod(0o755)
+    (folder / "sessions.db-wal").touch()
+    folder.chmod(0o555)
+
+
+async def test_a_folder_that_cannot_be_written_to(outside: Path) -> None:
+    """A file that its server has closed is read there; one with a log is not, and the reason is told."""
+    path = outside / "sessions.db"
+    store = SqliteStore(path, TERMS)
+    await store.start()
+    await put(store, [checkpoint(b"a")])
+    await store.stop()
+    for_reading(outside)
+    with unprivileged():
+        reader = SqliteStore(path, TERMS, read_only=True)
+        await reader.start()
+        assert await everything(reader) == [checkpoint(b"a")]
+        await reader.stop()
+    with_a_log(outside)
+    with unprivileged():
+        reader = SqliteStore(path, TERMS, read_only=True)
+        with pytest.raises(StoreError, match=r"sessions\.db: has a log beside it .*copy both"):
+            await reader.start()
+        await reader.stop()
 
 
 async def test_one_that_is_not_open_says_so(tmp_path: Path) -> None:
