@@ -22,7 +22,7 @@ from pydantic_settings import (
 )
 
 from tidegate.errors import ConfigError
-from tidegate.store_setting import STORES, store_setting
+from tidegate.store_setting import store_setting
 
 PREFIX, NESTED = "TIDEGATE_", "__"  # of variables; between a group and its field
 OTHER_VARIABLES = {"TIDEGATE_NATIVE", "TIDEGATE_GRPC"}  # read where there are no settings
@@ -173,10 +173,7 @@ class Settings(BaseSettings):
     def _store_is_known(cls, value: str) -> str:
         if value.strip() == "memory":
             return "memory"
-        try:
-            return store_setting(value)
-        except ValueError:
-            raise ValueError(f"must be memory, {STORES}") from None
+        return store_setting(value, besides="memory, ")
 
     @field_validator("durability")
     @classmethod

@@ -88,8 +88,8 @@ class Server:
             observability.register_durability(self.metrics, self.durability)
 
     async def run(self) -> int:
-        """Serves until `stop`, then drains. Returns the exit code: 0, or 1 when not all was saved at the end. Raises
-        ConfigError when it cannot begin."""
+        """Serves until `stop`, then drains. Returns the exit code: 0, also when it was stopped before it served, or 1
+        when not all was saved at the end. Raises ConfigError when it cannot begin."""
         settings = self.settings
         grpc_server = GrpcServer(self.front, self.metrics, settings.limits, self.reload)
         changes = await self.reload()
@@ -98,14 +98,12 @@ class Server:
         self.host.start()
         try:
             http_port = await self._http.start(settings.host, settings.http_port)  # alive, and not ready
-            await self._restore()
+            if not await self._restored():
+                await self._end_unserved(grpc_server)
+                return 0
             grpc_port = await grpc_server.start(settings.host, settings.port)
         except ConfigError:
-            await grpc_server.stop(0)
-            await self._http.stop()
-            if self.durability is not None:
-                await _until(time.monotonic() + CLOSE_SECONDS, self.durability.stop())
-            await self.host.stop()
+            await self._end_unserved(grpc_server)
             raise
         self._ready = True
         gc.collect()
@@ -123,7 +121,7 @@ class Server:
 
     @property
     def _healthy(self) -> bool:
-        """Ready, and checkpoints are not too late."""
+        """Ready, and checkpoints are not too late, nor is the store away for too long."""
         return self._ready and not (self.durability is not None and self.durability.lagging)
 
     async def _watch_health(self, grpc_server: GrpcServer) -> None:
@@ -133,16 +131,37 @@ class Server:
             await asyncio.sleep(HEALTH_SECONDS)
             if self._healthy is not told and not self._stopping.is_set():
                 told = self._healthy
-                log.log(logging.INFO if told else logging.ERROR, "healthy: %s; see the lag of checkpoints", told)
+                level = logging.INFO if told else logging.ERROR
+                log.log(level, "healthy: %s; see the store and the lag of checkpoints", told)
                 grpc_server.tell(told)
 
+    async def _restored(self) -> bool:
+        """Sessions of the store, before anyone may ask for them; False when `stop` comes first, which a large store
+        must not hold up. Raises ConfigError."""
+        restoring = asyncio.create_task(self._restore())
+        stopping = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait((restoring, stopping), return_when=asyncio.FIRST_COMPLETED)
+        stopped = stopping.done()
+        stopping.cancel()
+        restoring.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await restoring
+        return not stopped
+
     async def _restore(self) -> None:
-        """Sessions of the store, before anyone may ask for them; raises ConfigError."""
         if self.durability is not None:
             try:
                 await self.durability.start()
             except StoreError as error:
                 raise ConfigError(f"store: {error}") from None
+
+    async def _end_unserved(self, grpc_server: GrpcServer) -> None:
+        """Closes what a start that came to nothing has opened."""
+        await grpc_server.stop(0)
+        await self._http.stop()
+        if self.durability is not None:
+            await _until(time.monotonic() + CLOSE_SECONDS, self.durability.stop())
+        await self.host.stop()
 
     def stop(self) -> None:
         """Begins the drain. Safe to call again."""
@@ -264,7 +283,7 @@ async def _serve(settings: Settings) -> int:
     loop = asyncio.get_running_loop()
 
     def end() -> None:
-        drains = server.ready  # at once; else what is being read is read first
+        drains = server.ready  # at once; else models that are being read are read first
         server.stop()
         if drains:
             seconds = settings.limits.drain_seconds_max + END_SECONDS_MAX

@@ -6,6 +6,8 @@ import itertools
 import json
 import signal
 import sqlite3
+import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -126,6 +128,9 @@ def test_a_store_that_lost_its_sessions(place: Place, models: Path, wanted: list
     with sqlite3.connect(file) as damaged:
         damaged.execute("UPDATE sessions SET content = x'00' WHERE session_id = ?", (b"s7",))
     damaged.close()
+    copied = run("backup", str(tmp_path / "copy.db"), "--store", f"sqlite:{file}")
+    assert (copied.exit_code, copied.stderr) == (1, "1 damaged rows are left out\n")
+    assert copied.stdout.startswith(f"{tmp_path / 'copy.db'}: {len(IDS) - 1} sessions, ")
     put_back = run("restore", str(file), "--store", place.store, "--overwrite")
     assert put_back.exit_code == 0, put_back.output
     assert put_back.stdout.startswith(f"restored {len(IDS) - 1}, kept 0 ")
@@ -185,6 +190,28 @@ def test_from_a_sqlite_file_to_redis(
         assert stepped(server, range(5, 9)) == wanted[4:]
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_backup_that_is_ended_leaves_nothing(redis_server: RunningRedis, tmp_path: Path, number: int) -> None:
+    """No part of a copy lies about, whichever signal ends it."""
+    folder = tmp_path / "backups"
+    folder.mkdir()
+    store = redis_place(redis_server).store
+    command = [sys.executable, "-m", "tidegate.cli", "sessions", "backup", str(folder / "monday.db"), "--store", store]
+    redis_server.freeze()
+    try:
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+            deadline = time.monotonic() + PATIENCE_SECONDS
+            while not list(folder.iterdir()):
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            process.send_signal(number)
+            assert process.wait(PATIENCE_SECONDS) != 0
+    finally:
+        redis_server.thaw()
+    assert list(folder.iterdir()) == []
+
+
 def test_refusals(tmp_path: Path) -> None:
     """A wrong setting is wrong usage; a file that is there, and a Redis that is not, are one line each."""
     backup = str(tmp_path / "backup.db")
@@ -193,6 +220,10 @@ def test_refusals(tmp_path: Path) -> None:
         wrong = run("backup", backup, "--store", store)
         assert wrong.exit_code == 2
         assert "must be sqlite:PATH or redis://" in wrong.stderr
+    for words in (["backup", ":memory:", "--store", "redis://h"], ["backup", backup, "--store", "sqlite::memory:"]):
+        wrong = run(*words)
+        assert wrong.exit_code == 2
+        assert "is a database in memory, which keeps nothing; name a file" in " ".join(wrong.stderr.split())
     for seconds in ("inf", "nan", "0", "1e300"):
         wrong = run("restore", __file__, "--store", "redis://h", "--stored-seconds-max", seconds)
         assert (wrong.exit_code, "--stored-seconds-max" in wrong.stderr) == (2, True)

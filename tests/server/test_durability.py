@@ -7,6 +7,7 @@ import shutil
 import signal
 import sqlite3
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -228,6 +229,25 @@ def test_a_full_disk(models: Path) -> None:
         assert "checkpoints are saved again" in server.log
     with start(models) as server:
         stepped(server, "quantiles", range(7, 9))
+
+
+def test_a_file_that_is_removed(models: Path) -> None:
+    """At level step no answer goes out that only a file without a name holds: it waits until the file is back; the log
+    says why."""
+    path, away = models.parent / "sessions.db", models.parent / "away.db"
+    with start(models, "--durability", "step") as server, Client(server.grpc) as client, ThreadPoolExecutor(1) as pool:
+        session = client.session("quantiles", "a")
+        session.step([1.0, 2.0, 3.0])
+        path.rename(away)
+        answer = pool.submit(session.step, [1.0, 2.0, 3.0])
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while "sessions.db: was removed" not in server.log:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert not answer.done()
+        assert server.metric("tidegate_checkpoint_lag_seconds") > 0
+        away.rename(path)
+        assert answer.result(PATIENCE_SECONDS).step == 2
 
 
 def test_what_cannot_be_a_store(tmp_path: Path) -> None:

@@ -94,13 +94,14 @@ def test_what_is_refused(servers: tuple[RunningServer, RunningServer]) -> None:
 
 
 def test_by_command(servers: tuple[RunningServer, RunningServer], tmp_path: Path) -> None:
-    """`tidegate sessions export` writes a file that `tidegate sessions import` takes."""
+    """`tidegate sessions export` writes a file, its owner's alone, that `tidegate sessions import` takes."""
     with Client(servers[0].grpc) as client:
         client.session("quantiles", "by-hand").step([1.0, 2.0, 3.0])
     file, runner = tmp_path / "session.tgs", CliRunner()
     command = ["sessions", "export", "quantiles", "by-hand", str(file), "--address", servers[0].grpc]
     done = runner.invoke(main, command)
     assert done.exit_code == 0, done.output
+    assert file.stat().st_mode & 0o777 == 0o600
     done = runner.invoke(main, ["sessions", "import", str(file), "--address", servers[1].grpc])
     assert done.exit_code == 0, done.output
     with Client(servers[1].grpc) as client:

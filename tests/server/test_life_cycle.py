@@ -6,12 +6,15 @@ import asyncio
 import contextlib
 import shutil
 import signal
+import socket
+import sqlite3
 import struct
 import subprocess
 import sys
 import time
 import urllib.error
 from asyncio.subprocess import PIPE, STDOUT
+from collections.abc import Callable
 from pathlib import Path
 
 import grpc
@@ -20,8 +23,10 @@ import pytest
 from grpc_health.v1 import health_pb2
 
 from tests.packages import random_package
+from tests.ports import free_port
 from tests.servers import RunningServer
 from tests.wire.clients import PATIENCE_SECONDS, Client, Stream, at_rest, batch, observation, refused, until
+from tidegate import Client as ServiceClient
 from tidegate.wire.stubs import session_pb2
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
@@ -58,6 +63,42 @@ class TestStart:
             assert process.wait(PATIENCE_SECONDS) == 0
             assert process.stdout is not None
             assert process.stdout.read() == b""
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_an_end_while_sessions_are_read(self, models: Path, tmp_path: Path, number: int) -> None:
+        """Of a store that takes long to read: it ends at once with exit code 0, and was never ready; the store stays as
+        it is."""
+        path, port = tmp_path / "sessions.db", free_port()
+        with RunningServer(models, "--store", f"sqlite:{path}") as server, ServiceClient(server.grpc) as client:
+            client.session("random", "a").step(X)
+        before = path.read_bytes()
+        blocker = sqlite3.connect(path, isolation_level=None)
+        blocker.execute("BEGIN IMMEDIATE")  # reading waits for it
+        command = [sys.executable, "-m", "tidegate.cli", "serve", "--models", str(models), "--port", "0"]
+        command += ["--http-port", str(port), "--store", f"sqlite:{path}"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            wait_for(lambda: listens(port))
+            process.send_signal(number)
+            wait_for(lambda: not listens(port))
+            blocker.close()
+            assert process.wait(PATIENCE_SECONDS) == 0
+            assert process.stdout is not None
+            assert process.stdout.read() == b""
+        assert path.read_bytes() == before
+
+
+def listens(port: int) -> bool:
+    """Whether somebody takes connections there."""
+    with socket.socket() as connection:
+        return connection.connect_ex(("127.0.0.1", port)) == 0
+
+
+def wait_for(happened: Callable[[], bool]) -> None:
+    """Returns when it has happened."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def hears(process: int, number: int) -> bool:

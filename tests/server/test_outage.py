@@ -66,6 +66,27 @@ def test_an_outage_is_two_lines(models: Path, redis_server: RunningRedis) -> Non
         assert told == ["ERROR", "INFO"] * 2, server.log
 
 
+def test_a_store_that_nothing_is_wanted_of(models: Path, redis_server: RunningRedis) -> None:
+    """A replica with nothing to save and nothing to fetch tells of an outage too: one line when the store goes and one
+    when it is back, life signs that fail are counted, and it is not ready in between."""
+    flags = ("--limits-checkpoint-seconds", "0.1", "--limits-checkpoint-lag-seconds-max", "0.3")
+    with start(models, redis_server, "unasked", *flags) as server:
+        port = int(server.http.rpartition(":")[2])
+        until(server, lambda: status(port, "/readyz") == 200)
+        redis_server.stop()
+        try:
+            until(server, lambda: status(port, "/readyz") == 503)
+            assert server.metric("tidegate_lease_age_seconds") > 0.3
+            failed = server.metric("tidegate_lease_failures_total")
+            until(server, lambda: server.metric("tidegate_lease_failures_total") > failed)
+        finally:
+            redis_server.start()
+        until(server, lambda: status(port, "/readyz") == 200)
+        assert server.stop() == 0
+        told = re.findall(r"(ERROR|INFO) tidegate.durability.(?:lease|keeper)", server.log)
+        assert told == ["ERROR", "INFO"], server.log
+
+
 def test_it_is_alive_before_the_store_has_answered(models: Path, redis_server: RunningRedis) -> None:
     """A start that waits for the store is no reason to be killed: /livez is 200 and /readyz 503 until it is ready."""
     port = free_port()

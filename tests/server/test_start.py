@@ -133,6 +133,8 @@ STORES = [
     "redis:///1",
     "unix:socket",
     "sqlite:",
+    "sqlite::memory:",
+    "sqlite:./:memory:",
     "memory:",
 ]
 

@@ -49,6 +49,10 @@ def _header(file: Path) -> bytes:
     return file.read_bytes()[:100]
 
 
+def _mode(file: Path) -> int:
+    return file.stat().st_mode & 0o777
+
+
 def reading(place: Place) -> Store:
     """For a backup."""
     return reader(place.path) if isinstance(place, SqlitePlace) else place.store("reader")
@@ -68,6 +72,7 @@ async def test_a_backup_is_a_store(place: Place, file: Path) -> None:
     await place.damage(checkpoint(b"bad").key)
     assert await back_up(reading(place), file) == BackedUp(len(rows), 1)
     assert names(file.parent) == [file.name]
+    assert _mode(file) == 0o600
     assert _header(file)[18:20] == b"\x01\x01"  # no log beside it, so that it is read from where nothing can be written
     await put(store, rows[:1])
     await store.stop()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -14,6 +16,7 @@ from tests.store.places import Clock, checkpoint, everything, put
 from tidegate.store.protocol import StoreError, Terms, sealed
 from tidegate.store.sqlite import SqliteStore
 
+NOBODY = 65_534  # the user's number, nearly everywhere
 TERMS = Terms("a", stored_seconds_max=100, held_seconds_max=1000)
 
 FORMAT_1 = """
@@ -114,6 +117,26 @@ async def test_one_server_at_a_time(tmp_path: Path) -> None:
     await second.stop()
 
 
+async def test_a_link_to_a_file_that_is_in_use(tmp_path: Path) -> None:
+    """One file has one lock, by whichever name: of the link, through a linked folder, and of a link to a file that is
+    still to be made."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "folder").symlink_to("data", target_is_directory=True)
+    (tmp_path / "link.db").symlink_to("data/sessions.db")
+    path = tmp_path / "data" / "sessions.db"
+    first = SqliteStore(tmp_path / "link.db", TERMS)
+    await first.start()
+    await put(first, [checkpoint(b"a")])
+    for name in (path, tmp_path / "link.db", tmp_path / "folder" / "sessions.db"):
+        second = SqliteStore(name, TERMS)
+        with pytest.raises(StoreError, match="is in use by another server"):
+            await second.start()
+        await second.stop()
+    await first.stop()
+    assert names(tmp_path / "data") == {"sessions.db", "sessions.db.lock"}
+    assert names(tmp_path) == {"data", "folder", "link.db"}
+
+
 async def test_it_refuses_what_it_cannot_read(tmp_path: Path) -> None:
     """A file of a later format, one that is no database, a folder, and a folder that is not there say so, and stay
     unlocked; no file is made but the lock of the first, which could have been a store."""
@@ -137,6 +160,116 @@ async def test_it_refuses_what_it_cannot_read(tmp_path: Path) -> None:
         await store.stop()
     assert names(tmp_path) == {"sessions.db", "sessions.db.lock", "text", "file"}
     assert f"{tmp_path.name}.lock" not in names(tmp_path.parent)
+
+
+FOREIGN = ["0", "1", "2", "-1", "99", "1; PRAGMA application_id = 7", "2; PRAGMA application_id = 7"]
+
+
+@pytest.mark.parametrize("version", FOREIGN)
+@pytest.mark.parametrize("read_only", [False, True])
+async def test_a_database_of_something_else(tmp_path: Path, version: str, read_only: bool) -> None:
+    """Whatever its `user_version` it is refused in one line, and not a byte of it is changed."""
+    path = tmp_path / "app.db"
+    with sqlite3.connect(path) as file:
+        file.executescript(
+            f"CREATE TABLE users (name); CREATE TABLE sessions (token); PRAGMA user_version = {version};"
+        )
+    file.close()
+    before = path.read_bytes()
+    store = SqliteStore(path, TERMS, read_only=read_only)
+    with pytest.raises(StoreError, match=r"app\.db: is a database of something else.*name another file$"):
+        await store.start()
+    await store.stop()
+    assert path.read_bytes() == before
+    assert names(tmp_path) <= {"app.db", "app.db.lock"}
+
+
+async def test_a_file_of_before_it_was_marked(tmp_path: Path) -> None:
+    """A new file has our `application_id`; one that has none, but our tables, is read and written all the same."""
+    path = tmp_path / "sessions.db"
+    store = SqliteStore(path, TERMS)
+    await store.start()
+    await put(store, [checkpoint(b"a")])
+    await store.stop()
+    with sqlite3.connect(path) as file:
+        assert file.execute("PRAGMA application_id").fetchone() == (0x54494445,)
+        file.execute("PRAGMA application_id = 0")
+    file.close()
+    for read_only in (True, False):
+        store = SqliteStore(path, TERMS, read_only=read_only)
+        await store.start()
+        assert await everything(store) == [checkpoint(b"a")]
+        await store.stop()
+
+
+async def test_nobody_else_may_read_it(tmp_path: Path) -> None:
+    """A new file, its log and its index are its owner's alone; one that is there keeps its mode."""
+    path = tmp_path / "sessions.db"
+    for mode in (0o600, 0o640):
+        store = SqliteStore(path, TERMS)
+        await store.start()
+        await put(store, [checkpoint(b"a")])
+        for name in ("sessions.db", "sessions.db-wal", "sessions.db-shm"):
+            assert (tmp_path / name).stat().st_mode & 0o777 == mode
+        await store.stop()
+        path.chmod(0o640)
+
+
+@contextmanager
+def unprivileged() -> Iterator[None]:
+    """Root, who may write everywhere, is nobody meanwhile."""
+    root = os.getuid() == 0
+    if root:
+        os.setresuid(NOBODY, NOBODY, 0)
+    try:
+        yield
+    finally:
+        if root:
+            os.setresuid(0, 0, 0)
+
+
+@pytest.fixture
+def outside() -> Iterator[Path]:
+    """A folder for all to enter, unlike pytest's own."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder)
+        path.chmod(0o755)
+        yield path
+        path.chmod(0o755)
+
+
+def for_reading(folder: Path) -> None:
+    """All may read there, and nobody write."""
+    for file in folder.iterdir():
+        file.chmod(0o644)
+    folder.chmod(0o555)
+
+
+def with_a_log(folder: Path) -> None:
+    folder.chmod(0o755)
+    (folder / "sessions.db-wal").touch()
+    folder.chmod(0o555)
+
+
+async def test_a_folder_that_cannot_be_written_to(outside: Path) -> None:
+    """A file that its server has closed is read there; one with a log is not, and the reason is told."""
+    path = outside / "sessions.db"
+    store = SqliteStore(path, TERMS)
+    await store.start()
+    await put(store, [checkpoint(b"a")])
+    await store.stop()
+    for_reading(outside)
+    with unprivileged():
+        reader = SqliteStore(path, TERMS, read_only=True)
+        await reader.start()
+        assert await everything(reader) == [checkpoint(b"a")]
+        await reader.stop()
+    with_a_log(outside)
+    with unprivileged():
+        reader = SqliteStore(path, TERMS, read_only=True)
+        with pytest.raises(StoreError, match=r"sessions\.db: has a log beside it .*copy both"):
+            await reader.start()
+        await reader.stop()
 
 
 async def test_one_that_is_not_open_says_so(tmp_path: Path) -> None:
@@ -165,6 +298,27 @@ async def test_a_full_disk_is_an_error_and_no_end(tmp_path: Path) -> None:
     assert await everything(store) == [checkpoint(b"a")]
     assert await store.save([checkpoint(b"a", 2), *large], [epoch, *epochs]) == []
     assert len(await everything(store)) == 1001
+    await store.stop()
+
+
+async def test_a_file_that_is_taken_away(tmp_path: Path) -> None:
+    """Nothing counts as saved while the path leads nowhere, or to another file; it goes on when the file is back."""
+    path, away = tmp_path / "sessions.db", tmp_path / "away.db"
+    store = SqliteStore(path, TERMS)
+    await store.start()
+    [epoch] = await put(store, [checkpoint(b"a")])
+    later = checkpoint(b"a", 2, layout=b"new")
+    path.rename(away)
+    for problem in ("was removed", "is another file now"):
+        with pytest.raises(StoreError, match=rf"sessions\.db: {problem}"):
+            await store.save([later], [epoch])
+        with pytest.raises(StoreError, match=problem):
+            await store.release([later.key], [epoch])
+        path.touch()
+    away.replace(path)
+    assert await everything(store) == [checkpoint(b"a")]
+    assert await store.save([later], [epoch]) == []
+    assert await everything(store) == [later]
     await store.stop()
 
 

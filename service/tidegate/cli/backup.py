@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
+import signal
 import socket
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from tidegate.cli.options import as_json, print_json
-from tidegate.store_setting import store_setting
+from tidegate.store_setting import in_memory, store_setting
 
 if TYPE_CHECKING:
     from tidegate.store.backup import Restored
@@ -48,8 +50,14 @@ store_option = click.option(
 )
 
 
+def _file(context: click.Context, argument: click.Parameter, value: Path) -> Path:
+    if in_memory(str(value)):
+        raise click.BadParameter("is a database in memory, which keeps nothing; name a file", context, argument)
+    return value
+
+
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False), callback=_file)
 @store_option
 @as_json
 def backup(file: Path, store: str, as_json: bool) -> None:
@@ -57,7 +65,7 @@ def backup(file: Path, store: str, as_json: bool) -> None:
 
     Servers may run meanwhile, on a Redis and on a SQLite file alike. What is copied is what they have saved: each
     session is up to the checkpoint interval (limits.checkpoint_seconds, by default one second) behind what its server
-    knows (more where checkpoints lag), and is whole. Damaged rows are left out and counted.
+    knows (more where checkpoints lag), and is whole. Damaged rows are left out and counted (exit code 1).
 
     FILE is a store itself: `tidegate serve --store sqlite:FILE` goes on from it. It is there when it is complete.
     """
@@ -69,6 +77,8 @@ def backup(file: Path, store: str, as_json: bool) -> None:
     else:
         click.echo(f"{file}: {done.sessions} sessions, {file.stat().st_size} bytes")
     _warn_of_damaged(done.damaged)
+    if done.damaged:
+        raise SystemExit(1)
 
 
 @click.command()
@@ -119,16 +129,22 @@ def _store(setting: str, stored_seconds_max: float = 30 * DAY_SECONDS, *, read_o
 
 
 def _done(work: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer:
-    """The answer, or the store's refusal as one line."""
+    """The answer, or the store's refusal as one line. SIGTERM ends it as SIGINT does: what is half done goes."""
     from tidegate.store.protocol import StoreError  # noqa: PLC0415
 
     async def run() -> Answer:
+        task = asyncio.current_task()
+        assert task is not None
+        with contextlib.suppress(NotImplementedError):  # Windows
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         return await work()
 
     try:
         return asyncio.run(run())
     except StoreError as error:
         raise click.ClickException(str(error)) from None
+    except asyncio.CancelledError:
+        raise SystemExit(128 + signal.SIGTERM) from None
 
 
 def _warn_of_damaged(count: int) -> None:

@@ -199,6 +199,7 @@ def export_session(model: str, session: str, file: Path, address: str) -> None:
     """Write all that the server remembers of a session to FILE. The session lives on."""
     with Client(address) as client:
         content = client.session(model, session).export()
+    file.touch(mode=0o600)  # what a session has seen is nobody else's business
     file.write_bytes(content)
     click.echo(f"{file}: {len(content)} bytes")
 

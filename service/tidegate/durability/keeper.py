@@ -72,8 +72,11 @@ class Durability:
 
     @property
     def lagging(self) -> bool:
-        """Whether the lag is longer than it may be: the server is not healthy, and takes no new sessions."""
+        """Whether the lag is longer than it may be, or a shared store has not answered for so long, which nothing
+        unsaved would tell: the server is not healthy, and takes no new sessions."""
         most = self._limits.checkpoint_lag_seconds_max
+        if self.store.shared and self.lease.age_seconds > most:
+            return True
         return self._clock() - self.passes.clean_at > most and self.lag_seconds > most
 
     @property
@@ -90,7 +93,9 @@ class Durability:
         """Opens the store; makes the sessions of one that is this replica's alone resident. Raises StoreError."""
         await self.store.start()
         if self.store.shared:
+            asked = self._clock()
             await self.store.renew()
+            self.lease.renewed_at = asked
         else:
             await self.arrivals.restore_all()
             if self.arrivals.restored or self.store.damaged:

@@ -22,7 +22,7 @@ from typing import TypeVar
 
 from tidegate.checkpoints import Checkpoint, Key
 from tidegate.store.protocol import PAGE_ROWS, Claim, Renewal, StoreError, Terms, opened, sealed
-from tidegate.store.sqlite_file import lock, open_file, open_to_read
+from tidegate.store.sqlite_file import Identity, check_in_place, identity, lock, open_file, open_to_read
 
 Answer = TypeVar("Answer")
 Found = tuple[int, str, str, bytes, str, str, int, bytes, bytes]
@@ -47,6 +47,7 @@ SELECT a.place, {_COLUMNS} FROM temp.asked a CROSS JOIN sessions s ON {_MATCH} C
 _HERE = f"SELECT a.place FROM temp.asked a CROSS JOIN sessions s ON {_MATCH}"
 # A row is found by its id's bytes; a damaged one may have them as text.
 _MEND = "UPDATE OR IGNORE sessions SET session_id = CAST(session_id AS BLOB) WHERE typeof(session_id) = 'text'"
+_READ, _WRITE = "BEGIN", "BEGIN IMMEDIATE"
 _IS = "WHERE tenant = ? AND model = ? AND session_id = ?"
 
 
@@ -66,6 +67,7 @@ class SqliteStore:
         self._thread = ThreadPoolExecutor(1, "tidegate-store")
         self._lock: int | None = None
         self._file: sqlite3.Connection | None = None
+        self._identity: Identity | None = None  # the file's at its opening
         self._layouts: dict[bytes, int] = {}
         self._held: dict[Key, int] = {}  # epochs; only the thread looks at it
         self._epoch = 0  # the last that was given
@@ -131,6 +133,7 @@ class SqliteStore:
         self._lock = lock(self._path)
         try:
             self._file = open_file(self._path, self._in(self._held_seconds))
+            self._identity = identity(self._path)
             self._file.execute(_MEND)
             self._layouts = {layout: number for number, layout in self._file.execute("SELECT id, layout FROM layouts")}
         except BaseException:
@@ -148,7 +151,7 @@ class SqliteStore:
                 self._lock = None
 
     def _claim(self, keys: Sequence[Key]) -> list[Claim]:
-        with self._transaction("BEGIN") as file:
+        with self._transaction(_READ) as file:
             self._ask(keys)
             found: dict[int, Found] = {row[0]: row for row in file.execute(_CLAIM)}
         claims = []
@@ -191,7 +194,7 @@ class SqliteStore:
         """Those that there are rows of."""
         if not keys:
             return []
-        with self._transaction("BEGIN") as file:
+        with self._transaction(_READ) as file:
             self._ask(keys)
             here = {place for (place,) in file.execute(_HERE)}
         return [key for place, key in enumerate(keys) if place in here]
@@ -244,12 +247,14 @@ class SqliteStore:
         )
 
     @contextmanager
-    def _transaction(self, begin: str = "BEGIN IMMEDIATE") -> Iterator[sqlite3.Connection]:
-        """All of it or nothing."""
+    def _transaction(self, begin: str = _WRITE) -> Iterator[sqlite3.Connection]:
+        """All of it or nothing; nothing is written to a file that has lost its name."""
         file = self._connection
         file.execute(begin)
         try:
             yield file
+            if begin == _WRITE:
+                check_in_place(self._path, self._identity)
             file.execute("COMMIT")
         except BaseException:
             if file.in_transaction:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Set
 from contextlib import closing
 from pathlib import Path
 
@@ -15,6 +16,8 @@ except ImportError:  # Windows has none; there SQLite's own locks still keep eac
     fcntl = None  # type: ignore[assignment]
 
 FORMAT = 2  # `user_version` of the file; 1 had no `expires_at`
+APPLICATION = 0x54494445  # `application_id` of the file, "TIDE"; 0 in files of before it was set
+MODE = 0o600  # of a new file: what a session has seen is nobody else's business. SQLite gives its log the same
 BUSY_SECONDS_MAX = 5.0  # another process, such as a backup, holds the file for so long: an error
 _HEAD = b"SQLite format 3\0"  # which a file that SQLite has just made does not have yet: it is empty
 
@@ -29,6 +32,7 @@ CREATE TABLE sessions (
   PRIMARY KEY (tenant, model, session_id));
 CREATE INDEX sessions_expires_at ON sessions (expires_at);
 PRAGMA user_version = 2;
+PRAGMA application_id = {application};
 COMMIT;
 """
 # Rows that are there get the default, which SQLite keeps in the schema and not in each row: no row is written.
@@ -37,6 +41,7 @@ BEGIN IMMEDIATE;
 ALTER TABLE sessions ADD COLUMN expires_at INTEGER NOT NULL DEFAULT {expires_at};
 CREATE INDEX sessions_expires_at ON sessions (expires_at);
 PRAGMA user_version = 2;
+PRAGMA application_id = {application};
 COMMIT;
 """
 # The connection's own, in memory: what one call asks for.
@@ -46,9 +51,11 @@ _ASKED = "CREATE TEMP TABLE asked (place INTEGER PRIMARY KEY, tenant, model, ses
 def lock(path: Path) -> int:
     """Holds the lock beside the file; returns its descriptor: to close it, or to end the process, gives it back. The
     lock file stays, since a process that waits at its door may have it open. Raises StoreError when it is held, and,
-    so that a mistyped path leaves nothing behind, where there can be no such file."""
-    _check_place(path)
-    descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    so that a mistyped path leaves nothing behind, where there can be no such file. It is beside the file itself: one
+    file has one lock, whichever symlink leads to it."""
+    file = Path(os.path.realpath(path))
+    _check_place(file)
+    descriptor = os.open(file.with_name(file.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         if fcntl is not None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -75,17 +82,43 @@ def _check_place(path: Path) -> None:
             raise StoreError(f"sqlite:{path}: is not a database; name another file")
 
 
+Identity = tuple[int, int]  # device and inode
+
+
+def identity(path: Path) -> Identity | None:
+    """Which file has that name now; None where there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def check_in_place(path: Path, opened: Identity | None) -> None:
+    """Raises StoreError where the path does not lead to the file that was opened any more. SQLite writes on into a file
+    without a name: nobody would ever read it."""
+    found = identity(path)
+    if found != opened:
+        what = "was removed" if found is None else "is another file now"
+        raise StoreError(
+            f"sqlite:{path}: {what}, while this server has it open: nothing is saved. Put that file back, or start the "
+            "server again, which forgets what is not saved"
+        )
+
+
 def open_file(path: Path, expires_at: int) -> sqlite3.Connection:
     """The file, made or brought to this format; rows of one that knew no time get `expires_at` (Unix seconds).
     Raises StoreError where it cannot be read, and sqlite3.Error."""
-    file = _connect(path)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, MODE))  # SQLite would let all read what it makes
+    file = _connect(path.absolute())
     try:
+        found = _format(file, path)  # before anything is written: it may be somebody else's
         file.execute("PRAGMA journal_mode = WAL")
         file.execute("PRAGMA synchronous = FULL")  # what is saved outlives the machine's power too
         file.execute("PRAGMA temp_store = MEMORY")
-        found = _format(file, path)
         if found < FORMAT:
-            file.executescript(_TABLES if found == 0 else _FROM_1.format(expires_at=expires_at))
+            script = _TABLES if found == 0 else _FROM_1
+            file.executescript(script.format(expires_at=expires_at, application=APPLICATION))
         file.execute(_ASKED)
     except BaseException:
         file.close()
@@ -97,7 +130,7 @@ def open_to_read(path: Path) -> sqlite3.Connection:
     """A file that is there, of this format or an older one, without changing it. Raises as `open_file` does."""
     if not path.is_file():
         raise StoreError(f"sqlite:{path}: there is no such file")
-    file = _connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+    file = _connect(_to_read(path), uri=True)
     try:
         if not _format(file, path):
             raise StoreError(f"sqlite:{path}: is no store of sessions")
@@ -105,6 +138,24 @@ def open_to_read(path: Path) -> sqlite3.Connection:
         file.close()
         raise
     return file
+
+
+def _to_read(path: Path) -> str:
+    """The file as a URI. SQLite makes its log anew to read a file that a server has closed, and cannot where nothing
+    can be written; nor can anyone write to that file then, so that it can be read as it is. Raises StoreError where
+    there is a log that it would have to write to."""
+    file = Path(os.path.realpath(path))
+    uri = f"{file.as_uri()}?mode=ro"
+    if os.access(file.parent, os.W_OK):
+        return uri
+    if not file.with_name(file.name + "-wal").exists():
+        return f"{uri}&immutable=1"
+    if not file.with_name(file.name + "-shm").exists():
+        raise StoreError(
+            f"sqlite:{path}: has a log beside it (-wal), which cannot be read where nothing can be written; copy both "
+            "to a folder that can be written to"
+        )
+    return uri
 
 
 def make_plain(path: Path) -> None:
@@ -121,8 +172,20 @@ def _connect(place: Path | str, *, uri: bool = False) -> sqlite3.Connection:
 
 
 def _format(file: sqlite3.Connection, path: Path) -> int:
-    """The file's; raises StoreError where it is later than this one."""
+    """The file's, 0 of an empty one; raises StoreError where it is later than this one, or not ours."""
+    (application,) = file.execute("PRAGMA application_id").fetchone()
     (found,) = file.execute("PRAGMA user_version").fetchone()
+    tables = {name for (name,) in file.execute("SELECT name FROM sqlite_master")}
+    if not _may_be_ours(application, found, tables):
+        raise StoreError(f"sqlite:{path}: is a database of something else, and no store of sessions; name another file")
     if found > FORMAT:
         raise StoreError(f"sqlite:{path}: is of format {found}, and this server reads up to {FORMAT}; update it")
     return int(found)
+
+
+def _may_be_ours(application: int, found: int, tables: Set[str]) -> bool:
+    """Whether it is an empty file, or one with our mark; or without one, as they were once, but with our tables."""
+    if application == APPLICATION:
+        return True
+    expected = tables >= {"layouts", "sessions"} if 0 < found <= FORMAT else found >= 0 and not tables
+    return application == 0 and expected
