@@ -39,6 +39,7 @@ class WrongSetting(click.ClickException):
     exit_code = 2
 
 
+EXTRAS = {"serve": "server", "demo": "demo", "init": "train", "train": "train", "evaluate": "train", "import": "onnx"}
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # of a file that was open already, whose name is not told
 
 
@@ -53,12 +54,22 @@ class Verbs(click.Group):
             raise WrongSetting(str(error)) from None
         except TidegateError as error:
             raise click.ClickException(str(error)) from None
+        except ModuleNotFoundError as error:
+            raise missing(error, ctx.invoked_subcommand) from None
         except OSError as error:
             if error.filename is not None:
                 raise click.ClickException(f"{error.filename}: {error.strerror}") from None
             if error.errno in FULL:
                 raise click.ClickException(f"what was to be written could not be: {error.strerror}") from None
             raise
+
+
+def missing(error: ModuleNotFoundError, verb: str | None) -> Exception:
+    """What to do about a package that the verb needs; a module of our own that is missing is a defect."""
+    extra = EXTRAS.get(verb or "")
+    if error.name is None or error.name.partition(".")[0] == "tidegate" or extra is None:
+        return error
+    return click.ClickException(f"{error.name} is missing: pip install 'tidegate[{extra}]'")
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})

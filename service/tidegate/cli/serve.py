@@ -71,10 +71,8 @@ def _leave(*_: object) -> None:
 
 def settings_options() -> list[click.Option]:
     """One option for each setting."""
-    try:
-        from tidegate.config import Settings  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise missing(error) from None
+    from tidegate.config import Settings  # noqa: PLC0415
+
     return list(options_of(Settings, ""))
 
 
@@ -118,13 +116,6 @@ def nested(flags: dict[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def missing(error: ModuleNotFoundError) -> Exception:
-    """What to do about a package that the server needs; a module of our own that is missing is a defect."""
-    if error.name is None or error.name.partition(".")[0] == "tidegate":
-        return error
-    return click.ClickException(f"{error.name} is missing: install the server, pip install 'tidegate[server]'")
-
-
 @click.command(cls=ServeCommand)
 @click.option("--config", type=click.Path(path_type=Path), help="A TOML file with the same settings as keys.")
 @click.pass_context
@@ -137,8 +128,6 @@ def serve(ctx: click.Context, /, config: Path | None, **flags: Any) -> None:
     from tidegate.config import load_settings  # noqa: PLC0415
 
     settings = load_settings(config, **nested(flags))
-    try:
-        from tidegate.server import serve as serve_settings  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise missing(error) from None
+    from tidegate.server import serve as serve_settings  # noqa: PLC0415  # torch, for settings that are right
+
     ctx.exit(serve_settings(settings))
