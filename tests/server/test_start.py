@@ -317,6 +317,29 @@ class TestReady:
         assert messages[-2:] == ["draining", "drained"]
         assert ready["grpc"] in messages[1]
 
+    @pytest.mark.parametrize("way", ["flag", "variable", "file"])
+    @pytest.mark.parametrize("wrong", ["--models=/no/such/folder", "--port=70000"])
+    def test_why_it_ended_is_json_too(self, tmp_path: Path, way: str, wrong: str) -> None:
+        """Where log lines are JSON so is the last one, which a pipeline of logs would drop else; but for a
+        setting that is wrong where the file alone asks for JSON: what it says does not count then."""
+        (tmp_path / "settings.toml").write_text('log_format = "json"\n')
+        flags = {"flag": ["--log-format", "json"], "file": ["--config", str(tmp_path / "settings.toml")]}
+        ran = subprocess.run(
+            [sys.executable, "-m", "tidegate.cli", "serve", *flags.get(way, []), wrong],
+            capture_output=True,
+            text=True,
+            timeout=START_SECONDS_MAX,
+            env={**os.environ, **({"TIDEGATE_LOG_FORMAT": "json"} if way == "variable" else {})},
+            check=False,
+        )
+        assert (ran.returncode, ran.stdout) == (2, "")
+        if way == "file" and wrong.startswith("--port"):
+            assert ran.stderr.startswith("Error: port: ")
+            return
+        last = json.loads(ran.stderr.splitlines()[-1])
+        assert (last["level"], last["logger"]) == ("critical", "tidegate")
+        assert last["message"].startswith(f"{wrong[2:].partition('=')[0]}: ")
+
     def test_plain_logs_are_lines_for_people(self, server: RunningServer) -> None:
         """Time, level, logger and message."""
         assert server.log
