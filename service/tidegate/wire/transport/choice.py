@@ -43,7 +43,7 @@ def make_server(options: Sequence[tuple[str, int]]) -> Any:
             ", ".join(missing),
         )
     ours = not missing and os.environ.get(VARIABLE) != "aio"
-    log.debug("calls are taken up by %s", "Tidegate's loop" if ours else "grpc.aio")
+    log.log(logging.DEBUG if ours else logging.INFO, "calls are taken up by %s", "Tidegate's loop" if ours else "grpc.aio")
     return CoreServer(options) if ours else grpc.aio.server(options=options)
 
 
