@@ -9,7 +9,7 @@ It stands on `grpc._cython.cygrpc`, as grpc's own servers do, which gRPC does no
 changed, `make_server` takes grpc.aio's server, which does the same, slower (`aio.py`).
 """
 
-from tidegate.wire.transport.choice import make_server, stream_of
+from tidegate.wire.transport.choice import make_server, stream_of, takes_up
 from tidegate.wire.transport.stream import Stream
 
-__all__ = ["Stream", "make_server", "stream_of"]
+__all__ = ["Stream", "make_server", "stream_of", "takes_up"]
