@@ -6,6 +6,7 @@ else the TOML file of `--config`, else the default.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -25,12 +26,18 @@ from tidegate.errors import ConfigError
 from tidegate.store_setting import store_setting
 
 PREFIX, NESTED = "TIDEGATE_", "__"  # of variables; between a group and its field
-OTHER_VARIABLES = {"TIDEGATE_NATIVE", "TIDEGATE_GRPC"}  # read where there are no settings
+OTHER_VARIABLES = {"TIDEGATE_NATIVE": ("0", "1"), "TIDEGATE_GRPC": ("aio",)}  # read where there are no settings
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 SECONDS_MAX = 100 * 365 * 86_400.0  # "for ever", and still a time that every clock and store can count
 KEEPALIVE_SECONDS_MAX = 86_400.0
+COUNT_MAX = 2**31 - 1  # more than there is memory for, and still a number that gRPC and sockets can be told
+CALLS_MAX = 2**28  # gRPC is told twice the sum of both kinds
+BYTES_MAX = 2**60
 
+Count = Annotated[int, Field(ge=1, le=COUNT_MAX)]
+Calls = Annotated[int, Field(ge=1, le=CALLS_MAX)]
 Seconds = Annotated[float, Field(gt=0, le=SECONDS_MAX)]
+RoundSeconds = Annotated[float, Field(ge=0.01, le=SECONDS_MAX)]  # of what is done again and again: below, a core is its
 KeepaliveSeconds = Annotated[float, Field(ge=0.001, le=KEEPALIVE_SECONDS_MAX)]  # gRPC counts milliseconds
 
 
@@ -49,27 +56,29 @@ class Limits(BaseModel):
 
     # Memory of sessions.
     sessions_max: int = Field(default=1_100_000, ge=1, le=100_000_000, description="sessions held at once")
-    state_bytes_max: int = Field(default=0, ge=0, description="bytes of session columns in all; 0: half of the memory")
+    state_bytes_max: int = Field(
+        default=0, ge=0, le=BYTES_MAX, description="bytes of session columns in all; 0: half of the memory"
+    )
     idle_seconds_max: Seconds = Field(default=7 * 86_400.0, description="a session not stepped for so long is closed")
-    sweep_seconds: Seconds = Field(default=1.0, description="how often idle sessions are looked for")
-    aliases_max: int = Field(default=2_097_152, ge=1, description="an alias must be below this")
+    sweep_seconds: RoundSeconds = Field(default=1.0, description="how often idle sessions are looked for")
+    aliases_max: Count = Field(default=2_097_152, description="an alias must be below this")
 
     # Work in the queue.
-    inbox_rows_max: int = Field(default=131_072, ge=1, description="rows queued in all; then streams are not read")
-    batch_rows_max: int = Field(default=4096, ge=1, description="rows of one step of the model")
+    inbox_rows_max: Count = Field(default=131_072, description="rows queued in all; then streams are not read")
+    batch_rows_max: Count = Field(default=4096, description="rows of one step of the model")
     batch_seconds_max: Seconds = Field(default=0.05, description="rows of one step when other models wait")
 
     # Messages and streams.
-    message_bytes_max: int = Field(default=4 * 1024 * 1024, ge=1024, description="a larger message ends its stream")
-    batch_message_rows_max: int = Field(default=16_384, ge=1, description="rows of one message")
-    history_steps_max: int = Field(default=16_384, ge=1, description="steps of one history")
-    streams_max: int = Field(default=10_000, ge=1, description="open streams; more are refused")
-    unary_calls_max: int = Field(default=4096, ge=1, description="unary predictions in progress; more are refused")
-    stream_messages_max: int = Field(default=64, ge=1, description="messages of a stream read but not answered")
-    stream_rows_max: int = Field(default=32_768, ge=1, description="rows of a stream read but not answered")
+    message_bytes_max: Count = Field(default=4 * 1024 * 1024, ge=1024, description="a larger message ends its stream")
+    batch_message_rows_max: Count = Field(default=16_384, description="rows of one message")
+    history_steps_max: Count = Field(default=16_384, description="steps of one history")
+    streams_max: Calls = Field(default=10_000, description="open streams; more are refused")
+    unary_calls_max: Calls = Field(default=4096, description="unary predictions in progress; more are refused")
+    stream_messages_max: Count = Field(default=64, description="messages of a stream read but not answered")
+    stream_rows_max: Count = Field(default=32_768, description="rows of a stream read but not answered")
 
     # Durability.
-    checkpoint_seconds: Seconds = Field(default=1.0, description="how often sessions that moved are saved")
+    checkpoint_seconds: RoundSeconds = Field(default=1.0, description="how often sessions that moved are saved")
     checkpoint_lag_seconds_max: Seconds = Field(
         default=30.0,
         validate_default=True,
@@ -84,22 +93,25 @@ class Limits(BaseModel):
     stored_seconds_max: Seconds = Field(
         default=30 * 86_400.0, description="a session in the store alone is forgotten after this"
     )
-    parked_rows_max: int = Field(default=65_536, ge=1, description="rows that wait for the store; then reading stops")
+    parked_rows_max: Count = Field(default=65_536, description="rows that wait for the store; then reading stops")
 
     # Forecasts.
     forecast_horizon_max: int = Field(default=1000, ge=1, le=100_000, description="steps ahead of one forecast")
-    forecast_scenarios_max: int = Field(default=16_384, ge=1, description="scenarios of one call")
-    forecast_rows_max: int = Field(default=65_536, ge=1, description="scenarios x paths of one call")
-    forecast_values_max: int = Field(default=8_388_608, ge=1, description="numbers of one answer")
+    forecast_scenarios_max: Count = Field(default=16_384, description="scenarios of one call")
+    forecast_rows_max: Count = Field(default=65_536, description="scenarios x paths of one call")
+    forecast_values_max: Count = Field(default=8_388_608, description="numbers of one answer")
     forecast_bytes_max: int = Field(
-        default=512 * 1024 * 1024, ge=1024, description="copies of states, and what is drawn, in use at once"
+        default=512 * 1024 * 1024,
+        ge=1024,
+        le=BYTES_MAX,
+        description="copies of states, and what is drawn, in use at once",
     )
-    forecasts_waiting_max: int = Field(default=256, ge=1, description="calls in progress; more are refused")
+    forecasts_waiting_max: Count = Field(default=256, description="calls in progress; more are refused")
 
     # Peers and life cycle.
     keepalive_seconds: KeepaliveSeconds = Field(default=5.0, description="a silent peer is pinged after this")
     keepalive_timeout_seconds: KeepaliveSeconds = Field(default=5.0, description="and given up after this")
-    http_connections_max: int = Field(default=64, ge=1, description="open HTTP connections; then the oldest is closed")
+    http_connections_max: Count = Field(default=64, description="open HTTP connections; then the oldest is closed")
     http_idle_seconds_max: Seconds = Field(
         default=5.0, description="an HTTP connection without a whole request is closed after this"
     )
@@ -116,13 +128,16 @@ class Limits(BaseModel):
 
 
 def _levels(text: str) -> dict[str, Durability]:
-    """`interval,weather=step` by model, "" for all others; raises ValueError."""
-    levels = {"": Durability.INTERVAL}
+    """`interval,weather=step` by model, "" for all others, where it is said; raises ValueError."""
+    levels: dict[str, Durability] = {}
     for term in text.split(","):
         model, _, level = term.strip().rpartition("=")
+        model = model.rstrip()
         if level not in list(Durability):
             raise ValueError(f"{level!r} is none of {', '.join(Durability)}")
-        levels[model.strip()] = Durability(level)
+        if model in levels:
+            raise ValueError(f"says twice what {model or 'all others'} have")
+        levels[model] = Durability(level)
     return levels
 
 
@@ -160,6 +175,7 @@ class Settings(BaseSettings):
     )
     durability: str = Field(
         default="interval",
+        validate_default=False,  # it is taken without a store too, and is none then; what was asked for is not
         description="what outlives a crash: none, interval (all but the last second) or step (every answer); "
         "by model where it differs: interval,weather=step,words=none",
     )
@@ -178,9 +194,7 @@ class Settings(BaseSettings):
     @field_validator("durability")
     @classmethod
     def _durability_can_be_had(cls, value: str, info: ValidationInfo) -> str:
-        """The default is taken without a store too, and is none then; what was asked for is not."""
-        levels = _levels(value)
-        asked = levels.pop("") is Durability.STEP or any(level is not Durability.NONE for level in levels.values())
+        asked = any(level is not Durability.NONE for level in _levels(value).values())
         if asked and info.data.get("store") == "memory":
             raise ValueError("needs a store, such as --store sqlite:PATH")
         return value
@@ -188,7 +202,7 @@ class Settings(BaseSettings):
     def durability_of(self, model: str) -> Durability:
         """The level of a model's sessions; none without a store."""
         levels = _levels(self.durability)
-        return Durability.NONE if self.store == "memory" else levels.get(model, levels[""])
+        return Durability.NONE if self.store == "memory" else levels.get(model, levels.get("", Durability.INTERVAL))
 
     def models_named(self) -> list[str]:
         """The models that `durability` names."""
@@ -213,8 +227,9 @@ class Settings(BaseSettings):
 
 
 def unknown_variables(names: Iterable[str]) -> list[str]:
-    """Those that look like settings and are none, such as TIDEGATE_PROT; within a group they are refused."""
-    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | OTHER_VARIABLES
+    """Those that look like settings and are none, such as TIDEGATE_PROT. Names with a group in them are refused: they
+    are nobody else's, as TIDEGATE_PORT_80_TCP is Kubernetes' for the ports of a Service."""
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | OTHER_VARIABLES.keys()
     ours = {name: name.upper() for name in names if name.upper().startswith(PREFIX)}
     return sorted(name for name, upper in ours.items() if upper.partition(NESTED)[0] not in known)
 
@@ -229,10 +244,24 @@ def without_settings(variables: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+def check_variables(variables: Mapping[str, str]) -> None:
+    """Raises ConfigError for what would be passed over: a setting in a group that is none, such as TIDEGATE_STORE__URL,
+    and another word than those that the other variables take."""
+    groups = {name.upper() for name, field in Settings.model_fields.items() if isinstance(field.default, BaseModel)}
+    for name in sorted(variables):
+        group, nested, _ = name.upper().removeprefix(PREFIX).partition(NESTED)
+        if name.upper().startswith(PREFIX) and nested and group not in groups:
+            raise ConfigError(f"{name}: {group} is no group of settings; tidegate serve --help names them")
+    for name, words in OTHER_VARIABLES.items():
+        if variables.get(name, "") not in ("", *words):
+            raise ConfigError(f"{name}: must be {' or '.join(words)} (got {variables[name]!r})")
+
+
 def load_settings(config: Path | None = None, **flags: Any) -> Settings:
     """Settings from flags (None: not given), environment and file; raises ConfigError, one line that names the key."""
     if config is not None and not config.is_file():
         raise ConfigError(f"--config {config}: there is no such file")
+    check_variables(os.environ)
     source = type("Settings", (Settings,), {"toml_path": config})
     given = {name: value for name, value in flags.items() if value is not None}
     try:

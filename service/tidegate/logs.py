@@ -22,6 +22,11 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
+def fatal(message: str) -> str:
+    """The JSON line of why a program ends, which no logger is left for, or is there yet."""
+    return JsonFormatter().format(logging.LogRecord("tidegate", logging.CRITICAL, "", 0, message, None, None))
+
+
 def configure(form: str, level: str) -> None:
     """Sets up the root logger; `form` is "plain" or "json"."""
     stream = logging.StreamHandler()

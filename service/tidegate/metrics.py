@@ -82,6 +82,7 @@ class Metrics(Collector):
         self._turn = np.array(turn)
         self.turn_at = address(self._turn)  # where the C parts count a quick turn: see columns.h
         self.calls_failed: Counter[str] = Counter()  # by reason
+        self.reloads_failed = 0
         self._gauges: list[tuple[type[Metric], str, str, tuple[str, ...], Gauge]] = []
         self._infos: list[tuple[str, str, Callable[[], list[dict[str, str]]]]] = []
         self.registry = CollectorRegistry()

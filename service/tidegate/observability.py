@@ -11,7 +11,9 @@ from tidegate.engine.sessions.by_name import Sessions
 from tidegate.engine.sessions.catalog import Catalog
 from tidegate.engine.step.device import device_memory_used, torch_version
 from tidegate.metrics import Metrics
+from tidegate.native import library
 from tidegate.wire.frontend import FrontEnd
+from tidegate.wire.transport import takes_up
 
 
 def register(
@@ -28,13 +30,14 @@ def register(
     def by_version(read: Callable[[int], float]) -> dict[tuple[str, ...], float]:
         return {(lane.model, lane.version): read(number) for number, lane in catalog.lanes.items()}
 
-    inbox = host.engine.inbox
+    inbox, limits = host.engine.inbox, catalog.limits
     metrics.gauge(
         "tidegate_sessions_resident",
         "Sessions whose state is in memory.",
         lambda: by_version(lambda number: catalog.lanes[number].sessions),
         ("model", "version"),
     )
+    metrics.gauge("tidegate_sessions_resident_max", "Sessions that may be, of all models.", lambda: limits.sessions_max)
     metrics.counter(
         "tidegate_sessions_opened",
         "Sessions opened or forked.",
@@ -56,10 +59,30 @@ def register(
     metrics.counter("tidegate_history_steps", "Steps taken from histories.", lambda: histories.steps)
     metrics.gauge("tidegate_histories_waiting", "Histories in progress.", lambda: len(histories))
     metrics.gauge("tidegate_streams_open", "Open prediction streams.", lambda: front.streams)
+    metrics.gauge("tidegate_streams_open_max", "Streams at which more are refused.", lambda: limits.streams_max)
     metrics.gauge("tidegate_unary_calls_open", "Unary predictions in progress.", lambda: front.unary)
+    metrics.gauge(
+        "tidegate_unary_calls_open_max", "Unary predictions at which more are refused.", lambda: limits.unary_calls_max
+    )
+    metrics.gauge(
+        "tidegate_packages_refused",
+        "Versions that the last reload refused; one that is loaded serves on from memory, but not after a restart.",
+        lambda: {(name,): float(len(entry.refused)) for name, entry in catalog.models.items()},
+        ("model",),
+    )
+    metrics.counter(
+        "tidegate_reloads_failed", "Reloads that changed nothing, for want of models.", lambda: metrics.reloads_failed
+    )
     if device != "cpu":
         metrics.gauge("tidegate_device_memory_bytes", "Memory in use on the device.", device_memory_used)
-    build = {"version": version, "python": platform.python_version(), "torch": torch_version(), "device": device}
+    build = {
+        "version": version,
+        "python": platform.python_version(),
+        "torch": torch_version(),
+        "device": device,
+        "native": "no" if library() is None else "yes",
+        "grpc": "own" if takes_up() else "aio",
+    }
     metrics.info("tidegate_build", "What is running.", lambda: [build])
     metrics.info(
         "tidegate_model",
@@ -87,6 +110,9 @@ def register_durability(metrics: Metrics, durability: Durability) -> None:
     )
     metrics.gauge(
         "tidegate_rows_parked", "Rows that wait for their session to be fetched.", lambda: durability.rows_parked
+    )
+    metrics.gauge(
+        "tidegate_rows_parked_max", "Rows at which streams are no longer read.", lambda: durability.rows_parked_max
     )
     metrics.counter("tidegate_sessions_lost", "Sessions that another replica took.", lambda: durability.lost)
     metrics.counter(

@@ -175,13 +175,11 @@ class Server:
     async def reload(self) -> Changes:
         """Reads the model repository again. Broken packages are logged and named; the rest is served. Raises
         ConfigError, and changes nothing, where there is no rest: a folder that was emptied, a volume that is away."""
-        async with self._reloading:
-            known = self.catalog.known()
-            snapshot = await asyncio.to_thread(repository.scan, self.settings.models, known)
-            _check_served(snapshot, self.settings.models)
-            steppers = await asyncio.to_thread(self.catalog.prepare, snapshot, set(known.values()))
-            changes = await self.host.call(lambda: self.catalog.install(snapshot, steppers))
-        assert isinstance(changes, Changes)
+        try:
+            changes = await self._read_models()
+        except Exception:
+            self.metrics.reloads_failed += 1
+            raise
         for refused in changes.refused:
             log.warning("refused %s", refused)
         for name in self.settings.models_named():
@@ -190,6 +188,16 @@ class Server:
         for kind, entries in (("serving", changes.added), ("retired", changes.removed)):
             if entries:
                 log.info("%s %s", kind, ", ".join(entries))
+        return changes
+
+    async def _read_models(self) -> Changes:
+        async with self._reloading:
+            known = self.catalog.known()
+            snapshot = await asyncio.to_thread(repository.scan, self.settings.models, known)
+            _check_served(snapshot, self.settings.models)
+            steppers = await asyncio.to_thread(self.catalog.prepare, snapshot, set(known.values()))
+            changes = await self.host.call(lambda: self.catalog.install(snapshot, steppers))
+        assert isinstance(changes, Changes)
         return changes
 
     def begin_reload(self) -> None:

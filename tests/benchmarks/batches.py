@@ -19,6 +19,7 @@ SWEPT_ROWS = (16, 256, 4096)
 MANY_ROWS = (16, 256)
 STEP_SHARE_MIN = 0.6
 SHARED = (1, 2, 4, 8, 16, SINGLES)  # streams whose share of steps is shown
+SHARE = "seconds in the step over the server's CPU seconds"
 RESTLESS = 1e6  # messages a second that are due: more than any server answers, so that the load's core never sleeps
 
 
@@ -53,7 +54,7 @@ def step_share(settings: Settings) -> list[Finding]:
                 for rate, seen in shares.items():
                     load = partial(ours.target(path).load, streams, min(CONNECTIONS, streams), settings.seconds, rate)
                     seen.append(ours.step_share(load)[1])
-            what = f"seconds in the step over the server's CPU seconds, {streams} streams of batches of {ROWS}"
+            what = f"{SHARE}, {streams} streams of batches of {ROWS}"
             raw = {"for a client that never sleeps": shares[RESTLESS]}
             found.append(Finding(f"step-share-{streams}", what, shares[None], "of its time", raw=raw))
         ours.check()
@@ -93,7 +94,7 @@ def against_slots(settings: Settings, name: str, size: Size, rows: int) -> list[
     against.raw["nn.LSTM with slots, predictions a second"] = theirs
     in_steps = Finding(
         f"{name}-step-share",
-        f"seconds in the step over the server's CPU seconds, batches of {rows}, hidden {size}",
+        f"{SHARE}, batches of {rows}, hidden {size}",
         shares,
         unit="of its time",
     )

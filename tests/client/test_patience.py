@@ -6,7 +6,14 @@ import asyncio
 
 import pytest
 
-from tidegate.client.patience import BACKOFF_SECONDS_MAX, BACKOFF_SECONDS_MIN, Backoff, Patience
+from tidegate.client.patience import (
+    BACKOFF_SECONDS_MAX,
+    BACKOFF_SECONDS_MIN,
+    REMAINING_SECONDS_MAX,
+    REMAINING_SECONDS_MIN,
+    Backoff,
+    Patience,
+)
 from tidegate.errors import Reason, TidegateError
 
 
@@ -17,6 +24,16 @@ def test_waits_double_up_to_a_limit() -> None:
     assert waits[:3] == [BACKOFF_SECONDS_MIN, 2 * BACKOFF_SECONDS_MIN, 4 * BACKOFF_SECONDS_MIN]
     assert waits[-2:] == [BACKOFF_SECONDS_MAX, BACKOFF_SECONDS_MAX]
     assert Backoff(lambda: 0.0).next() == 0.0
+
+
+async def test_what_is_left_is_what_grpc_can_count() -> None:
+    """However long a call may take, or how late it is."""
+    async with Patience(float("inf"), "here:1") as patience:
+        assert patience.remaining == REMAINING_SECONDS_MAX
+    async with Patience(60.0, "here:1") as patience:
+        assert 0.0 < patience.remaining <= 60.0
+        patience._until = 0.0
+        assert patience.remaining == REMAINING_SECONDS_MIN
 
 
 async def test_silence_is_a_deadline() -> None:

@@ -2,11 +2,15 @@
 
 import ast
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from tests.servers import RunningServer
 from tidegate.config import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -56,11 +60,27 @@ def test_starts_the_server_on_loopback(image: dict[str, str]) -> None:
 
 
 def test_health_check_is_python_and_asks_livez(image: dict[str, str]) -> None:
-    """The slim image has no curl: the check is a line of Python that parses and asks the default HTTP port."""
+    """The slim image has no curl: the check is a line of Python that parses and asks where the server listens by
+    default, if nothing else is said."""
     command = json.loads(image["HEALTHCHECK"].partition("CMD ")[2])
     assert command[:2] == ["python", "-c"]
-    ast.parse(command[2])
-    assert f"http://127.0.0.1:{Settings.model_fields['http_port'].default}/livez" in command[2]
+    called = {ast.unparse(call) for call in ast.walk(ast.parse(command[2])) if isinstance(call, ast.Call)}
+    fields = Settings.model_fields
+    assert f"os.getenv('TIDEGATE_HTTP_PORT', {fields['http_port'].default})" in called
+    assert f"os.getenv('TIDEGATE_HOST', '{fields['host'].default}')" in called
+    assert "asked.request('GET', '/livez')" in called
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::1"])
+def test_health_check_asks_where_the_environment_says(image: dict[str, str], models: Path, host: str) -> None:
+    """Where the server listens on another port or address than by default, the check finds it; it fails where nobody
+    does."""
+    command = [sys.executable, *json.loads(image["HEALTHCHECK"].partition("CMD ")[2])[1:]]
+    with RunningServer(models, "--host", host, "--insecure") as server:
+        port = server.http.rpartition(":")[2]
+        said = {**os.environ, "TIDEGATE_HOST": host, "TIDEGATE_HTTP_PORT": port}
+        assert subprocess.run(command, env=said, check=False, capture_output=True).returncode == 0
+    assert subprocess.run(command, env=said, check=False, capture_output=True).returncode != 0
 
 
 def test_environment_is_the_servers(image: dict[str, str]) -> None:

@@ -85,7 +85,8 @@ class Replica:
         catalog = Catalog(limits, 1 << 30, "cpu", 1, lambda _: level)
         catalog.install(models, steppers)
         self.sessions = Sessions(catalog, limits)
-        engine = Engine(catalog, self.sessions, Inbox(limits.inbox_rows_max), Metrics(), clock.read)
+        self.metrics = Metrics()
+        engine = Engine(catalog, self.sessions, Inbox(limits.inbox_rows_max), self.metrics, clock.read)
         self.host = EngineHost(engine, sweep_seconds=1e9)
         self.host.deliver = self._deliver
         self.store = Watched(Terms(name, limits.lease_seconds), shelf, history)

@@ -139,6 +139,24 @@ async def test_which_steps_are_posted(
     assert [hosted.outcomes[request] for request in requests] == [[Reason.OK]] * len(requests)
 
 
+async def test_cores_are_counted_when_it_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not for each flight, where that is most of a microsecond."""
+    random_package(tmp_path / "models", hidden=8)
+    hosted, counted = Hosted(tmp_path / "models"), list[int]()
+    await hosted.settle()
+
+    def count(process: int) -> range:
+        counted.append(process)
+        return range(2)
+
+    monkeypatch.setattr(os, "sched_getaffinity", count)
+    requests = hosted.crowd()
+    await hosted.quiet()
+    assert [hosted.outcomes[request] for request in requests] == [[Reason.OK]] * len(requests)
+    assert counted == []
+    await hosted.host.stop()
+
+
 @needs_native
 @pytest.mark.usefixtures("all_posted")
 @pytest.mark.parametrize("missing", ["bell", "listener"])

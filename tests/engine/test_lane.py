@@ -108,6 +108,9 @@ def test_a_turn_is_under_way_between_its_batches() -> None:
     queue.take(1)
     queue.withdraw(np.array([1, 2]))
     assert not queue.under_way
+    queue.pass_by()
+    queue.append(queued([3, 4]), next_turn)
+    assert not queue.under_way
 
 
 def test_no_session_waits_for_ever() -> None:

@@ -16,3 +16,9 @@ def test_other_sources(native: CDLL, monkeypatch: pytest.MonkeyPatch, caplog: py
     monkeypatch.setattr(parts, "stamp", lambda: build.stamp() + 1)
     assert library.__wrapped__() is None
     assert "native/build.py" in caplog.text
+
+
+def test_a_compiler_that_fails_without_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is told of as any other that fails, and not taken for one that has made the library."""
+    monkeypatch.setenv("CC", "false")
+    assert build.build() == "false: exit code 1"

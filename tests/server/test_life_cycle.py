@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import shutil
 import signal
 import socket
@@ -27,7 +28,9 @@ from tests.ports import free_port
 from tests.servers import RunningServer
 from tests.wire.clients import PATIENCE_SECONDS, Client, Stream, at_rest, batch, observation, refused, until
 from tidegate import Client as ServiceClient
+from tidegate.native import library
 from tidegate.wire.stubs import session_pb2
+from tidegate.wire.transport import takes_up
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 X = [1.0, 2.0, 3.0, 4.0]
@@ -178,8 +181,18 @@ class TestHttp:
             "tidegate_inbox_rows",
         ):
             assert f"\n{name}" in page
-        assert server.metric("tidegate_state_bytes_max") > 0
+        for limit in ("inbox_rows", "state_bytes", "sessions_resident", "streams_open", "unary_calls_open"):
+            assert server.metric(f"tidegate_{limit}_max") > 0
         assert server.metric("tidegate_inbox_rows_max") == 131_072
+
+    @pytest.mark.parametrize("environment", [{}, {"TIDEGATE_NATIVE": "0", "TIDEGATE_GRPC": "aio"}])
+    def test_metrics_tell_what_is_running(self, models: Path, environment: dict[str, str]) -> None:
+        """Whether the C parts are in use, and whose gRPC server: what is slow without anything being wrong."""
+        native, transport = not environment and library() is not None, not environment and takes_up()
+        with RunningServer(models, environment=environment) as server:
+            (build,) = re.findall(r"^tidegate_build_info\{(.*)\} 1.0$", server.get("/metrics"), re.MULTILINE)
+        assert f'native="{"yes" if native else "no"}"' in build
+        assert f'grpc="{"own" if transport else "aio"}"' in build
 
 
 class TestDrain:

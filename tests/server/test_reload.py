@@ -60,6 +60,12 @@ async def states(client: Client, model: str = "random") -> dict[str, int]:
     return {v.version: v.state for listed in models if listed.name == model for v in listed.versions}
 
 
+def metric(running: InProcess, name: str, *model: str) -> float | None:
+    """What is scraped of the model, or in all."""
+    labels = dict(zip(("model",), model, strict=False))
+    return running.server.metrics.registry.get_sample_value(f"tidegate_{name}", labels)
+
+
 async def session(client: Client, name: str, model: str = "random") -> Any:
     request = session_pb2.GetSessionRequest(model=model, session_id=name)
     return (await client.sessions.GetSession(request)).session
@@ -317,12 +323,14 @@ class TestBroken:
         assert await reload(client) == (["random/2"], [], [])
         assert await states(client) == {"2": READY, "1": READY}
 
-    async def test_a_loaded_version_survives_its_files(self, client: Client, models: Path) -> None:
-        """When the files under a loaded version change or break, it serves on from memory, and the problem is told."""
+    async def test_a_loaded_version_survives_its_files(self, running: InProcess, client: Client, models: Path) -> None:
+        """When the files under a loaded version change or break, it serves on from memory, and the problem is told, by
+        a metric too: after a restart it would not be served."""
         await client.predict(observation("a", X[0]))
         spoiled_hash(models / "random" / "1")
         added, removed, (problem,) = await reload(client)
         assert (added, removed, problem.startswith("random/1: model.json:weights_sha256")) == ([], [], True)
+        assert (metric(running, "packages_refused", "random"), metric(running, "packages_refused", "other")) == (1, 0)
         assert await states(client) == {"1": READY}
         assert (await client.predict(observation("a", X[1]))).prediction.step == 2
         assert (await client.predict(observation("new", X[0]))).prediction.step == 1
@@ -356,9 +364,11 @@ class TestBroken:
         await close(client, "a")
         assert await states(client) == {}
 
-    async def test_a_folder_that_cannot_be_read_changes_nothing(self, client: Client, models: Path) -> None:
+    async def test_a_folder_that_cannot_be_read_changes_nothing(
+        self, running: InProcess, client: Client, models: Path
+    ) -> None:
         """When the whole repository is gone, or holds nothing that can be served, the reload fails in words
-        (without the path), and everything serves on."""
+        (without the path) and is counted, and everything serves on."""
         await client.predict(observation("a", X[0]))
         away = move(models, models.parent / "away")
         error = await refused(client.models.ReloadModels(pb.ReloadModelsRequest()))
@@ -372,6 +382,7 @@ class TestBroken:
         move(models, models.parent / "empty")
         move(away, models)
         assert await reload(client) == ([], [], [])
+        assert metric(running, "reloads_failed_total") == 2
 
 
 class TestMixedVersions:

@@ -17,7 +17,7 @@ import pytest
 from tests.packages import random_package
 from tests.servers import START_SECONDS_MAX, RunningServer
 from tidegate import Client
-from tidegate.config import Settings, load_settings
+from tidegate.config import Durability, Limits, Settings, load_settings
 from tidegate.errors import ConfigError
 from tidegate.model.package import MANIFEST
 
@@ -67,6 +67,10 @@ def test_a_wrong_flag_is_a_line(flags: list[str], named: str) -> None:
         ("TIDEGATE_LIMITS__COLOUR", "red", "limits.colour: "),
         ("TIDEGATE_LIMITS", "many", "limits"),
         ("TIDEGATE_HOST", "0.0.0.0", "--insecure"),
+        ("TIDEGATE_STORE__URL", "redis://h", "TIDEGATE_STORE__URL: STORE is no group"),
+        ("tidegate_port__x", "5", "tidegate_port__x: PORT is no group"),
+        ("TIDEGATE_NATIVE", "false", "TIDEGATE_NATIVE: must be 0 or 1 (got 'false')"),
+        ("TIDEGATE_GRPC", "bogus", "TIDEGATE_GRPC: must be aio (got 'bogus')"),
     ],
 )
 def test_a_wrong_variable_is_a_line(name: str, value: str, named: str) -> None:
@@ -106,7 +110,15 @@ BOUNDS: dict[str, tuple[dict[str, Any], str]] = {
         {"limits": {"checkpoint_seconds": 20}},
         "limits.checkpoint_lag_seconds_max: .* at least twice checkpoint_seconds, which is 20",
     ),
+    "rounds that take a core": ({"limits": {"sweep_seconds": 1e-9}}, "limits.sweep_seconds: "),
+    "checkpoints that take a core": ({"limits": {"checkpoint_seconds": 1e-9}}, "limits.checkpoint_seconds: "),
+    "two levels for one model": (
+        {"store": "sqlite:x.db", "durability": "weather=step,weather=none"},
+        "durability: .* says twice what weather have",
+    ),
+    "two levels for all others": ({"durability": "none,step"}, "durability: .* says twice what all others have"),
     "what memory cannot keep": ({"durability": "step"}, "durability: .* needs a store"),
+    "what memory cannot keep, if it is asked for": ({"durability": "interval"}, "durability: .* needs a store"),
     "what memory cannot keep of a model": ({"durability": "none,random=interval"}, "durability: .* needs a store"),
 }
 
@@ -116,6 +128,36 @@ def test_what_cannot_be_kept_is_refused(settings: dict[str, Any], problem: str) 
     """Times that nothing can count, and promises that the other settings break."""
     with pytest.raises(ConfigError, match=f"^{problem}"):
         load_settings(**settings)
+
+
+def test_the_default_level_is_none_without_a_store() -> None:
+    """What nobody asked for need not be had; where there is a store, it is the level of whom nothing is said."""
+    assert load_settings().durability_of("weather") is Durability.NONE
+    assert load_settings(durability="weather=none").durability_of("other") is Durability.NONE
+    stored = load_settings(store="sqlite:x.db", durability="weather=none")
+    assert [stored.durability_of(name) for name in ("weather", "other")] == [Durability.NONE, Durability.INTERVAL]
+
+
+COUNTS = [name for name, field in Limits.model_fields.items() if field.annotation is int]
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_a_count_is_one_that_can_be_told(name: str) -> None:
+    """What gRPC, sockets and columns do not count to is refused, by name, rather than by what it breaks there."""
+    with pytest.raises(ConfigError, match=rf"^limits.{name}: .* less than or equal to "):
+        load_settings(limits={name: 10**20})
+
+
+def test_the_largest_counts_are_served(models: Path) -> None:
+    """All that is taken can be told to gRPC and to sockets. (Whether there is so much memory is another matter.)"""
+    largest = {name: _largest(name) for name in COUNTS if name != "state_bytes_max"}
+    flags = [part for name, most in largest.items() for part in (f"--limits-{name.replace('_', '-')}", str(most))]
+    with RunningServer(models, *flags) as server:
+        assert server.get("/readyz") == "ok\n"
+
+
+def _largest(name: str) -> int:
+    return next(int(bound.le) for bound in Limits.model_fields[name].metadata if hasattr(bound, "le"))
 
 
 PASSWORD = "hunter2"
@@ -276,6 +318,29 @@ class TestReady:
         assert messages[0] == "serving random/1"
         assert messages[-2:] == ["draining", "drained"]
         assert ready["grpc"] in messages[1]
+
+    @pytest.mark.parametrize("way", ["flag", "variable", "file"])
+    @pytest.mark.parametrize("wrong", ["--models=/no/such/folder", "--port=70000"])
+    def test_why_it_ended_is_json_too(self, tmp_path: Path, way: str, wrong: str) -> None:
+        """Where log lines are JSON so is the last one, which a pipeline of logs would drop else; but for a
+        setting that is wrong where the file alone asks for JSON: what it says does not count then."""
+        (tmp_path / "settings.toml").write_text('log_format = "json"\n')
+        flags = {"flag": ["--log-format", "json"], "file": ["--config", str(tmp_path / "settings.toml")]}
+        ran = subprocess.run(
+            [sys.executable, "-m", "tidegate.cli", "serve", *flags.get(way, []), wrong],
+            capture_output=True,
+            text=True,
+            timeout=START_SECONDS_MAX,
+            env={**os.environ, **({"TIDEGATE_LOG_FORMAT": "json"} if way == "variable" else {})},
+            check=False,
+        )
+        assert (ran.returncode, ran.stdout) == (2, "")
+        if way == "file" and wrong.startswith("--port"):
+            assert ran.stderr.startswith("Error: port: ")
+            return
+        last = json.loads(ran.stderr.splitlines()[-1])
+        assert (last["level"], last["logger"]) == ("critical", "tidegate")
+        assert last["message"].startswith(f"{wrong[2:].partition('=')[0]}: ")
 
     def test_plain_logs_are_lines_for_people(self, server: RunningServer) -> None:
         """Time, level, logger and message."""

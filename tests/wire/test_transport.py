@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import logging
 import threading
 import weakref
 from collections.abc import AsyncIterator, Awaitable
@@ -383,3 +384,12 @@ def test_a_grpc_with_other_parts(
     monkeypatch.setattr(grpc.aio, "server", lambda options: ("theirs", options))
     assert make_server(OPTIONS) == ("theirs", OPTIONS)
     assert ("NoSuchPart" if what == "PARTS" else "since 99.0") in caplog.text
+
+
+def test_grpc_aio_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """The log says so, as it stands by default."""
+    monkeypatch.setenv(choice.VARIABLE, "aio")
+    monkeypatch.setattr(grpc.aio, "server", lambda options: ("theirs", options))
+    with caplog.at_level(logging.INFO):
+        assert make_server(OPTIONS) == ("theirs", OPTIONS)
+    assert "calls are taken up by grpc.aio" in caplog.text

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import Any
+from typing import IO, Any
 
 # Both are read when grpc is imported. Its errors reach us as exceptions; and on one core a server reads connections by
 # the thread that waits for them, not by a pool of threads, which costs as much again there. With more cores those read
@@ -27,18 +27,35 @@ from tidegate.cli.import_ import import_
 from tidegate.cli.init import init
 from tidegate.cli.models import models
 from tidegate.cli.replay import replay
-from tidegate.cli.serve import serve
+from tidegate.cli.serve import FORM, serve
 from tidegate.cli.sessions import sessions
 from tidegate.cli.train import train
 from tidegate.errors import ConfigError, PackageError, TidegateError
+from tidegate.logs import fatal
 
 
-class WrongSetting(click.ClickException):
-    """A ConfigError as click shows and exits with it."""
+class Failure(click.ClickException):
+    """Why a verb failed, as click shows and exits with it: one line, of JSON where the verb's log is."""
+
+    def __init__(self, why: object, ctx: click.Context) -> None:
+        super().__init__(str(why))
+        self._json = ctx.meta.get(FORM) == "json"
+
+    def show(self, file: IO[str] | None = None) -> None:
+        """On standard error."""
+        if self._json:
+            click.echo(fatal(self.message), file, err=True)
+        else:
+            super().show(file)
+
+
+class WrongSetting(Failure):
+    """A ConfigError."""
 
     exit_code = 2
 
 
+EXTRAS = {"serve": "server", "demo": "demo", "init": "train", "train": "train", "evaluate": "train", "import": "onnx"}
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # of a file that was open already, whose name is not told
 
 
@@ -50,15 +67,28 @@ class Verbs(click.Group):
         try:
             return super().invoke(ctx)
         except ConfigError as error:
-            raise WrongSetting(str(error)) from None
+            raise WrongSetting(error, ctx) from None
         except (PackageError, TidegateError) as error:
-            raise click.ClickException(str(error)) from None
+            raise Failure(error, ctx) from None
+        except ModuleNotFoundError as error:
+            why = missing(error, ctx.invoked_subcommand)
+            if why is None:
+                raise
+            raise Failure(why, ctx) from None
         except OSError as error:
             if error.filename is not None:
-                raise click.ClickException(f"{error.filename}: {error.strerror}") from None
+                raise Failure(f"{error.filename}: {error.strerror}", ctx) from None
             if error.errno in FULL:
-                raise click.ClickException(f"what was to be written could not be: {error.strerror}") from None
+                raise Failure(f"what was to be written could not be: {error.strerror}", ctx) from None
             raise
+
+
+def missing(error: ModuleNotFoundError, verb: str | None) -> str | None:
+    """What to do about a package that the verb needs; None where a module of our own is missing, which is a defect."""
+    extra = EXTRAS.get(verb or "")
+    if error.name is None or error.name.partition(".")[0] == "tidegate" or extra is None:
+        return None
+    return f"{error.name} is missing: pip install 'tidegate[{extra}]'"
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})

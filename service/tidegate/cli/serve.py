@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
     from pydantic.fields import FieldInfo
 
+FORM = "tidegate.log_format"  # in a context's meta: how log lines look, for the line that says why it ended
 NESTED = "__"  # between a group and its field in a parameter's name, as in the environment
 TYPES: dict[Any, Any] = {bool: bool, int: int, float: float, Path: click.Path(path_type=Path)}
 
@@ -33,6 +34,7 @@ class ServeCommand(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """A wrong value reads like one from the file or the environment: one line, without the usage."""
         ctx.find_root().with_resource(ended_at_once())
+        ctx.meta[FORM] = os.environ.get("TIDEGATE_LOG_FORMAT")
         try:
             return super().parse_args(ctx, args)
         except click.BadParameter as error:
@@ -71,10 +73,8 @@ def _leave(*_: object) -> None:
 
 def settings_options() -> list[click.Option]:
     """One option for each setting."""
-    try:
-        from tidegate.config import Settings  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise missing(error) from None
+    from tidegate.config import Settings  # noqa: PLC0415
+
     return list(options_of(Settings, ""))
 
 
@@ -118,13 +118,6 @@ def nested(flags: dict[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def missing(error: ModuleNotFoundError) -> Exception:
-    """What to do about a package that the server needs; a module of our own that is missing is a defect."""
-    if error.name is None or error.name.partition(".")[0] == "tidegate":
-        return error
-    return click.ClickException(f"{error.name} is missing: install the server, pip install 'tidegate[server]'")
-
-
 @click.command(cls=ServeCommand)
 @click.option("--config", type=click.Path(path_type=Path), help="A TOML file with the same settings as keys.")
 @click.pass_context
@@ -136,9 +129,9 @@ def serve(ctx: click.Context, /, config: Path | None, **flags: Any) -> None:
     """
     from tidegate.config import load_settings  # noqa: PLC0415
 
+    ctx.meta[FORM] = flags["log_format"] or ctx.meta[FORM]  # until the settings say it, which may not be right
     settings = load_settings(config, **nested(flags))
-    try:
-        from tidegate.server import serve as serve_settings  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise missing(error) from None
+    ctx.meta[FORM] = settings.log_format
+    from tidegate.server import serve as serve_settings  # noqa: PLC0415  # torch, for settings that are right
+
     ctx.exit(serve_settings(settings))

@@ -27,7 +27,6 @@ from tidegate.client.patience import Patience
 from tidegate.errors import Reason, TidegateError
 from tidegate.wire.stubs import model_pb2_grpc, prediction_pb2_grpc, session_pb2_grpc
 
-CALL_SECONDS_MAX = 1e9  # what gRPC can count to
 CALLS_MAX = 128  # unary calls at once; gRPC servers turn away bursts of a thousand
 RECEIVE_BYTES_MAX = 64 * 1024 * 1024
 KEEPALIVE_MILLISECONDS = 10_000
@@ -168,9 +167,7 @@ class Connection:
             breaks = self.breaks
             try:
                 async with nullcontext() if at_once else self._room:
-                    response = await method(
-                        request, timeout=min(patience.remaining, CALL_SECONDS_MAX), metadata=key or self.routing_key
-                    )
+                    response = await method(request, timeout=patience.remaining, metadata=key or self.routing_key)
             except asyncio.CancelledError:  # of this task, or of the call: its channel was closed
                 if self.closed and not asyncio.current_task().cancelling():  # type: ignore[union-attr]
                     raise TidegateError(Reason.CANCELLED, "the client was closed") from None

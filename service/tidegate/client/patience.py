@@ -17,6 +17,7 @@ from tidegate.errors import Reason, TidegateError
 BACKOFF_SECONDS_MIN = 0.05
 BACKOFF_SECONDS_MAX = 2.0
 REMAINING_SECONDS_MIN = 0.001
+REMAINING_SECONDS_MAX = 1e9  # what gRPC can count to
 
 
 class Backoff:
@@ -64,8 +65,9 @@ class Patience:
 
     @property
     def remaining(self) -> float:
-        """Seconds that are left."""
-        return max(REMAINING_SECONDS_MIN, self._until - asyncio.get_running_loop().time())
+        """Seconds that are left, as gRPC takes them for a call's."""
+        left = self._until - asyncio.get_running_loop().time()
+        return min(max(REMAINING_SECONDS_MIN, left), REMAINING_SECONDS_MAX)
 
     def blame(self, error: TidegateError | None) -> None:
         """Notes what keeps the call (None: nothing does any more), in case that its time runs out."""

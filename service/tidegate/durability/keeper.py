@@ -85,6 +85,11 @@ class Durability:
         return self._host.engine.admission.parking.rows
 
     @property
+    def rows_parked_max(self) -> int:
+        """Rows at which streams are no longer read."""
+        return self._limits.parked_rows_max
+
+    @property
     def saved(self) -> int:
         """Checkpoints written."""
         return self.passes.saved + self.exits.saved

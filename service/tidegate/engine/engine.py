@@ -47,11 +47,12 @@ log = logging.getLogger(__name__)
 
 
 class Held(NamedTuple):
-    """Answers that wait until they are durable, and the references of their sessions."""
+    """Answers that wait until they are durable, the references of their sessions, and when their rows arrived."""
 
     answers: Replies
     refs: NDArray[np.int64]
     model: str
+    arrived: NDArray[np.float64]
 
     def lose(self, refs: NDArray[np.int64]) -> None:
         """Those sessions are another replica's now, which does not know of the steps that are answered here."""
@@ -322,9 +323,8 @@ class Engine:
         if flight.result is not None:
             self._metrics.batch_rows.observe_one(float(len(flight.batch)))
             self._metrics.step_seconds.observe_one(flight.result.seconds)
-        self._answer(flight.lane, answers, flight.refs)
         at = flight.rows.at.arrived if isinstance(flight, Ordinary) else 0
-        self._metrics.end_to_end.observe_since(flight.rows.arrived, now, at)
+        self._answer(flight.lane, answers, flight.refs, flight.rows.arrived, at)
         self.inbox.done(len(flight.rows))
         if flight.lane.retired:
             self.catalog.drop_unused()
@@ -332,17 +332,20 @@ class Engine:
     def _finish_histories(self, stretch: HistoryStretch) -> None:
         finished = self.histories.finish(stretch)
         if finished is not None:
-            self._answer(finished.lane, finished.answers, finished.refs)
-            self._metrics.end_to_end.observe_since(finished.arrived, self._clock())
+            self._answer(finished.lane, finished.answers, finished.refs, finished.arrived)
             if finished.lane.retired:
                 self.catalog.drop_unused()
 
-    def _answer(self, lane: Lane, answers: Replies, refs: NDArray[np.int64]) -> None:
-        """At durability `step`, answers are held until what they say is in the store."""
+    def _answer(
+        self, lane: Lane, answers: Replies, refs: NDArray[np.int64], arrived: NDArray[np.float64], at: int = 0
+    ) -> None:
+        """At durability `step`, answers are held until what they say is in the store. `at`: where `arrived` lies, if
+        that is known."""
         if lane.durability is Durability.STEP:
-            self.held.append(Held(answers, refs, lane.model))
+            self.held.append(Held(answers, refs, lane.model, arrived))
         else:
             self._send(answers, lane.model)
+            self._metrics.end_to_end.observe_since(arrived, self._clock(), at)
 
     def _follow(self, before: NDArray[np.int64], after: NDArray[np.int64]) -> None:
         """Answers that are held are of sessions that have other references now."""
@@ -353,8 +356,9 @@ class Engine:
     def let_go(self) -> None:
         """What those say that were going is durable."""
         going, self.going = self.going, []
-        for answers, _, model in going:
-            self._send(answers, model)
+        for held in going:
+            self._send(held.answers, held.model)
+            self._metrics.end_to_end.observe_since(held.arrived, self._clock())
 
     def _give_up(self, rows: Queued | Block, lane: Lane) -> None:
         self._send(self._failed(rows.request, rows.row), lane.model)

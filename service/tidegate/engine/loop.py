@@ -55,6 +55,8 @@ class EngineHost:
         self.may_step: Callable[[], bool] = lambda: True
         self.on_waiting: Callable[[], None] = lambda: None  # rows wait for the store, or answers until they are durable
         self._sweep_seconds = sweep_seconds
+        # By whether threads would share the step. Asked once: counting cores costs most of a microsecond.
+        self._inline_seconds_max = {shared: inline_seconds_max(shared) for shared in (False, True)}
         self._commands: deque[tuple[Command | Callable[[], object], asyncio.Future[object] | None]] = deque()
         self._room: list[asyncio.Future[None]] = []
         self._idle: list[asyncio.Future[None]] = []
@@ -146,7 +148,7 @@ class EngineHost:
         flight = self.engine.prepare() if may_step else None
         if flight is None:
             self._after()
-        elif flight.expected_seconds <= _inline_seconds_max(flight):
+        elif flight.expected_seconds <= self._inline_seconds_max[_shared(flight)]:
             flight.run()
             self._finish(flight)
         else:
@@ -250,9 +252,9 @@ class EngineHost:
             self.post(Sweep())
 
 
-def _inline_seconds_max(flight: AnyFlight) -> float:
-    """The longest that the event loop takes itself. Only ordinary ones go to the threads that share a step."""
-    return inline_seconds_max(isinstance(flight, Ordinary) and flight.lane.stepper.shared)
+def _shared(flight: AnyFlight) -> bool:
+    """Whether threads would share it. Only ordinary ones go to them."""
+    return isinstance(flight, Ordinary) and flight.lane.stepper.shared
 
 
 def _hung_bell(rung: Callable[[], None]) -> int | None:

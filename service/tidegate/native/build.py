@@ -51,7 +51,7 @@ def _compile(library: Path, flags: list[str]) -> str:
         sources = [str(source) for source in sorted(FOLDER.glob("*.c"))]
         done = subprocess.run([*command, "-o", str(made), *sources, "-lm"], check=False, capture_output=True, text=True)
         if done.returncode:
-            return done.stderr.strip()[-2000:]
+            return done.stderr.strip()[-2000:] or f"{command[0]}: exit code {done.returncode}"
         made.replace(library)
     except OSError as error:
         return str(error)

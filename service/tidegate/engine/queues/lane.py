@@ -213,6 +213,7 @@ class RowQueue:
         for age, chunk in listed:
             if len(chunk):
                 self._list(age, chunk)
+        self._begun = self.under_way  # else what comes later would find a turn begun of which nothing is here
         parts = [rows for rows, _ in found if len(rows)]
         if not parts:
             return None

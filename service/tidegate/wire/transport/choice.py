@@ -33,18 +33,29 @@ PARTS = (
 
 def make_server(options: Sequence[tuple[str, int]]) -> Any:
     """Ours; grpc.aio's where that is asked for, or grpc is old or lacks an inner part that ours is made of."""
-    missing = [part for part in PARTS if not hasattr(cygrpc, part)]
-    if _version() < OLDEST:
-        missing.append("what it has since {}.{}".format(*OLDEST))
+    missing = _missing()
     if missing:
         log.warning(
             "grpc %s lacks %s: calls are taken up by grpc.aio, at three times the cost",
             grpc.__version__,
             ", ".join(missing),
         )
-    ours = not missing and os.environ.get(VARIABLE) != "aio"
-    log.debug("calls are taken up by %s", "Tidegate's loop" if ours else "grpc.aio")
+    ours = takes_up()
+    log.log(
+        logging.DEBUG if ours else logging.INFO, "calls are taken up by %s", "Tidegate's loop" if ours else "grpc.aio"
+    )
     return CoreServer(options) if ours else grpc.aio.server(options=options)
+
+
+def takes_up() -> bool:
+    """Whether it is ours that takes up the calls."""
+    return not _missing() and os.environ.get(VARIABLE) != "aio"
+
+
+def _missing() -> list[str]:
+    """What ours would need of grpc, and this one does not have."""
+    missing = [part for part in PARTS if not hasattr(cygrpc, part)]
+    return missing if _version() >= OLDEST else [*missing, "what it has since {}.{}".format(*OLDEST)]
 
 
 def _version() -> tuple[int, ...]:
