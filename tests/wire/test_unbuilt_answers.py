@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -66,8 +67,9 @@ async def test_a_unary_call(models: Path, monkeypatch: pytest.MonkeyPatch) -> No
         await until(lambda: running.at_rest, "rest")
 
 
-async def test_a_refusal(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_refusal(models: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """One whose text is no text to a protobuf is INTERNAL, with its details, and never without."""
+    caplog.set_level(logging.CRITICAL, "tidegate")  # such a text in a report is too much for what runs the tests
     async with in_process(models) as running, Client(running.grpc) as client:
         error = TidegateError(Reason.BAD_OBSERVATION, "\ud800")
         monkeypatch.setattr(FrontEnd, "open", lambda _: fails(error=error))
