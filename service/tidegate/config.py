@@ -65,6 +65,9 @@ class Limits(BaseModel):
     history_steps_max: int = Field(default=16_384, ge=1, description="steps of one history")
     streams_max: int = Field(default=10_000, ge=1, description="open streams; more are refused")
     unary_calls_max: int = Field(default=4096, ge=1, description="unary predictions in progress; more are refused")
+    unary_bytes_max: int = Field(
+        default=512 * 1024 * 1024, ge=1024, description="answers to unary calls not taken; then more are refused"
+    )
     stream_messages_max: int = Field(default=64, ge=1, description="messages of a stream read but not answered")
     stream_rows_max: int = Field(default=32_768, ge=1, description="rows of a stream read but not answered")
 

@@ -57,6 +57,11 @@ def register(
     metrics.gauge("tidegate_histories_waiting", "Histories in progress.", lambda: len(histories))
     metrics.gauge("tidegate_streams_open", "Open prediction streams.", lambda: front.streams)
     metrics.gauge("tidegate_unary_calls_open", "Unary predictions in progress.", lambda: front.unary)
+    metrics.gauge(
+        "tidegate_unary_unread_bytes",
+        "Bytes of answers to unary calls that clients have not taken; 0 with grpc.aio's server.",
+        lambda: front.unread_bytes,
+    )
     if device != "cpu":
         metrics.gauge("tidegate_device_memory_bytes", "Memory in use on the device.", device_memory_used)
     build = {"version": version, "python": platform.python_version(), "torch": torch_version(), "device": device}

@@ -383,6 +383,7 @@ class FrontEnd:
         self.plain = None if native is None else Plain(native)
         self.streams = 0
         self.unary = 0
+        self.count_unread: Callable[[], int] = lambda: 0  # in bytes: the server of the calls says
         self._calls: dict[int, Call] = {}
         self._scopes: dict[Scope, Scope] = {}
         self._numbers = 0
@@ -393,6 +394,22 @@ class FrontEnd:
     def answers_waiting(self) -> int:
         """Messages read but not yet answered in full, or answered but not yet written."""
         return sum(call.messages for call in self._calls.values())
+
+    @property
+    def unread_bytes(self) -> int:
+        """Bytes of answers to unary calls that are not taken."""
+        return self.count_unread()
+
+    def admit(self) -> None:
+        """Whether a unary call is taken; raises DRAINING or INBOX_FULL."""
+        if self.draining:
+            raise TidegateError(Reason.DRAINING)
+        self.check_unread()
+
+    def check_unread(self) -> None:
+        """Whether there is room for another answer to a unary call; raises INBOX_FULL."""
+        if self.unread_bytes >= self.limits.unary_bytes_max:
+            raise TidegateError(Reason.INBOX_FULL, "too many bytes of answers wait for clients that do not read them")
 
     def open(self) -> Call:
         """A new call; raises DRAINING."""

@@ -10,7 +10,7 @@ changed, `make_server` takes grpc.aio's server, which does the same, slower (`ai
 """
 
 from tidegate.wire.transport.aio import GONE
-from tidegate.wire.transport.choice import make_server, stream_of
+from tidegate.wire.transport.choice import make_server, stream_of, unread_bytes
 from tidegate.wire.transport.stream import Stream
 
-__all__ = ["GONE", "Stream", "make_server", "stream_of"]
+__all__ = ["GONE", "Stream", "make_server", "stream_of", "unread_bytes"]
