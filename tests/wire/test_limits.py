@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import grpc
 import numpy as np
+import psutil
 import pytest
 
 from tests.packages import random_package
@@ -160,6 +161,22 @@ async def test_answers_that_nobody_reads(tmp_path: Path) -> None:
         assert (await client.predict(observation("a", X))).prediction.step == 3
         unread[1].cancel()
         await until(lambda: not running.server.front.unread_bytes, "nothing is unread")
+
+
+@pytest.mark.skipif(not hasattr(psutil, "RLIMIT_NOFILE"), reason="of another process only on Linux")
+async def test_no_file_descriptor_left(models: Path) -> None:
+    """Streams that are open go on, whatever they do for the first time: binding aliases, say."""
+    with RunningServer(models) as running:
+        async with Client(running.grpc) as client:
+            stream = client.stream()
+            await stream.predict(observation("a", X))
+            process = psutil.Process(running.process.pid)
+            allowed = process.rlimit(psutil.RLIMIT_NOFILE)
+            process.rlimit(psutil.RLIMIT_NOFILE, (3, allowed[1]))
+            rows = await stream.predict_batch(batch(["x", "y"], [X, X], aliases=[0, 1]))
+            process.rlimit(psutil.RLIMIT_NOFILE, allowed)
+            assert list(rows.steps) == [1, 1]
+            assert await stream.finish() == []
 
 
 async def test_memory_of_sessions_is_limited(tmp_path: Path) -> None:

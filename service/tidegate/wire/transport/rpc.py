@@ -215,16 +215,16 @@ class Rpc:
             self._over = True
             code, details, trailing = self._status
             status = cygrpc.SendStatusFromServerOperation(trailing, code.value[0], details, _NO_FLAGS)
-            self._start((*self._greeting(), *last, status), self._taken(size) if size else _ignore)
+            self._start((*self._greeting(), *last, status), self._taken(size))
+            self._pump.unread_bytes += size
 
     def _taken(self, size: int) -> Callable[[Event], None]:
-        """Counts an answer of so many bytes while it is on its way: until its client has taken it, or is gone."""
+        """What is called when a client has taken its last answer, of so many bytes, or is gone."""
         pump = self._pump
 
         def taken(_: Event) -> None:
             pump.unread_bytes -= size
 
-        pump.unread_bytes += size
         return taken
 
     def _finished(self, task: asyncio.Task[None]) -> None:
