@@ -55,6 +55,12 @@ def register(
     histories = host.engine.histories
     metrics.counter("tidegate_history_steps", "Steps taken from histories.", lambda: histories.steps)
     metrics.gauge("tidegate_histories_waiting", "Histories in progress.", lambda: len(histories))
+    metrics.counter(
+        "tidegate_messages_refused",
+        "Messages of streams that were refused as a whole, by reason; their rows are in no other count.",
+        lambda: {(reason,): count for reason, count in front.refused.items()},
+        ("reason",),
+    )
     metrics.gauge("tidegate_streams_open", "Open prediction streams.", lambda: front.streams)
     metrics.gauge("tidegate_unary_calls_open", "Unary predictions in progress.", lambda: front.unary)
     metrics.gauge(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -253,6 +253,7 @@ class Call:
 
     def refuse(self, sequence: int, error: TidegateError) -> None:
         """Answers a message that never reached the engine."""
+        self._front.refused[error.reason.name] += 1
         waiting = Waiting(sequence, 0)
         waiting.answer = codec.stream_error(sequence, error).SerializeToString()
         self._expect(waiting)
@@ -383,6 +384,7 @@ class FrontEnd:
         self.plain = None if native is None else Plain(native)
         self.streams = 0
         self.unary = 0
+        self.refused: Counter[str] = Counter()  # messages of streams, as a whole, by reason
         self.count_unread: Callable[[], int] = lambda: 0  # in bytes: the server of the calls says
         self._calls: dict[int, Call] = {}
         self._scopes: dict[Scope, Scope] = {}
