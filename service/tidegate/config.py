@@ -74,6 +74,9 @@ class Limits(BaseModel):
     history_steps_max: Count = Field(default=16_384, description="steps of one history")
     streams_max: Calls = Field(default=10_000, description="open streams; more are refused")
     unary_calls_max: Calls = Field(default=4096, description="unary predictions in progress; more are refused")
+    unary_bytes_max: Count = Field(
+        default=512 * 1024 * 1024, ge=1024, description="answers to unary calls not taken; then more are refused"
+    )
     stream_messages_max: Count = Field(default=64, description="messages of a stream read but not answered")
     stream_rows_max: Count = Field(default=32_768, description="rows of a stream read but not answered")
 

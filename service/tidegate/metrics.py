@@ -113,11 +113,15 @@ class Metrics(Collector):
         )
         yield _histogram("tidegate_batch_rows", "Rows stepped together.", self.batch_rows)
         yield _histogram(
-            "tidegate_queue_wait_seconds", "From a row's arrival to the start of its step.", self.queue_wait
+            "tidegate_queue_wait_seconds",
+            "From a row's arrival to its batch, in which it is stepped, or refused.",
+            self.queue_wait,
         )
         yield _histogram("tidegate_step_seconds", "One batched step of a model.", self.step_seconds)
         yield _histogram(
-            "tidegate_end_to_end_seconds", "From a row's arrival to its reply's departure.", self.end_to_end
+            "tidegate_end_to_end_seconds",
+            "From a row's arrival to its reply's departure, where it came to a batch.",
+            self.end_to_end,
         )
         yield self._family(
             CounterMetricFamily,

@@ -58,6 +58,12 @@ def register(
     histories = host.engine.histories
     metrics.counter("tidegate_history_steps", "Steps taken from histories.", lambda: histories.steps)
     metrics.gauge("tidegate_histories_waiting", "Histories in progress.", lambda: len(histories))
+    metrics.counter(
+        "tidegate_messages_refused",
+        "Messages of streams that were refused as a whole, by reason; their rows are in no other count.",
+        lambda: {(reason,): count for reason, count in front.refused.items()},
+        ("reason",),
+    )
     metrics.gauge("tidegate_streams_open", "Open prediction streams.", lambda: front.streams)
     metrics.gauge("tidegate_streams_open_max", "Streams at which more are refused.", lambda: limits.streams_max)
     metrics.gauge("tidegate_unary_calls_open", "Unary predictions in progress.", lambda: front.unary)
@@ -72,6 +78,11 @@ def register(
     )
     metrics.counter(
         "tidegate_reloads_failed", "Reloads that changed nothing, for want of models.", lambda: metrics.reloads_failed
+    )
+    metrics.gauge(
+        "tidegate_unary_unread_bytes",
+        "Bytes of answers to unary calls that clients have not taken; 0 with grpc.aio's server.",
+        lambda: front.unread_bytes,
     )
     if device != "cpu":
         metrics.gauge("tidegate_device_memory_bytes", "Memory in use on the device.", device_memory_used)

@@ -17,6 +17,7 @@ import signal
 import socket
 import time
 from collections.abc import Coroutine
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ from tidegate.wire.server import GrpcServer
 
 CLOSE_SECONDS = 0.5  # for what is still open after the drain, such as watches of health, which never end by themselves
 END_SECONDS_MAX = 15.0  # beyond the drain; then the process says where each thread is and ends with exit code 1
+LAZY_MODULES = ("numpy.ma",)  # imported by np.unique when it is first called: then no file descriptor may be left
 GC_THRESHOLDS = (20_000, 20, 50)  # messages leave next to no cycles; ten times Python's own
 HEALTH_SECONDS = 0.5  # between two looks at whether checkpoints lag too far
 
@@ -91,6 +93,8 @@ class Server:
         """Serves until `stop`, then drains. Returns the exit code: 0, also when it was stopped before it served, or 1
         when not all was saved at the end. Raises ConfigError when it cannot begin."""
         settings = self.settings
+        for module in LAZY_MODULES:
+            import_module(module)
         grpc_server = GrpcServer(self.front, self.metrics, settings.limits, self.reload)
         changes = await self.reload()
         if not any(entry.lanes for entry in self.catalog.models.values()):

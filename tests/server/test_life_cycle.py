@@ -26,7 +26,7 @@ from grpc_health.v1 import health_pb2
 from tests.packages import random_package
 from tests.ports import free_port
 from tests.servers import RunningServer
-from tests.wire.clients import PATIENCE_SECONDS, Client, Stream, at_rest, batch, observation, refused, until
+from tests.wire.clients import PATIENCE_SECONDS, Client, Stream, at_rest, batch, history, observation, refused, until
 from tidegate import Client as ServiceClient
 from tidegate.native import library
 from tidegate.wire.stubs import session_pb2
@@ -148,6 +148,8 @@ class TestHttp:
             'tidegate_steps_total{model="random",outcome="STEP_GAP"}': 1,
             'tidegate_sessions_opened_total{model="random"}': 5,
             'tidegate_sessions_closed_total{model="random",reason="closed"}': 1,
+            'tidegate_messages_refused_total{reason="BAD_BATCH"}': 1,
+            'tidegate_messages_refused_total{reason="BAD_HISTORY"}': 1,
             "tidegate_batch_rows_count": 2,
             "tidegate_batch_rows_sum": 6,
             "tidegate_step_seconds_count": 2,
@@ -164,6 +166,8 @@ class TestHttp:
             await stream.predict(observation(names[0], X, 2))
             await stream.predict(observation(names[0], X, 2))
             await stream.ask(observation(names[0], X, 9))
+            await stream.ask(batch(names, [X] * 5, aliases=[0]))
+            await stream.ask(history(names[0], [X], times=[0, 1]))
             assert server.metric("tidegate_streams_open") == 1
             close = session_pb2.CloseSessionRequest(model="random", session_id=names[4])
             await client.sessions.CloseSession(close)

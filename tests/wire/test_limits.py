@@ -9,17 +9,19 @@ from uuid import uuid4
 
 import grpc
 import numpy as np
+import psutil
 import pytest
 
 from tests.packages import random_package
 from tests.servers import RunningServer
-from tests.wire.clients import Client, batch, observation, refusal_of, refused, until
+from tests.wire.clients import Client, batch, observation, refusal_of, refused, unary, until
 from tests.wire.inprocess import in_process
 from tidegate.wire.stubs import session_pb2 as pb
 
 FULL = grpc.StatusCode.RESOURCE_EXHAUSTED
 X = [1.0, 2.0, 3.0, 4.0]
 SESSIONS, STREAMS = 8, 4
+NO_LARGER_WINDOW = ("grpc.http2.bdp_probe", 0)  # else a client takes more than it reads
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +134,49 @@ async def test_a_message_above_the_limit_ends_its_stream_alone(client: Client) -
     bulk = pb.BatchOpenSessionsRequest(model="random", session_ids=["x"] * 513)
     assert (await refused(client.sessions.BatchOpenSessions(bulk))).reason == "BAD_BATCH"
     await close(client, name)
+
+
+async def test_answers_that_nobody_reads(tmp_path: Path) -> None:
+    """Unary calls of every service are refused while their bytes are above the limit; streams go on, and when the
+    answers are taken, or their clients are gone, so do calls."""
+    random_package(tmp_path)
+    async with (
+        in_process(tmp_path, unary_bytes_max=500_000) as running,
+        Client(running.grpc, NO_LARGER_WINDOW) as client,
+    ):
+        stream = client.stream()
+        await stream.predict(observation("a", X))
+        request = unary(batch(["b"] * 16_384, np.ones((16_384, 4))))
+        ask = client.channel.unary_stream(
+            "/tidegate.v1.PredictionService/Predict", request_serializer=lambda message: message.SerializeToString()
+        )
+        unread = [ask(request), ask(request)]
+        await until(lambda: running.server.front.unread_bytes > 500_000, "two answers that nobody reads")
+        for call in (client.predict(observation("a", X)), client.sessions.ListSessions(pb.ListSessionsRequest())):
+            error = await refused(call)
+            assert (error.reason, error.code) == ("INBOX_FULL", FULL)
+        assert (await stream.predict(observation("a", X))).step == 2
+        assert await unread[0].read()
+        await until(lambda: running.server.front.unread_bytes < 500_000, "room")
+        assert (await client.predict(observation("a", X))).prediction.step == 3
+        unread[1].cancel()
+        await until(lambda: not running.server.front.unread_bytes, "nothing is unread")
+
+
+@pytest.mark.skipif(not hasattr(psutil, "RLIMIT_NOFILE"), reason="of another process only on Linux")
+async def test_no_file_descriptor_left(models: Path) -> None:
+    """Streams that are open go on, whatever they do for the first time: binding aliases, say."""
+    with RunningServer(models) as running:
+        async with Client(running.grpc) as client:
+            stream = client.stream()
+            await stream.predict(observation("a", X))
+            process = psutil.Process(running.process.pid)
+            allowed = process.rlimit(psutil.RLIMIT_NOFILE)
+            process.rlimit(psutil.RLIMIT_NOFILE, (3, allowed[1]))
+            rows = await stream.predict_batch(batch(["x", "y"], [X, X], aliases=[0, 1]))
+            process.rlimit(psutil.RLIMIT_NOFILE, allowed)
+            assert list(rows.steps) == [1, 1]
+            assert await stream.finish() == []
 
 
 async def test_memory_of_sessions_is_limited(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 from grpc._cython import cygrpc
 
 from tests.wire.clients import PATIENCE_SECONDS, until
-from tidegate.wire.transport import choice, make_server, stream_of
+from tidegate.wire.transport import choice, make_server, stream_of, unread_bytes
 from tidegate.wire.transport.rpc import Rpc
 from tidegate.wire.transport.server import CoreServer
 
@@ -214,6 +214,23 @@ class TestUnary:
         await until(lambda: len(served.handlers.ended) == 1, "its end")
         assert (await code(served.unary("wait")(b"late", timeout=1.0)))[0] is grpc.StatusCode.DEADLINE_EXCEEDED
         await until(lambda: len(served.handlers.ended) == 2, "the other's end")
+
+    async def test_answers_that_are_not_read(self, served: Served) -> None:
+        """They are counted until they are taken, or their client is gone; by our server alone."""
+        ours = isinstance(served.server, CoreServer)
+        content, small_window = bytes(500_000), (("grpc.http2.bdp_probe", 0), ("grpc.use_local_subchannel_pool", 1))
+        channel = grpc.aio.insecure_channel(served.address, options=small_window)
+        calls = [channel.unary_stream(f"/{SERVICE}/echo")(content) for _ in range(3)]
+        counted = 3 * len(content) if ours else 0
+        await until(lambda: len(served.handlers.seen) == 3 and unread_bytes(served.server) == counted, "three answers")
+        assert await served.unary("echo")(b"another") == b"another"
+        assert await calls[0].read() == content
+        counted = 2 * len(content) if ours else 0
+        await until(lambda: unread_bytes(served.server) == counted, "one less")
+        for call in calls[1:]:
+            call.cancel()
+        await until(lambda: not unread_bytes(served.server), "none")
+        await channel.close()
 
     async def test_it_is_over_before_it_has_begun(self, served: Served) -> None:
         """Calls whose deadline passes while the loop is busy leave nothing: the server answers others, and stops."""

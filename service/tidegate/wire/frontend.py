@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -253,6 +253,7 @@ class Call:
 
     def refuse(self, sequence: int, error: TidegateError) -> None:
         """Answers a message that never reached the engine."""
+        self._front.refused[error.reason.name] += 1
         waiting = Waiting(sequence, 0)
         waiting.answer = codec.stream_error(sequence, error).SerializeToString()
         self._expect(waiting)
@@ -383,6 +384,8 @@ class FrontEnd:
         self.plain = None if native is None else Plain(native)
         self.streams = 0
         self.unary = 0
+        self.refused: Counter[str] = Counter()  # messages of streams, as a whole, by reason
+        self.count_unread: Callable[[], int] = lambda: 0  # in bytes: the server of the calls says
         self._calls: dict[int, Call] = {}
         self._scopes: dict[Scope, Scope] = {}
         self._numbers = 0
@@ -393,6 +396,22 @@ class FrontEnd:
     def answers_waiting(self) -> int:
         """Messages read but not yet answered in full, or answered but not yet written."""
         return sum(call.messages for call in self._calls.values())
+
+    @property
+    def unread_bytes(self) -> int:
+        """Bytes of answers to unary calls that are not taken."""
+        return self.count_unread()
+
+    def admit(self) -> None:
+        """Whether a unary call is taken; raises DRAINING or INBOX_FULL."""
+        if self.draining:
+            raise TidegateError(Reason.DRAINING)
+        self.check_unread()
+
+    def check_unread(self) -> None:
+        """Whether there is room for another answer to a unary call; raises INBOX_FULL."""
+        if self.unread_bytes >= self.limits.unary_bytes_max:
+            raise TidegateError(Reason.INBOX_FULL, "too many bytes of answers wait for clients that do not read them")
 
     def open(self) -> Call:
         """A new call; raises DRAINING."""

@@ -22,11 +22,11 @@ _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
 class Guard:
-    """Wraps handlers. `draining` says whether new calls are refused."""
+    """Wraps handlers. `admit` raises what new unary calls are refused with."""
 
-    def __init__(self, metrics: Metrics, draining: Callable[[], bool]) -> None:
+    def __init__(self, metrics: Metrics, admit: Callable[[], None]) -> None:
         self._metrics = metrics
-        self._draining = draining
+        self._admit = admit
 
     def unary(self, handler: UnaryHandler) -> UnaryHandler:
         """A handler of raw bytes."""
@@ -34,8 +34,7 @@ class Guard:
         async def guarded(message: bytes, context: Context) -> bytes:
             try:
                 try:
-                    if self._draining():
-                        raise TidegateError(Reason.DRAINING)
+                    self._admit()
                     return await handler(message, context)
                 except TidegateError as error:
                     status = status_of(error)  # which fails for what is no text

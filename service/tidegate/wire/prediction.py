@@ -77,6 +77,7 @@ class PredictionService:
         for place, key in enumerate(keys if refused else ()):
             if key in refused:
                 answers[place] = Forecast(refused[key])
+        front.check_unread()  # nothing has changed by it: safe to ask again, when others have read theirs
         portions = []
         for portion in forecasts.portions_of(answers):
             portions.append(portion)

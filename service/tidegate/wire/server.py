@@ -18,7 +18,7 @@ from tidegate.wire.health import SERVICE as HEALTH
 from tidegate.wire.models import ModelService
 from tidegate.wire.prediction import PredictionService
 from tidegate.wire.sessions import SessionService
-from tidegate.wire.transport import make_server
+from tidegate.wire.transport import make_server, unread_bytes
 
 PACKAGE = "tidegate.v1"
 SERVICES = tuple(f"{PACKAGE}.{name}" for name in ("PredictionService", "SessionService", "ModelService"))
@@ -32,7 +32,8 @@ class GrpcServer:
     ) -> None:
         self._health = Health()
         self._server = make_server(_options(limits))
-        guard = Guard(metrics, lambda: front.draining)
+        front.count_unread = lambda: unread_bytes(self._server)
+        guard = Guard(metrics, front.admit)
         services = (
             PredictionService(front, guard).handlers(),
             SessionService(front, guard).handlers(),

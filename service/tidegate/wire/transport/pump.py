@@ -35,6 +35,7 @@ class Pump:
         self._queue, self._callers = queue, callers
         self._loop = asyncio.get_running_loop()
         self.heard = 0  # messages that came in this pass: counted by the calls
+        self.unread_bytes = 0  # of last answers that their clients have not taken: counted by the calls
         self._dry = 0
         self._woke_at = 0.0
         self._asleep = threading.Lock()  # released when the thread is to wait for the next event

@@ -83,7 +83,8 @@ class Rpc:
         if self._over:
             raise asyncio.InvalidStateError("the call is over")
         written: asyncio.Future[bool] = self._loop.create_future()
-        self._start((*self._greeting(), self._message(message)), lambda event: _tell(written, event.success))
+        operation = cygrpc.SendMessageOperation(self._serialized(message), _NO_FLAGS)
+        self._start((*self._greeting(), operation), lambda event: _tell(written, event.success))
         if not await written:
             raise asyncio.InvalidStateError("the peer is gone")
 
@@ -185,9 +186,10 @@ class Rpc:
         self._greeted = True
         return (cygrpc.SendInitialMetadataOperation((), _NO_FLAGS),)
 
-    def _message(self, message: Any) -> Any:
+    def _serialized(self, message: Any) -> bytes:
         serialize = self._handler.response_serializer
-        return cygrpc.SendMessageOperation(message if serialize is None else serialize(message), _NO_FLAGS)
+        content: bytes = message if serialize is None else serialize(message)
+        return content
 
     def _closed(self, event: Event) -> None:
         """The call has ended, by our status or because the client is gone or has given it up."""
@@ -199,9 +201,9 @@ class Rpc:
     # The handler.
 
     async def _handle(self) -> None:
-        last: tuple[Any, ...] = ()
+        last, size = (), 0
         try:
-            last = await self._behave()
+            last, size = await self._behave()
         except grpc.aio.AbortError:
             pass
         except asyncio.CancelledError:
@@ -213,7 +215,17 @@ class Rpc:
             self._over = True
             code, details, trailing = self._status
             status = cygrpc.SendStatusFromServerOperation(trailing, code.value[0], details, _NO_FLAGS)
-            self._start((*self._greeting(), *last, status), _ignore)
+            self._start((*self._greeting(), *last, status), self._taken(size))
+            self._pump.unread_bytes += size
+
+    def _taken(self, size: int) -> Callable[[Event], None]:
+        """What is called when a client has taken its last answer, of so many bytes, or is gone."""
+        pump = self._pump
+
+        def taken(_: Event) -> None:
+            pump.unread_bytes -= size
+
+        return taken
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._over = True
@@ -223,8 +235,8 @@ class Rpc:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a call could not be ended", exc_info=error)
 
-    async def _behave(self) -> tuple[Any, ...]:
-        """Runs the handler; the operation that sends its answer, if that is one."""
+    async def _behave(self) -> tuple[tuple[Any, ...], int]:
+        """Runs the handler; the operation that sends its answer, if that is one, and the bytes of that."""
         handler = self._handler
         request: Any = self
         if not handler.request_streaming:
@@ -240,9 +252,12 @@ class Rpc:
         if inspect.isasyncgen(outcome):
             async for answer in outcome:
                 await self.write(answer)
-            return ()
+            return (), 0
         answer = await outcome
-        return () if handler.response_streaming else (self._message(answer),)
+        if handler.response_streaming:
+            return (), 0
+        content = self._serialized(answer)
+        return (cygrpc.SendMessageOperation(content, _NO_FLAGS),), len(content)
 
 
 def _refused(error: int) -> NoReturn:

@@ -33,6 +33,11 @@ class CoreServer:
         self._stopping: asyncio.Task[None] | None = None
         self._none_left: asyncio.Future[None] | None = None
 
+    @property
+    def unread_bytes(self) -> int:
+        """Of answers to unary calls that their clients have not taken. gRPC holds them, and bounds them by nothing."""
+        return 0 if self._pump is None else self._pump.unread_bytes
+
     def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
         """Asked for every call, the first one first."""
         self._handlers.extend(handlers)
