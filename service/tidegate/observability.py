@@ -130,6 +130,11 @@ def register_durability(metrics: Metrics, durability: Durability) -> None:
         "tidegate_sessions_moved", "Sessions asked for in vain: SESSION_MOVED.", lambda: durability.arrivals.moved
     )
     metrics.counter("tidegate_checkpoints_saved", "Checkpoints written.", lambda: durability.saved)
+    metrics.counter(
+        "tidegate_checkpoints_damaged",
+        "Checkpoints read whose checksum was wrong; one that is asked for again counts again.",
+        lambda: durability.store.damaged,
+    )
     metrics.counter("tidegate_checkpoint_failures", "Passes that the store did not take.", lambda: durability.failures)
     if durability.store.shared:
         lease = durability.lease

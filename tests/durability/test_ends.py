@@ -80,6 +80,21 @@ async def test_a_deadline_that_is_swallowed(kept: Durability, monkeypatch: pytes
     assert len(rounds) == 1
 
 
+async def test_a_store_that_hangs_at_the_end(kept: Durability, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When time is up the end does not wait for it, whatever patience the store's own calls have."""
+
+    async def hangs(*_: object, **__: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(kept, "round", hangs)
+    monkeypatch.setattr(kept.store, "stop", hangs)
+    async with asyncio.timeout(PATIENCE_SECONDS) as patience:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await kept.stop()
+    assert not patience.expired()
+
+
 async def test_a_last_round_that_fails_in_an_unknown_way(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     """It is logged and made again: nothing is lost."""
     replica = await site.replica()

@@ -13,16 +13,21 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
+from redis import Redis
 
 from tests.identity.feeds import DERIVED, derived_package
 from tests.packages import random_package
 from tests.servers import RunningServer
+from tests.services import RunningRedis, redis_server
 from tidegate import Client, Reason, TidegateError
+from tidegate.checkpoints import Key
 from tidegate.client.values.predictions import RowFlag
+from tidegate.store.redis_keys import Keys
 from tidegate.wire.stubs.prediction_pb2 import PredictRequest, StreamConfig
 from tidegate.wire.stubs.prediction_pb2_grpc import PredictionServiceStub
 from tidegate.wire.stubs.types_pb2 import DTYPE_FLOAT64, ObservationBatch
 
+__all__ = ["redis_server"]
 HOUR = np.timedelta64(1, "h")
 START = np.datetime64("2024-01-01T00", "ns")
 PATIENCE_SECONDS = 20.0
@@ -142,7 +147,8 @@ def test_a_damaged_row_harms_no_other(models: Path) -> None:
     with sqlite3.connect(models.parent / "sessions.db") as file:
         file.execute("UPDATE sessions SET content = x'00' WHERE session_id = ?", (b"s7",))
     with start(models) as server, Client(server.grpc) as client:
-        assert "restored 299 sessions; 1 damaged" in server.log
+        assert "WARNING tidegate.durability.keeper: restored 299 sessions; 1 damaged" in server.log
+        assert server.metric("tidegate_checkpoints_damaged_total") == 1
         assert client.session("quantiles", "s8").info().step == 2
         with pytest.raises(TidegateError) as caught:
             client.session("quantiles", "s7").step([1.0, 2.0, 3.0])
@@ -152,6 +158,24 @@ def test_a_damaged_row_harms_no_other(models: Path) -> None:
             assert [(error.id, error.reason) for error in refused.errors] == [("s7", Reason.SESSION_DAMAGED)]
             begun = batches.step(["s7"], np.ones((1, 3)), reset=[True])
         assert begun.flags[0] & RowFlag.CREATED
+
+
+def test_a_damaged_row_of_a_shared_store(models: Path, redis_server: RunningRedis) -> None:
+    """It is met when it is asked for: counted, and one line in the log, however often that is."""
+    store = f"{redis_server.url}?prefix=damaged"
+    with RunningServer(models, "--store", store) as server, Client(server.grpc) as client:
+        client.session("quantiles", "s7").step([1.0, 2.0, 3.0])
+    with Redis.from_url(redis_server.url) as redis:
+        redis.hset(Keys("damaged").session(Key("", "quantiles", b"s7")), "content", b"0")
+    with RunningServer(models, "--store", store) as server, Client(server.grpc) as client:
+        for _ in range(3):
+            with pytest.raises(TidegateError) as caught:
+                client.session("quantiles", "s7").info()
+            assert caught.value.reason is Reason.SESSION_DAMAGED
+        assert server.metric("tidegate_checkpoints_damaged_total") == 3
+        server.stop()
+        assert server.log.count("checkpoints are damaged") == 1, server.log
+        assert "WARNING tidegate.durability.keeper: 1 checkpoints are damaged" in server.log
 
 
 def test_a_store_that_fails(models: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -290,3 +291,53 @@ def test_keys_do_not_collide(keys: set[tuple[str, str, bytes]]) -> None:
     made = {names.session(Key(*key)) for key in keys}
     assert len(made) == len(keys)
     assert {names.parsed(name) for name in made} == keys
+
+
+@pytest.fixture
+def careless(tmp_path: Path) -> Iterator[RunningRedis]:
+    """One whose settings a test may change. It is killed: a Redis that has just turned its log on does not stop."""
+    if RunningRedis.missing():
+        pytest.skip("redis-server is not installed: make services")
+    running = RunningRedis(tmp_path)
+    yield running
+    running.kill()
+
+
+async def warnings(caplog: pytest.LogCaptureFixture, url: str) -> list[str]:
+    """What a store warns of at its start."""
+    caplog.clear()
+    store = RedisStore(url, Terms("a"))
+    await store.start()
+    await store.stop()
+    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+
+async def test_a_redis_that_keeps_no_promise(careless: RunningRedis, caplog: pytest.LogCaptureFixture) -> None:
+    """The setting by which it may forget is named; one that is as it should be is not, and a Redis that does not tell
+    is taken."""
+    assert await warnings(caplog, careless.url) == []
+    async with Redis.from_url(careless.url) as redis:
+        await redis.acl_setuser("quiet", enabled=True, passwords=["+secret"], keys=["*"], commands=["+@all", "-info"])
+        await redis.config_set("maxmemory-policy", "allkeys-lru")
+        (said,) = await warnings(caplog, careless.url)
+        assert said.startswith(f"{careless.url}: maxmemory-policy is allkeys-lru: ")
+        await redis.config_set("appendonly", "no")
+        _, said = await warnings(caplog, careless.url)
+        assert said.startswith(f"{careless.url}: appendonly is no: ")
+    assert await warnings(caplog, f"redis://quiet:secret@{careless.address}/0") == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://u:hunter2@h/0?ssl_ca_certs=/ca.pem",
+        "unix://u:hunter2@/socket?ssl_ca_certs=/ca.pem",
+        "rediss://u:hunter2@h/0?ssl_colour=red",
+        "rediss://u:hunter2@h/0?ssl_cert_reqs=red",
+    ],
+)
+def test_options_of_tls_that_do_not_fit(url: str) -> None:
+    """Where there is no TLS, or no such option or value: one line, without the password."""
+    with pytest.raises(StoreError, match="has an ssl_… option that does not fit") as refused:
+        RedisStore(url, Terms("a"))
+    assert "hunter2" not in str(refused.value)

@@ -28,6 +28,8 @@ from tidegate.store.protocol import Store, StoreError
 
 FAILED_SECONDS = 0.2  # until a store that failed is tried again
 EXPIRE_SECONDS = 60.0  # between two looks for stored sessions that are past their time
+DAMAGE_SECONDS = 60.0  # between two lines about damaged checkpoints: who asks for one may do so again and again
+CLOSE_SECONDS_MAX = 0.5  # for the store's end when time is up: one that hangs is left as it is
 
 _FAULT = "a round of checkpoints failed"
 
@@ -54,7 +56,8 @@ class Durability:
         self.exits = Exits(host, store, self.arrivals, self._discard)
         self.passes = Passes(host, store, mark, self.exits, self._discard, clock)
         self.lease = Lease(host, store, limits.lease_seconds, self._discard, self.arrivals.ask_again, clock)
-        self._next_pass = self._next_expiry = clock()
+        self._next_pass = self._next_expiry = self._next_damage = clock()
+        self._damage_told = 0
         self._failing = False
         self._failed_at = clock()
         self._wake = asyncio.Event()
@@ -103,8 +106,11 @@ class Durability:
             self.lease.renewed_at = asked
         else:
             await self.arrivals.restore_all()
-            if self.arrivals.restored or self.store.damaged:
-                log.info("restored %d sessions; %d damaged", self.arrivals.restored, self.store.damaged)
+            restored, damaged = self.arrivals.restored, self.store.damaged
+            if restored or damaged:
+                level = logging.WARNING if damaged else logging.INFO
+                log.log(level, "restored %d sessions; %d damaged", restored, damaged)
+            self._damage_told = damaged
         self.passes.clean_at = self._next_pass = self._clock()
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._run())]
@@ -116,19 +122,22 @@ class Durability:
         Nothing must move meanwhile."""
         self._stopping = True
         self._wake.set()
+        closing_seconds_max: float | None = None  # for as long as who stops it waits
         try:
             if self._tasks:
                 await self._tasks[0]  # a round is never cut off: what it took would be lost on its way
                 await self._last_rounds()
         except asyncio.CancelledError:
             log.error("time is up: %s", self._unfinished())
+            closing_seconds_max = CLOSE_SECONDS_MAX
             raise
         finally:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
-            with contextlib.suppress(StoreError):
-                await self.store.stop()
+            with contextlib.suppress(StoreError, TimeoutError):
+                async with asyncio.timeout(closing_seconds_max):
+                    await self.store.stop()
 
     def _unfinished(self) -> str:
         """What kept the end waiting, for the log."""
@@ -232,6 +241,7 @@ class Durability:
                 await asyncio.sleep(FAILED_SECONDS)
             else:
                 self._went_well()
+            self._tell_of_damage()
             self.arrivals.give_up()
             self._host.engine.sessions.lagging = self.lagging
 
@@ -252,6 +262,13 @@ class Durability:
             self.passes.lose(keys, np.append(refs, np.array(departed, np.int64)))
 
         self._host.post(discard)
+
+    def _tell_of_damage(self) -> None:
+        """Of checkpoints that were met since it told last, at most once in a while."""
+        met, now = self.store.damaged, self._clock()
+        if met > self._damage_told and now >= self._next_damage:
+            log.warning("%d checkpoints are damaged: see SESSION_DAMAGED", met - self._damage_told)
+            self._damage_told, self._next_damage = met, now + DAMAGE_SECONDS
 
     def _failed(self, error: StoreError) -> None:
         self.failures += 1

@@ -10,7 +10,8 @@ Every wait has a limit, and nothing is tried twice here: who calls does that, an
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Sequence
+import logging
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -30,6 +31,8 @@ ROWS = 256  # of one call of the script: no other client waits for longer than t
 BYTES = 4 << 20  # of one call, unless a single row is larger
 WANTED_ROWS = 4096  # that one renewal hears of; the next hears of more
 _FIELDS = ("version", "fingerprint", "step", "layout", "content")
+
+log = logging.getLogger(__name__)
 
 Argument = bytes | str | int
 Stored = Sequence[bytes | None]  # what is stored of a row, in the order of _FIELDS
@@ -55,7 +58,10 @@ class RedisStore:
         self._layouts: dict[bytes, bytes] = {}  # by digest: what is cached can never be wrong
 
     async def start(self) -> None:
+        """Begins the lease; warns of settings of the Redis that break what a store promises."""
         await self.renew()
+        for problem in broken_promises(await self._info()):
+            log.warning("%s: %s", self._address.shown, problem)
 
     async def stop(self) -> None:
         """Ends the lease and closes the connections, these in any case."""
@@ -125,6 +131,12 @@ class RedisStore:
             if not cursor:
                 return
 
+    async def _info(self) -> Mapping[str, Any]:
+        try:
+            return dict(await self._redis.info())
+        except (RedisError, OSError):  # not every user may ask
+            return {}
+
     async def _page(self, keys: Sequence[bytes]) -> list[Checkpoint]:
         async with self._redis.pipeline(transaction=False) as pipeline:
             for key in keys:
@@ -176,8 +188,20 @@ class RedisStore:
             raise StoreError(f"{self._address.shown}: {error}") from error
 
 
+def broken_promises(info: Mapping[str, Any]) -> list[str]:
+    """What of a Redis' own INFO breaks what a store promises; nothing where it does not say."""
+    problems = []
+    policy = info.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        problems.append(f"maxmemory-policy is {policy}: sessions are lost when memory is short; set it to noeviction")
+    if info.get("aof_enabled", 1) != 1:
+        problems.append("appendonly is no: what was saved is lost when it ends; set it to yes, and appendfsync")
+    return problems
+
+
 def _client(url: str, shown: str) -> Redis:
     """One that has not connected yet."""
+    problem = "is not redis://HOST:PORT/DB, rediss:// or unix://; write odd characters of a password as %XX"
     try:
         pool = BlockingConnectionPool.from_url(
             url,
@@ -188,8 +212,9 @@ def _client(url: str, shown: str) -> Redis:
             retry=Retry(NoBackoff(), 0),
             protocol=2,  # of RESP, which every version speaks
         )
-    except ValueError:  # whose words may hold a part of the password
-        problem = "is not redis://HOST:PORT/DB, rediss:// or unix://; write odd characters of a password as %XX"
+        problem = "has an ssl_… option that does not fit: they go with rediss:// alone, and are named as in redis-py"
+        pool.connection_class(**pool.connection_kwargs)  # not connected; the pool's own are made when they are needed
+    except (ValueError, TypeError, RedisError):  # whose words may hold a part of the password
         raise StoreError(f"{shown}: {problem}") from None
     return Redis.from_pool(pool)
 

@@ -10,7 +10,6 @@ changed, `make_server` takes grpc.aio's server, which does the same, slower (`ai
 """
 
 from tidegate.wire.transport.aio import GONE
-from tidegate.wire.transport.aio import GONE
 from tidegate.wire.transport.choice import make_server, stream_of, takes_up, unread_bytes
 from tidegate.wire.transport.stream import Stream
 
