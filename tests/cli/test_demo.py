@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tidegate.client import AsyncClient
-from tidegate.client.accuracy import Score
+from tidegate.client.values.accuracy import Score
 from tidegate.config import default_models
 from tidegate.demo import good
 from tidegate.demo.child import parse_metrics

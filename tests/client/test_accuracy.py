@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate.client.accuracy import Accuracy, score_rows
+from tidegate.client.values.accuracy import Accuracy, score_rows
 
 VALUES = st.one_of(st.just(float("nan")), st.floats(-100, 100))
 FEEDS = st.lists(st.tuples(st.sampled_from("ab"), VALUES, st.floats(-100, 100, width=32)), max_size=30)

@@ -13,7 +13,7 @@ from tests.packages import random_package
 from tests.servers import RunningServer
 from tidegate import Client, Reason, TidegateError
 from tidegate.client import Batches, RowFlag
-from tidegate.client.columns import Columns, split, to_message
+from tidegate.client.streams.columns import Columns, split, to_message
 
 MODEL = "random"
 

@@ -10,7 +10,7 @@ import pytest
 from tests.servers import RunningServer
 from tests.wire.clients import PATIENCE_SECONDS, until
 from tidegate import AsyncClient, Reason, TidegateError
-from tidegate.client.feed import Feed
+from tidegate.client.streams.feed import Feed
 
 MODEL = "random"
 ROW = [0.0, 1.0, 2.0, 3.0]

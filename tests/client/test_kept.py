@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from tidegate.client.allowance import Allowance
-from tidegate.client.columns import Columns
-from tidegate.client.kept import Kept
 from tidegate.client.patience import Patience
+from tidegate.client.streams.columns import Columns
+from tidegate.client.streams.kept import Kept
 from tidegate.errors import Reason, TidegateError
 
 NAMES = st.sampled_from(["a", "b", "c", "d"])

@@ -12,7 +12,7 @@ import pytest
 from tests.servers import RunningServer
 from tidegate import AsyncClient, Reason, TidegateError
 from tidegate.client import Generation, Scenario
-from tidegate.client.messages import built, checked_ids
+from tidegate.client.values.messages import built, checked_ids
 from tidegate.wire.stubs import forecast_pb2, session_pb2
 
 MODEL = "random"

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate.client import observations
+from tidegate.client.values import observations
 from tidegate.errors import Reason, TidegateError
 
 FEATURES = ("rain", "wind", "sun")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tidegate.client.outcome import Outcome
-from tidegate.client.predictions import RowFlag
+from tidegate.client.streams.outcome import Outcome
+from tidegate.client.values.predictions import RowFlag
 from tidegate.errors import Reason, TidegateError
 from tidegate.wire.stubs import types_pb2
 

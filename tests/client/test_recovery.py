@@ -8,9 +8,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate.client.columns import Columns, Place, gather
 from tidegate.client.failures import RowError
-from tidegate.client.recovery import Recovery
+from tidegate.client.streams.columns import Columns, Place, gather
+from tidegate.client.streams.recovery import Recovery
 from tidegate.errors import MEANINGS, Reason
 
 

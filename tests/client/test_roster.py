@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate.client import roster
-from tidegate.client.roster import Roster
+from tidegate.client.streams import roster
+from tidegate.client.streams.roster import Roster
 from tidegate.errors import Reason, TidegateError
 
 NAMES = st.sampled_from([f"s{index}" for index in range(6)])

@@ -15,7 +15,7 @@ from tests.packages import random_package
 from tests.servers import RunningServer
 from tidegate import AsyncClient, Client, Reason, TidegateError
 from tidegate.client import Session
-from tidegate.client.observations import Values
+from tidegate.client.values.observations import Values
 from tidegate.wire.stubs import prediction_pb2, types_pb2
 
 MODEL = "random"

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from tests.client.test_crashes import MODEL, SELDOM, kept, running
 from tests.servers import RunningServer
 from tidegate import AsyncClient, Client, Reason, TidegateError
-from tidegate.client import replay
-from tidegate.client.columns import Columns
-from tidegate.client.histories import Past, runs
+from tidegate.client.streams import replay
+from tidegate.client.streams.columns import Columns
+from tidegate.client.streams.histories import Past, runs
 
 STEPS = 120
 

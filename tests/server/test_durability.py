@@ -17,7 +17,7 @@ from tests.identity.feeds import DERIVED, derived_package
 from tests.packages import random_package
 from tests.servers import RunningServer
 from tidegate import Client, Reason, TidegateError
-from tidegate.client.predictions import RowFlag
+from tidegate.client.values.predictions import RowFlag
 from tidegate.wire.stubs.prediction_pb2 import PredictRequest, StreamConfig
 from tidegate.wire.stubs.prediction_pb2_grpc import PredictionServiceStub
 from tidegate.wire.stubs.types_pb2 import DTYPE_FLOAT64, ObservationBatch

@@ -20,8 +20,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tidegate.cli.options import NewFile, address, print_table
 from tidegate.cli.table import ENCODING, Layout, Row, check_features, column_option, count_rows, read_header, read_rows
 from tidegate.client import Batches, Client, Description, RowFlag
-from tidegate.client.accuracy import Accuracy, score_rows
 from tidegate.client.failures import RESYNC, told
+from tidegate.client.values.accuracy import Accuracy, score_rows
 from tidegate.errors import TidegateError
 
 ROWS_PER_MESSAGE = 1024

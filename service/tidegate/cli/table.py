@@ -14,7 +14,7 @@ from typing import Any, TextIO
 import click
 import numpy as np
 
-from tidegate.client.observations import Words, to_nanoseconds, to_number
+from tidegate.client.values.observations import Words, to_nanoseconds, to_number
 from tidegate.errors import TidegateError
 
 ENCODING = "utf-8-sig"  # UTF-8, with a byte order mark or without

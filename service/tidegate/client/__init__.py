@@ -7,8 +7,10 @@ from tidegate.client.aio import AsyncClient
 from tidegate.client.batches import AsyncBatches
 from tidegate.client.failures import RowError
 from tidegate.client.forecasts import Forecast, Generation, Scenario
-from tidegate.client.predictions import Prediction, Predictions, RowFlag
-from tidegate.client.records import (
+from tidegate.client.session import AsyncSession
+from tidegate.client.sync import Batches, Client, Session
+from tidegate.client.values.predictions import Prediction, Predictions, RowFlag
+from tidegate.client.values.records import (
     Description,
     Done,
     Feature,
@@ -19,8 +21,6 @@ from tidegate.client.records import (
     Reloaded,
     SessionInfo,
 )
-from tidegate.client.session import AsyncSession
-from tidegate.client.sync import Batches, Client, Session
 
 __all__ = [
     "AsyncBatches",

@@ -10,11 +10,11 @@ from tidegate.client import bulk
 from tidegate.client.batches import AsyncBatches
 from tidegate.client.catalog import Catalog
 from tidegate.client.connection import Connection
-from tidegate.client.feed import Feed
 from tidegate.client.forecasts import Forecast, Generation, Scenario, forecast
-from tidegate.client.messages import built, checked_ids
-from tidegate.client.records import Done, Migrated, Model, Opened, Reloaded, SessionInfo, read_session
 from tidegate.client.session import AsyncSession
+from tidegate.client.streams.feed import Feed
+from tidegate.client.values.messages import built, checked_ids
+from tidegate.client.values.records import Done, Migrated, Model, Opened, Reloaded, SessionInfo, read_session
 from tidegate.wire.stubs import session_pb2
 
 PAGE_SIZE = 1000

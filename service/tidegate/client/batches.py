@@ -13,18 +13,18 @@ from numpy.typing import ArrayLike, NDArray
 
 from tidegate.client.bulk import open_many
 from tidegate.client.catalog import Catalog
-from tidegate.client.columns import Columns, split, to_message
 from tidegate.client.connection import Connection, new_routing_key
-from tidegate.client.conversation import Request, Response
 from tidegate.client.failures import RowError, from_status, told
-from tidegate.client.messages import built, checked_ids
-from tidegate.client.observations import Time, to_matrix, to_reset_column, to_time_column
-from tidegate.client.outcome import Outcome, Rows
 from tidegate.client.patience import Patience
-from tidegate.client.predictions import Predictions, RowFlag
-from tidegate.client.records import Description
-from tidegate.client.roster import Aliases, Roster, occurrences, waves
-from tidegate.client.stream import PredictionStream
+from tidegate.client.streams.columns import Columns, split, to_message
+from tidegate.client.streams.conversation import Request, Response
+from tidegate.client.streams.outcome import Outcome, Rows
+from tidegate.client.streams.roster import Aliases, Roster, occurrences, waves
+from tidegate.client.streams.stream import PredictionStream
+from tidegate.client.values.messages import built, checked_ids
+from tidegate.client.values.observations import Time, to_matrix, to_reset_column, to_time_column
+from tidegate.client.values.predictions import Predictions, RowFlag
+from tidegate.client.values.records import Description
 from tidegate.errors import Reason, TidegateError
 from tidegate.wire.stubs import prediction_pb2, types_pb2
 

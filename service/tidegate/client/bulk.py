@@ -12,9 +12,9 @@ import numpy as np
 
 from tidegate.client.connection import Connection
 from tidegate.client.failures import AGAIN, RowError, read_row_error
-from tidegate.client.messages import built, checked_ids
 from tidegate.client.patience import Patience
-from tidegate.client.records import Done, Migrated, Opened
+from tidegate.client.values.messages import built, checked_ids
+from tidegate.client.values.records import Done, Migrated, Opened
 from tidegate.errors import TidegateError
 from tidegate.wire.stubs import session_pb2
 

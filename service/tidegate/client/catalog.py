@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from tidegate.client.connection import Connection
-from tidegate.client.messages import built
 from tidegate.client.patience import Patience
-from tidegate.client.records import Description, Model, Reloaded, read_model
+from tidegate.client.values.messages import built
+from tidegate.client.values.records import Description, Model, Reloaded, read_model
 from tidegate.errors import Code, TidegateError
 from tidegate.wire.stubs import model_pb2
 

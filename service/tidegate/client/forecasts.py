@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from tidegate.client.catalog import Catalog
 from tidegate.client.connection import Connection
 from tidegate.client.failures import RowError, read_row_error, told
-from tidegate.client.labels import column_names
-from tidegate.client.messages import built
+from tidegate.client.values.labels import column_names
+from tidegate.client.values.messages import built
 from tidegate.errors import Reason, TidegateError
 from tidegate.wire.stubs import forecast_pb2
 

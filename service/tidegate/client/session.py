@@ -9,11 +9,12 @@ from contextlib import suppress
 from numpy.typing import ArrayLike
 
 from tidegate.client.failures import advised
-from tidegate.client.feed import Cursor, Feed, Single
 from tidegate.client.forecasts import Forecast, Generation, Scenario, forecast, raised
-from tidegate.client.histories import Past, begun, in_the_whole, parts_of, past_rows
-from tidegate.client.messages import built
-from tidegate.client.observations import (
+from tidegate.client.patience import Patience
+from tidegate.client.streams.feed import Cursor, Feed, Single
+from tidegate.client.streams.histories import Past, begun, in_the_whole, parts_of, past_rows
+from tidegate.client.values.messages import built
+from tidegate.client.values.observations import (
     NO_TIME,
     Time,
     Times,
@@ -25,9 +26,8 @@ from tidegate.client.observations import (
     to_row,
     to_timestamp,
 )
-from tidegate.client.patience import Patience
-from tidegate.client.predictions import Prediction, read_prediction
-from tidegate.client.records import Description, SessionInfo, read_session
+from tidegate.client.values.predictions import Prediction, read_prediction
+from tidegate.client.values.records import Description, SessionInfo, read_session
 from tidegate.errors import Reason, TidegateError
 from tidegate.wire.stubs import session_pb2, types_pb2
 

@@ -12,10 +12,10 @@ from tidegate.client.aio import AsyncClient
 from tidegate.client.background import BackgroundLoop
 from tidegate.client.batches import AsyncBatches
 from tidegate.client.forecasts import Forecast, Generation, Scenario
-from tidegate.client.observations import Time, Times, Values
-from tidegate.client.predictions import Prediction, Predictions
-from tidegate.client.records import Description, Done, Migrated, Model, Opened, Reloaded, SessionInfo
 from tidegate.client.session import AsyncSession
+from tidegate.client.values.observations import Time, Times, Values
+from tidegate.client.values.predictions import Prediction, Predictions
+from tidegate.client.values.records import Description, Done, Migrated, Model, Opened, Reloaded, SessionInfo
 
 
 class Session:

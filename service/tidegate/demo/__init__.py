@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidegate.client import AsyncBatches, AsyncClient, AsyncSession
-from tidegate.client.accuracy import Accuracy, Score
+from tidegate.client.values.accuracy import Accuracy, Score
 from tidegate.demo.child import Server, read_metrics
 from tidegate.demo.screen import Screen, Summary
 from tidegate.demo.year import Year, jittered, read_year

@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from tidegate.client.accuracy import Score, score_rows
+from tidegate.client.values.accuracy import Score, score_rows
 from tidegate.demo.year import Year
 
 DAYS_SHOWN = 12

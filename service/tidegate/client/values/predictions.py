@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidegate.client.failures import RowError
-from tidegate.client.observations import to_datetime
+from tidegate.client.values.observations import to_datetime
 from tidegate.wire.stubs import types_pb2
 
 

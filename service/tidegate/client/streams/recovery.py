@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from tidegate.client.columns import Place
 from tidegate.client.failures import AGAIN, LOST_STEPS, RowError
+from tidegate.client.streams.columns import Place
 from tidegate.errors import Reason
 
 ROUNDS_MAX = 16  # for one session

@@ -11,7 +11,7 @@ import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
 from numpy.typing import ArrayLike, NDArray
 
-from tidegate.client.labels import column_names, misnamed, places, row_names
+from tidegate.client.values.labels import column_names, misnamed, places, row_names
 from tidegate.errors import Reason, TidegateError
 
 Held = TypeVar("Held")

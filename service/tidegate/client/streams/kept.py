@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Protocol
 
-from tidegate.client.columns import Columns, Place
+from tidegate.client.streams.columns import Columns, Place
 
 IN_DOUBT = 2**64  # above every sequence
 

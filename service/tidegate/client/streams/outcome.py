@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidegate.client.failures import RowError, advised, read_row_error, told
-from tidegate.client.predictions import Predictions, RowFlag
+from tidegate.client.values.predictions import Predictions, RowFlag
 from tidegate.errors import Reason, TidegateError
 from tidegate.wire.stubs import types_pb2
 

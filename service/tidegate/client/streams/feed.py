@@ -10,16 +10,16 @@ from zlib import crc32
 
 import numpy as np
 
-from tidegate.client.asked import Message
 from tidegate.client.catalog import Catalog
-from tidegate.client.columns import OBJECT_BYTES, Columns
 from tidegate.client.connection import Connection
-from tidegate.client.conversation import Request, Response
 from tidegate.client.failures import from_status
-from tidegate.client.histories import Begun
-from tidegate.client.messages import built
 from tidegate.client.patience import Patience
-from tidegate.client.stream import PredictionStream
+from tidegate.client.streams.asked import Message
+from tidegate.client.streams.columns import OBJECT_BYTES, Columns
+from tidegate.client.streams.conversation import Request, Response
+from tidegate.client.streams.histories import Begun
+from tidegate.client.streams.stream import PredictionStream
+from tidegate.client.values.messages import built
 from tidegate.wire.stubs import prediction_pb2, session_pb2, types_pb2
 
 IN_FLIGHT_MAX = 4096  # observations of one model; more wait their turn

@@ -10,10 +10,10 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tidegate.client.columns import Columns, split
-from tidegate.client.conversation import Request, Response
-from tidegate.client.observations import Times, to_steps, to_time_column
-from tidegate.client.records import Description
+from tidegate.client.streams.columns import Columns, split
+from tidegate.client.streams.conversation import Request, Response
+from tidegate.client.values.observations import Times, to_steps, to_time_column
+from tidegate.client.values.records import Description
 from tidegate.errors import Reason, TidegateError
 from tidegate.wire.stubs import types_pb2
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidegate.client.failures import RowError
-from tidegate.client.observations import Features, Words, to_datetime
+from tidegate.client.values.observations import Features, Words, to_datetime
 from tidegate.wire.stubs import model_pb2, session_pb2
 
 DURABILITIES = {model_pb2.DURABILITY_INTERVAL: "interval", model_pb2.DURABILITY_STEP: "step"}

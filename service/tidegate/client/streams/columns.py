@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidegate.client.bulk import BYTES_MAX, ROWS_MAX
-from tidegate.client.observations import NO_TIME
+from tidegate.client.values.observations import NO_TIME
 from tidegate.wire.stubs import types_pb2
 
 ROW_BYTES = 8 + 8 + 5 + 1  # step, time, alias, reset: what a row takes beside its values and id

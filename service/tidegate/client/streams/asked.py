@@ -6,10 +6,10 @@ import asyncio
 from dataclasses import dataclass
 from typing import Protocol
 
-from tidegate.client.conversation import Request, Response
-from tidegate.client.kept import Rows
 from tidegate.client.patience import Patience
-from tidegate.client.predictions import RowFlag
+from tidegate.client.streams.conversation import Request, Response
+from tidegate.client.streams.kept import Rows
+from tidegate.client.values.predictions import RowFlag
 
 NOT_DUPLICATE = bytes(flags & ~int(RowFlag.DUPLICATE) for flags in range(256))  # a table for bytes.translate
 

@@ -13,13 +13,13 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 
-from tidegate.client.asked import Asked, Message, as_asked_once
 from tidegate.client.connection import Connection
-from tidegate.client.conversation import Conversation, Response
 from tidegate.client.failures import AGAIN, LOST_STEPS, copied, is_lost_connection, unreachable
-from tidegate.client.kept import Kept
 from tidegate.client.patience import Backoff, Patience
-from tidegate.client.replay import give_back
+from tidegate.client.streams.asked import Asked, Message, as_asked_once
+from tidegate.client.streams.conversation import Conversation, Response
+from tidegate.client.streams.kept import Kept
+from tidegate.client.streams.replay import give_back
 from tidegate.errors import Code, Reason, TidegateError
 from tidegate.wire.stubs import prediction_pb2
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from tidegate.client.columns import Columns, gather, split, to_message
-from tidegate.client.conversation import Request, Response
 from tidegate.client.failures import RowError, every_row, from_status, read_row_error
-from tidegate.client.histories import Past, runs
-from tidegate.client.kept import Kept
-from tidegate.client.recovery import Recovery
+from tidegate.client.streams.columns import Columns, gather, split, to_message
+from tidegate.client.streams.conversation import Request, Response
+from tidegate.client.streams.histories import Past, runs
+from tidegate.client.streams.kept import Kept
+from tidegate.client.streams.recovery import Recovery
 
 HISTORY_ROWS_MIN = 16  # of a session; fewer go out as rows of a batch
 

@@ -1,0 +1,1 @@
+"""From what people hold to what the wire carries, and back. Pure."""
