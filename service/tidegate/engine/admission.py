@@ -69,7 +69,8 @@ class Admission:
         return refusals(block.request[gone], block.row[gone], refused[gone])
 
     def ordinary(self, waiting: Block | Batches, now: float) -> Ordinary | None:
-        """A flight of all of it, if that is ordinary: see `ordinary.py`. Only while nothing waits in a queue."""
+        """A flight of all of it, if that is ordinary: see `flights/ordinary.py`. Only while nothing waits in a
+        queue."""
         refs = waiting.known() if isinstance(waiting, Batches) else self._known(waiting)
         if refs is None:
             return None
@@ -88,8 +89,8 @@ class Admission:
         return None if looker is None else looker.look(block, refs, now)
 
     def quick(self, waiting: Singles | Batches, now: float) -> Turn | Ordinary | None:
-        """Steps and commits these, if they can be by a quick turn: see `quick.py`. Only while nothing waits in a
-        queue."""
+        """Steps and commits these, if they can be by a quick turn: see `flights/quick.py`. Only while nothing waits in
+        a queue."""
         scope, refs = waiting.scope, list[int]()
         if isinstance(waiting, Singles):
             get = self._sessions.names(scope.tenant, scope.model).get

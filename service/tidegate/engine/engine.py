@@ -183,7 +183,8 @@ class Engine:
 
     def quick(self) -> Turn | None:
         """Steps, commits and answers what waits, if it is a few ordinary observations, or the batches that are next:
-        see `quick.py`. Else None, and `prepare` has the rest. What a turn says holds until rows are put in again."""
+        see `flights/quick.py`. Else None, and `prepare` has the rest. What a turn says holds until rows are put in
+        again."""
         waiting = self.inbox.quick(QUICK_ROWS_MAX)
         if waiting is None or waiting.rows > self._rows_together_max:
             return None

@@ -276,7 +276,7 @@ class Lane:
         self.queue = RowQueue()
         self.retired = False
         self.durability = durability
-        self.spare: tuple[Slab, Refs] | None = None  # room for the copy of one session, see warming.py
+        self.spare: tuple[Slab, Refs] | None = None  # room for the copy of one session, see histories/warming.py
         self.sessions = 0
         self.imputation = Imputation(package.manifest, unseen(package.manifest))
         self._identities = {session_id.encode(): number for number, session_id in enumerate(package.manifest.ids, 1)}
