@@ -15,7 +15,7 @@ import grpc
 import pytest
 from grpc._cython import cygrpc
 
-from tests.wire.clients import PATIENCE_SECONDS, until
+from tests.wire.clients import PATIENCE_SECONDS, refused, until
 from tidegate.wire.transport import choice, make_server, stream_of, unread_bytes
 from tidegate.wire.transport.rpc import Rpc
 from tidegate.wire.transport.server import CoreServer
@@ -366,6 +366,14 @@ async def test_who_gives_up_a_stop_may_ask_again(monkeypatch: pytest.MonkeyPatch
             await served.server.stop(PATIENCE_SECONDS)
         assert served.handlers.ended == ["cancelled"]
         await code(waiting)
+
+
+async def test_a_unary_call_without_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is UNDECODABLE_MESSAGE, and says so in its details; grpc.aio's server waits until the deadline."""
+    async with serving(monkeypatch) as served:
+        error = await refused(served.channel.stream_unary(f"/{SERVICE}/echo")(iter([])))
+        assert (error.code, error.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "UNDECODABLE_MESSAGE")
+        assert not served.handlers.seen
 
 
 async def test_nothing_is_kept_of_calls_that_ended(monkeypatch: pytest.MonkeyPatch) -> None:

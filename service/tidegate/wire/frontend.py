@@ -180,7 +180,8 @@ class Call:
     def observe_batch(self, sequence: int, batch: types.ObservationBatch, deadline: float = np.inf) -> None:
         """Queues a batch; raises BAD_BATCH."""
         limits, self._width = self._front.limits, 0
-        naming = len(set(batch.aliases)) if batch.session_ids else 0
+        fit = len(batch.aliases) <= limits.batch_message_rows_max  # else it is refused, whatever they are
+        naming = len(set(batch.aliases)) if batch.session_ids and fit else 0
         columns = codec.batch_columns(batch, limits.batch_message_rows_max, self._aliases_max(naming))
         if naming and columns.aliases is not None:
             self._bind(columns.aliases)

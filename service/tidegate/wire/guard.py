@@ -12,13 +12,12 @@ from google.rpc.status_pb2 import Status
 
 from tidegate.errors import Reason, TidegateError
 from tidegate.metrics import Metrics
-from tidegate.wire.status import DETAILS_KEY, reason_of, status_of
+from tidegate.wire.status import ending, reason_of, status_of
 
 log = logging.getLogger(__name__)
 Context = Any  # grpc.aio.ServicerContext: grpc ships no types
 Handlers = dict[str, grpc.RpcMethodHandler]
 UnaryHandler = Callable[[bytes, Context], Awaitable[bytes]]
-_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
 class Guard:
@@ -75,4 +74,4 @@ class Guard:
     async def end(self, context: Context, status: Status) -> None:
         """Ends the call with the status. Raises, as `context.abort` does."""
         self._metrics.calls_failed[reason_of(status)] += 1
-        await context.abort(_CODES[status.code], status.message, ((DETAILS_KEY, status.SerializeToString()),))
+        await context.abort(*ending(status))

@@ -82,7 +82,9 @@ class PredictionService:
         for portion in forecasts.portions_of(answers):
             portions.append(portion)
             await asyncio.sleep(0)  # live rows go on between
-        return b"".join(portions)
+        if len(portions) == 1:
+            return portions[0]
+        return await asyncio.to_thread(b"".join, portions)  # which lets the loop run
 
     async def stream_predict(self, context: Context) -> None:
         """Reads until the client ends, answers everything, ends. Drain: answers what was read, then UNAVAILABLE."""

@@ -9,10 +9,10 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from tidegate.config import Limits
 from tidegate.engine.sessions.catalog import Changes
-from tidegate.errors import ConfigError
+from tidegate.errors import ConfigError, Reason, TidegateError
 from tidegate.metrics import Metrics
 from tidegate.wire.frontend import FrontEnd
-from tidegate.wire.guard import Guard
+from tidegate.wire.guard import Context, Guard
 from tidegate.wire.health import NOT_SERVING, SERVING, Health
 from tidegate.wire.health import SERVICE as HEALTH
 from tidegate.wire.models import ModelService
@@ -46,6 +46,7 @@ class GrpcServer:
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
             reflection.aio.ReflectionServicer(names), self._server
         )
+        self._server.add_generic_rpc_handlers((_Unknown(guard),))  # asked last
 
     async def start(self, host: str, port: int) -> int:
         """Binds and listens; returns the port. Raises ConfigError when the port is taken."""
@@ -67,6 +68,20 @@ class GrpcServer:
     async def stop(self, grace_seconds: float) -> None:
         """Closes the listener; calls that are not over within the grace are cancelled."""
         await self._server.stop(grace_seconds)
+
+
+class _Unknown(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc ships no types
+    """What nobody else knows is refused in our words."""
+
+    def __init__(self, guard: Guard) -> None:
+        self._handler = grpc.stream_stream_rpc_method_handler(guard.stream(self._refuse))
+
+    def service(self, _: object) -> grpc.RpcMethodHandler:
+        """Of any method."""
+        return self._handler
+
+    async def _refuse(self, _: Context) -> None:
+        raise TidegateError(Reason.UNIMPLEMENTED)
 
 
 def _options(limits: Limits) -> list[tuple[str, int]]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import grpc
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
 from tidegate.errors import DOMAIN, MEANINGS, Reason, TidegateError
 
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
 DETAILS_KEY = "grpc-status-details-bin"
 STEP_REASONS = frozenset(
     (
@@ -27,6 +29,11 @@ def status_of(error: TidegateError) -> Status:
     status = Status(code=int(error.code), message=error.message)
     status.details.add().Pack(ErrorInfo(reason=error.reason.name, domain=DOMAIN, metadata=error.variables))
     return status
+
+
+def ending(status: Status) -> tuple[grpc.StatusCode, str, tuple[tuple[str, bytes], ...]]:
+    """What a call is aborted with: code, text and trailing metadata."""
+    return _CODES[status.code], status.message, ((DETAILS_KEY, status.SerializeToString()),)
 
 
 def reason_of(status: Status) -> str:

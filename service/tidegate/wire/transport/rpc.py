@@ -13,6 +13,8 @@ from typing import Any, NoReturn
 import grpc
 from grpc._cython import cygrpc
 
+from tidegate.errors import Reason, TidegateError
+from tidegate.wire.status import ending, status_of
 from tidegate.wire.transport.pump import Event, Pump
 from tidegate.wire.transport.stream import GaveUp, Takes, Wrote
 
@@ -242,7 +244,8 @@ class Rpc:
         if not handler.request_streaming:
             request = await self.read()
             if request is grpc.aio.EOF:
-                await self.abort(grpc.StatusCode.CANCELLED, "the client sent no request")
+                error = TidegateError(Reason.UNDECODABLE_MESSAGE, "the call ended without a request")
+                await self.abort(*ending(status_of(error)))
         behaviour = (
             (handler.stream_stream if handler.request_streaming else handler.unary_stream)
             if handler.response_streaming
