@@ -3,6 +3,7 @@ each other."""
 
 from __future__ import annotations
 
+import time
 from typing import NamedTuple
 
 
@@ -16,7 +17,8 @@ class Key(NamedTuple):
 
 class Checkpoint(NamedTuple):
     """All that is remembered of a session at a step: the columns that `layout` names (`engine/memory/columns.py`), one
-    after another, in `content`. The package that stepped it is `version`, by its `fingerprint`."""
+    after another, in `content`. The package that stepped it is `version`, by its `fingerprint`.
+    `active_at`: when it was last stepped or opened, in Unix seconds; 0 where that is not known."""
 
     key: Key
     version: str
@@ -24,3 +26,9 @@ class Checkpoint(NamedTuple):
     step: int
     layout: bytes
     content: bytes
+    active_at: int = 0
+
+
+def unix_seconds(monotonic: float) -> float:
+    """The time of a moment by the monotonic clock, which counts from wherever a machine began."""
+    return time.time() - time.monotonic() + monotonic

@@ -42,6 +42,27 @@ async def test_a_pass_ends_under_load(site: Site) -> None:
     assert step > 1
 
 
+async def test_who_looks_at_a_session_does_not_use_it(site: Site) -> None:
+    """It is as idle as before: where it is, and where it comes to be looked at."""
+    owner, other = await site.replica(), await site.replica()
+    await stepped(owner, "k", 1)
+    await owner.turn()
+    site.clock.seconds += 1.0
+    for _ in range(3):
+        site.clock.seconds += 0.5
+        await owner.look("k")
+    assert owner.sessions.info("", "random", b"k", site.clock.seconds).idle_seconds == 2.5
+    await other.look("k")
+    for _ in range(2):  # it is handed over
+        site.clock.seconds += 0.5
+        await owner.turn()
+        await other.turn()
+    await other.look("k")
+    assert other.resident("k")
+    idle_seconds = other.sessions.info("", "random", b"k", site.clock.seconds).idle_seconds
+    assert 3.4 < idle_seconds < 4.6  # the store keeps whole seconds
+
+
 async def test_a_pass_that_failed_is_made_again(site: Site) -> None:
     """By the next round, and not an interval later; so is the look for rows that are past their time."""
     replica = await site.replica()

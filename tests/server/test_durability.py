@@ -178,6 +178,26 @@ def test_a_damaged_row_of_a_shared_store(models: Path, redis_server: RunningRedi
         assert "WARNING tidegate.durability.keeper: 1 checkpoints are damaged" in server.log
 
 
+def test_an_idle_session_stays_in_the_store(models: Path) -> None:
+    """Over a restart its time goes on: it is not made resident by it, and is as idle as it was when it is asked for.
+    What was active meanwhile is resident, as idle as it is."""
+    with start(models) as server, Client(server.grpc) as client:
+        for name in ("idle", "resting", "busy"):
+            client.session("quantiles", name).step([1.0, 2.0, 3.0])
+    active = {"idle": int(time.time()) - 8 * 86_400, "resting": int(time.time()) - 86_400}
+    with sqlite3.connect(models.parent / "sessions.db") as file:
+        for name, moment in active.items():
+            file.execute("UPDATE sessions SET active_at = ? WHERE session_id = ?", (moment, name.encode()))
+    file.close()
+    for _ in range(2):
+        with start(models) as server, Client(server.grpc) as client:
+            assert sorted(info.id for info in client.sessions()) == ["busy", "resting"]
+            for name, moment in active.items():
+                told = client.session("quantiles", name).info().last_active_time
+                assert told is not None
+                assert abs(told.timestamp() - moment) < 5
+
+
 def test_a_store_that_fails(models: Path) -> None:
     """While the store cannot be written, steps go on and the lag grows; when it can, everything is saved."""
     with start(models) as server:

@@ -130,6 +130,16 @@ async def test_a_row_that_is_not_there_is_made(store: Store) -> None:
     assert await store.lost([checkpoint(b"b").key], [7]) == []
 
 
+async def test_the_time_of_activity_comes_along(store: Store) -> None:
+    """With what is claimed and with what is read; the last one that was saved."""
+    row = checkpoint(b"a")._replace(active_at=1_700_000_000)
+    [epoch] = await put(store, [row])
+    later = checkpoint(b"a", 2)._replace(active_at=1_700_000_009)
+    assert await store.save([later], [epoch]) == []
+    assert [found.active_at for found in await everything(store)] == [1_700_000_009]
+    assert (await store.claim([row.key]))[0].checkpoint == later
+
+
 async def test_a_damaged_row_is_told_and_touches_no_other(store: Store, place: Place) -> None:
     """It is counted each time it is met, is this replica's once claimed, and is whole after the next save."""
     rows = [checkpoint(name) for name in (b"a", b"b", b"c")]

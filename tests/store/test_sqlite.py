@@ -30,6 +30,10 @@ CREATE TABLE sessions (
 PRAGMA user_version = 1;
 """
 
+FORMAT_2 = FORMAT_1.replace("content BLOB NOT NULL,", "content BLOB NOT NULL, expires_at INTEGER NOT NULL,").replace(
+    "user_version = 1", "user_version = 2"
+)
+
 
 @contextmanager
 def file_bytes_max(limit: int) -> Iterator[None]:
@@ -99,8 +103,27 @@ async def test_a_file_of_format_1_is_brought_up(tmp_path: Path) -> None:
     assert await everything(store) == [checkpoint(b"b")]
     await store.stop()
     with sqlite3.connect(path) as file:
-        assert file.execute("PRAGMA user_version").fetchone() == (2,)
+        assert file.execute("PRAGMA user_version").fetchone() == (3,)
     file.close()
+
+
+async def test_a_file_of_format_2(tmp_path: Path) -> None:
+    """It is read as it is, and brought up when it is written to; when its rows were active is not known."""
+    path, row = tmp_path / "sessions.db", checkpoint(b"a", 5)
+    with sqlite3.connect(path) as file:
+        file.executescript(FORMAT_2)
+        file.execute("INSERT INTO layouts VALUES (1, ?)", (row.layout,))
+        values = (*row.key, row.version, row.fingerprint, row.step, 1, sealed(row), 1 << 40)
+        file.execute("INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+    file.close()
+    later = checkpoint(b"a", 6)._replace(active_at=7)
+    for read_only, held in ((True, row), (False, row), (True, later)):
+        store = SqliteStore(path, TERMS, read_only=read_only)
+        await store.start()
+        assert await everything(store) == [held]
+        if not read_only:
+            await put(store, [later])
+        await store.stop()
 
 
 async def test_one_server_at_a_time(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import cast
 
-from tidegate.checkpoints import Checkpoint, Key
+from tidegate.checkpoints import Checkpoint, Key, unix_seconds
 from tidegate.config import Limits
 from tidegate.engine.loop import EngineHost
 from tidegate.errors import Reason
@@ -34,6 +34,7 @@ class Arrivals:
         self.releases: list[tuple[Key, int]] = []
         self._host, self._store, self._clock = host, store, clock
         self._seconds_max = limits.handover_seconds_max
+        self._idle_seconds_max = limits.idle_seconds_max
         self._pending: dict[Key, float] = {}  # since when
         self._later: dict[Key, tuple[float, Reason]] = {}  # until when it is not asked for again, and why not
         self._visitors: dict[Key, list[asyncio.Future[Reason]]] = {}
@@ -107,9 +108,12 @@ class Arrivals:
         self._settle(dict.fromkeys(self._pending, reason))
 
     async def restore_all(self) -> None:
-        """Makes all sessions of a store that nobody else uses resident, as far as there is room."""
+        """Makes all sessions of a store that nobody else uses resident, as far as there is room, but for those that
+        were idle for so long that they would leave again: their time in the store goes on."""
         stay: Counter[tuple[str, str]] = Counter()
-        async for page in self._store.scan():
+        since = unix_seconds(self._clock() - self._idle_seconds_max)
+        async for found in self._store.scan():
+            page = [row for row in found if not 0 < row.active_at < since]
             sessions, lanes = self._host.engine.sessions, self._host.engine.catalog.lanes.values()
             if not any(sessions.room(lane) >= len(page) for lane in lanes):
                 break
@@ -201,10 +205,10 @@ class Arrivals:
         return key.session_id in self._host.engine.sessions.names(key.tenant, key.model)
 
     def _touch(self, key: Key) -> bool:
-        """Whether the session is here; it stays for a while then."""
+        """Whether the session is here; it makes no room for a while then, but to be looked at is no activity."""
         sessions = self._host.engine.sessions
         ref = sessions.names(key.tenant, key.model).get(key.session_id)
         if ref is not None:
             slab, slot = sessions.place(ref)
-            slab.host["active_at"][slot] = self._clock()
+            slab.asked_at[slot] = self._clock()
         return ref is not None

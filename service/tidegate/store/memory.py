@@ -173,7 +173,7 @@ class MemoryStore:
         if row is None or row.checkpoint is None:
             return None
         found = row.checkpoint
-        whole = opened(found.key, found.version, found.fingerprint, found.step, found.layout, found.content)
+        whole = opened(*found)
         self.damaged += whole is None
         return whole
 

@@ -123,14 +123,16 @@ def sealed(checkpoint: Checkpoint) -> bytes:
     return checkpoint.content + _digest(checkpoint)
 
 
-def opened(key: Key, version: str, fingerprint: str, step: int, layout: bytes, stored: bytes) -> Checkpoint | None:
+def opened(
+    key: Key, version: str, fingerprint: str, step: int, layout: bytes, stored: bytes, active_at: int = 0
+) -> Checkpoint | None:
     """The checkpoint of what was stored, or None where it is not what was sealed."""
-    checkpoint = Checkpoint(key, version, fingerprint, step, layout, stored[:-_DIGEST_BYTES])
+    checkpoint = Checkpoint(key, version, fingerprint, step, layout, stored[:-_DIGEST_BYTES], active_at)
     return checkpoint if _digest(checkpoint) == stored[-_DIGEST_BYTES:] else None
 
 
 def _digest(checkpoint: Checkpoint) -> bytes:
-    """BLAKE2b (RFC 7693) of everything."""
+    """BLAKE2b (RFC 7693) of everything that predictions depend on."""
     key = checkpoint.key
     head = f"{key.tenant}\n{key.model}\n{checkpoint.version}\n{checkpoint.fingerprint}\n{checkpoint.step}\n".encode()
     digest = hashlib.blake2b(head, digest_size=_DIGEST_BYTES)

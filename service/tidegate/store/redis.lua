@@ -48,7 +48,7 @@ end
 -- wakes up later finds that out, and does not bring an ended session back.
 local function forget(key)
   if redis.call('HEXISTS', key, 'seized') == 1 then
-    redis.call('HDEL', key, 'version', 'fingerprint', 'step', 'layout', 'content')
+    redis.call('HDEL', key, 'version', 'fingerprint', 'step', 'layout', 'active_at', 'content')
     redis.call('HSET', key, 'owner', '')
     redis.call('PEXPIRE', key, stored_ms)
   else
@@ -66,7 +66,7 @@ end
 
 local verbs = {}
 
--- A row each: {epoch, version, fingerprint, step, layout, content}, or {0, owner}.
+-- A row each: {epoch, version, fingerprint, step, layout, active_at, content}, or {0, owner}.
 function verbs.claim()
   local answers = {}
   generation()
@@ -85,15 +85,15 @@ function verbs.claim()
         end
       end
       redis.call('PEXPIRE', key, held_ms)
-      local row = redis.call('HMGET', key, 'version', 'fingerprint', 'step', 'layout', 'content')
-      answers[i] = {epoch, row[1], row[2], row[3], row[4], row[5]}
+      local row = redis.call('HMGET', key, 'version', 'fingerprint', 'step', 'layout', 'active_at', 'content')
+      answers[i] = {epoch, row[1], row[2], row[3], row[4], row[5], row[6]}
     end
   end
   return answers
 end
 
 -- Arguments: how many layouts, then digest and bytes of each; then of each row epoch, version, fingerprint, step, digest
--- of the layout, content. Answers the places of rows that are lost, from 1.
+-- of the layout, active_at, content. Answers the places of rows that are lost, from 1.
 function verbs.save()
   local answers, at = {}, FIRST + 1
   generation()
@@ -106,10 +106,11 @@ function verbs.save()
       answers[#answers + 1] = i
     else
       redis.call('HSET', key, 'epoch', ARGV[at], 'owner', me, 'version', ARGV[at + 1], 'fingerprint', ARGV[at + 2],
-        'step', ARGV[at + 3], 'layout', ARGV[at + 4], 'content', ARGV[at + 5])
+        'step', ARGV[at + 3], 'layout', ARGV[at + 4], 'active_at', ARGV[at + 5],
+        'content', ARGV[at + 6])
       redis.call('PEXPIRE', key, held_ms)
     end
-    at = at + 6
+    at = at + 7
   end
   return answers
 end

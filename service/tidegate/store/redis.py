@@ -30,7 +30,7 @@ CONNECTIONS_MAX = 4
 ROWS = 256  # of one call of the script: no other client waits for longer than these take
 BYTES = 4 << 20  # of one call, unless a single row is larger
 WANTED_ROWS = 4096  # that one renewal hears of; the next hears of more
-_FIELDS = ("version", "fingerprint", "step", "layout", "content")
+_FIELDS = ("version", "fingerprint", "step", "layout", "active_at", "content")
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ class RedisStore:
             for row, epoch in zip(part, epochs[start:end], strict=True):
                 digest = _digest(row.layout)
                 layouts[digest] = row.layout
-                arguments += (epoch, row.version, row.fingerprint, row.step, digest, sealed(row))
+                arguments += (epoch, row.version, row.fingerprint, row.step, digest, row.active_at, sealed(row))
             pairs = [entry for pair in layouts.items() for entry in pair]
             places = await self._call("save", [row.key for row in part], (len(layouts), *pairs, *arguments))
             lost += [part[place - 1].key for place in places]
@@ -159,12 +159,13 @@ class RedisStore:
 
     def _whole(self, key: Key, stored: Stored) -> Checkpoint | None:
         """The checkpoint, or None where there is none, or none that is whole."""
-        version, fingerprint, step, layout, content = (field or b"" for field in stored)
+        version, fingerprint, step, layout, active_at, content = (field or b"" for field in stored)
         if stored[-1] is None:
             return None
         texts = version.decode("utf-8", "replace"), fingerprint.decode("utf-8", "replace")
         known = self._layouts.get(layout, b"")
-        whole = opened(key, *texts, int(step), known, content) if step.isdigit() else None
+        active = int(active_at) if active_at.isdigit() else 0
+        whole = opened(key, *texts, int(step), known, content, active) if step.isdigit() else None
         self.damaged += whole is None
         return whole
 

@@ -3,7 +3,8 @@
 All keys begin with `{prefix}:`, in braces, so that a cluster keeps them in one place and a script may touch them all.
 Two installations with different prefixes share one Redis and see nothing of each other.
 
-  {prefix}:s:<tenant><model><id>   a session: hash of epoch, owner, seized, version, fingerprint, step, layout, content
+  {prefix}:s:<tenant><model><id>   a session: hash of epoch, owner, seized, version, fingerprint, step, layout,
+                                   active_at, content
   {prefix}:layout:<digest>         a layout, once for all the sessions that have it
   {prefix}:lease:<replica>         there for as long as the replica's lease runs
   {prefix}:wanted:<replica>        set of session keys that others asked for

@@ -22,27 +22,38 @@ from typing import TypeVar
 
 from tidegate.checkpoints import Checkpoint, Key
 from tidegate.store.protocol import PAGE_ROWS, Claim, Renewal, StoreError, Terms, opened, sealed
-from tidegate.store.sqlite_file import Identity, check_in_place, identity, lock, open_file, open_to_read
+from tidegate.store.sqlite_file import (
+    ACTIVE_FORMAT,
+    FORMAT,
+    Identity,
+    check_in_place,
+    identity,
+    lock,
+    open_file,
+    open_to_read,
+)
 
 Answer = TypeVar("Answer")
-Found = tuple[int, str, str, bytes, str, str, int, bytes, bytes]
+Found = tuple[int, str, str, bytes, str, str, int, bytes, bytes, int]
 
 _SAVE = """
-INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET version = excluded.version, fingerprint = excluded.fingerprint, step = excluded.step,
-  layout = excluded.layout, content = excluded.content, expires_at = excluded.expires_at
+  layout = excluded.layout, content = excluded.content, expires_at = excluded.expires_at,
+  active_at = excluded.active_at
 """
 # CAST: a damaged row may have a text where bytes were.
 _COLUMNS = """s.tenant, s.model, CAST(s.session_id AS BLOB), s.version, s.fingerprint, s.step, CAST(l.layout AS BLOB),
   CAST(s.content AS BLOB)"""
 _SCAN = f"""
-SELECT s.rowid, {_COLUMNS} FROM sessions s JOIN layouts l ON l.id = s.layout
+SELECT s.rowid, {_COLUMNS}, {{active_at}} FROM sessions s JOIN layouts l ON l.id = s.layout
 WHERE s.rowid > ? ORDER BY s.rowid LIMIT ?
 """
 # CROSS JOIN: SQLite keeps the order, one look-up for each row that is asked for.
 _MATCH = "s.tenant = a.tenant AND s.model = a.model AND s.session_id = a.session_id"
 _CLAIM = f"""
-SELECT a.place, {_COLUMNS} FROM temp.asked a CROSS JOIN sessions s ON {_MATCH} CROSS JOIN layouts l ON l.id = s.layout
+SELECT a.place, {_COLUMNS}, s.active_at
+FROM temp.asked a CROSS JOIN sessions s ON {_MATCH} CROSS JOIN layouts l ON l.id = s.layout
 """
 _HERE = f"SELECT a.place FROM temp.asked a CROSS JOIN sessions s ON {_MATCH}"
 # A row is found by its id's bytes; a damaged one may have them as text.
@@ -68,6 +79,7 @@ class SqliteStore:
         self._lock: int | None = None
         self._file: sqlite3.Connection | None = None
         self._identity: Identity | None = None  # the file's at its opening
+        self._format = FORMAT
         self._layouts: dict[bytes, int] = {}
         self._held: dict[Key, int] = {}  # epochs; only the thread looks at it
         self._epoch = 0  # the last that was given
@@ -128,7 +140,7 @@ class SqliteStore:
 
     def _open(self) -> None:
         if self._read_only:
-            self._file = open_to_read(self._path)
+            self._file, self._format = open_to_read(self._path)
             return
         self._lock = lock(self._path)
         try:
@@ -175,7 +187,10 @@ class SqliteStore:
             file.executemany(
                 _SAVE,
                 (
-                    (*row.key, row.version, row.fingerprint, row.step, known[row.layout], sealed(row), expires_at)
+                    (
+                        *(*row.key, row.version, row.fingerprint, row.step, known[row.layout]),
+                        *(sealed(row), expires_at, row.active_at),
+                    )
                     for row, _ in kept
                 ),
             )
@@ -230,13 +245,14 @@ class SqliteStore:
 
     def _page(self, start: int) -> tuple[list[Checkpoint], int, bool]:
         """The whole rows of a page, where the next begins, and whether there is one."""
-        found = self._connection.execute(_SCAN, (start, PAGE_ROWS)).fetchall()
+        scan = _SCAN.format(active_at="s.active_at" if self._format >= ACTIVE_FORMAT else "0")
+        found = self._connection.execute(scan, (start, PAGE_ROWS)).fetchall()
         rows = [row for row in map(self._whole, found) if row is not None]
         return rows, found[-1][0] if found else start, len(found) == PAGE_ROWS
 
     def _whole(self, found: Found) -> Checkpoint | None:
-        _, tenant, model, session_id, version, fingerprint, step, layout, content = found
-        checkpoint = opened(Key(tenant, model, session_id), version, fingerprint, step, layout, content)
+        _, tenant, model, session_id, version, fingerprint, step, layout, content, active_at = found
+        checkpoint = opened(Key(tenant, model, session_id), version, fingerprint, step, layout, content, active_at)
         self.damaged += checkpoint is None
         return checkpoint
 

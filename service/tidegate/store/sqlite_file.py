@@ -15,7 +15,8 @@ try:
 except ImportError:  # Windows has none; there SQLite's own locks still keep each call whole
     fcntl = None  # type: ignore[assignment]
 
-FORMAT = 2  # `user_version` of the file; 1 had no `expires_at`
+FORMAT = 3  # `user_version` of the file; 1 had no `expires_at`, 2 no `active_at`
+ACTIVE_FORMAT = 3  # the first that has it
 APPLICATION = 0x54494445  # `application_id` of the file, "TIDE"; 0 in files of before it was set
 MODE = 0o600  # of a new file: what a session has seen is nobody else's business. SQLite gives its log the same
 BUSY_SECONDS_MAX = 5.0  # another process, such as a backup, holds the file for so long: an error
@@ -28,10 +29,10 @@ CREATE TABLE sessions (
   tenant TEXT NOT NULL, model TEXT NOT NULL, session_id BLOB NOT NULL,
   version TEXT NOT NULL, fingerprint TEXT NOT NULL, step INTEGER NOT NULL,
   layout INTEGER NOT NULL REFERENCES layouts (id), content BLOB NOT NULL,
-  expires_at INTEGER NOT NULL,
+  expires_at INTEGER NOT NULL, active_at INTEGER NOT NULL,
   PRIMARY KEY (tenant, model, session_id));
 CREATE INDEX sessions_expires_at ON sessions (expires_at);
-PRAGMA user_version = 2;
+PRAGMA user_version = 3;
 PRAGMA application_id = {application};
 COMMIT;
 """
@@ -41,9 +42,16 @@ BEGIN IMMEDIATE;
 ALTER TABLE sessions ADD COLUMN expires_at INTEGER NOT NULL DEFAULT {expires_at};
 CREATE INDEX sessions_expires_at ON sessions (expires_at);
 PRAGMA user_version = 2;
+COMMIT;
+"""
+_FROM_2 = """
+BEGIN IMMEDIATE;
+ALTER TABLE sessions ADD COLUMN active_at INTEGER NOT NULL DEFAULT 0;
+PRAGMA user_version = 3;
 PRAGMA application_id = {application};
 COMMIT;
 """
+_SCRIPTS = {0: [_TABLES], 1: [_FROM_1, _FROM_2], 2: [_FROM_2], FORMAT: []}  # by what is found
 # The connection's own, in memory: what one call asks for.
 _ASKED = "CREATE TEMP TABLE asked (place INTEGER PRIMARY KEY, tenant, model, session_id)"
 
@@ -116,8 +124,7 @@ def open_file(path: Path, expires_at: int) -> sqlite3.Connection:
         file.execute("PRAGMA journal_mode = WAL")
         file.execute("PRAGMA synchronous = FULL")  # what is saved outlives the machine's power too
         file.execute("PRAGMA temp_store = MEMORY")
-        if found < FORMAT:
-            script = _TABLES if found == 0 else _FROM_1
+        for script in _SCRIPTS[found]:
             file.executescript(script.format(expires_at=expires_at, application=APPLICATION))
         file.execute(_ASKED)
     except BaseException:
@@ -126,18 +133,19 @@ def open_file(path: Path, expires_at: int) -> sqlite3.Connection:
     return file
 
 
-def open_to_read(path: Path) -> sqlite3.Connection:
-    """A file that is there, of this format or an older one, without changing it. Raises as `open_file` does."""
+def open_to_read(path: Path) -> tuple[sqlite3.Connection, int]:
+    """A file that is there, and its format, this one or an older; nothing is changed. Raises as `open_file` does."""
     if not path.is_file():
         raise StoreError(f"sqlite:{path}: there is no such file")
     file = _connect(_to_read(path), uri=True)
     try:
-        if not _format(file, path):
+        found = _format(file, path)
+        if not found:
             raise StoreError(f"sqlite:{path}: is no store of sessions")
     except BaseException:
         file.close()
         raise
-    return file
+    return file, found
 
 
 def _to_read(path: Path) -> str:

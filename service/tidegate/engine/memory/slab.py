@@ -37,6 +37,7 @@ class Slab:
         self.unsaved: NDArray[np.bool_] = reserve(capacity, "bool")  # sessions that moved since their checkpoint
         self.epoch: NDArray[np.int64] = reserve(capacity, "int64")  # of the claim in the store; 0: not kept there
         self.leaving: NDArray[np.bool_] = reserve(capacity, "bool")  # forgotten by name; queued rows are still stepped
+        self.asked_at: NDArray[np.float64] = reserve(capacity, "float64")  # last come, or looked at: makes no room then
         self._reserved: list[Reserved] = []
         self.host: HostColumns = {column.name: self._reserve(column, capacity) for column in schema.host}
         self.device: dict[str, torch.Tensor] = {
@@ -55,7 +56,7 @@ class Slab:
         self._initialise(slots, self.schema.columns)
         self.host["version"][slots] = lane
         self.host["tenant"][slots] = tenant
-        self.host["active_at"][slots] = now
+        self.host["active_at"][slots] = self.asked_at[slots] = now
         if identity is not None:
             self.host["identity"][slots] = identity
         self.unsaved[slots] = True
@@ -75,7 +76,7 @@ class Slab:
             values[copy] = values[slot]
         for tensor in self.device.values():
             tensor[int(copy)] = tensor[slot]
-        self.host["active_at"][copy] = now
+        self.host["active_at"][copy] = self.asked_at[copy] = now
         self.unsaved[copy] = True
         self.next_turn[copy] = 0
         self._name(slots, [new_id])

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tidegate.checkpoints import Checkpoint, Key
+from tidegate.checkpoints import Checkpoint, Key, unix_seconds
 from tidegate.config import Durability, Limits
 from tidegate.engine.commands import BulkResult, SessionInfo
 from tidegate.engine.memory.slab import Slab
@@ -134,7 +134,7 @@ class Sessions:
         number = _retained(slab, slot, step)
         if not self.room(lane):
             if lane.durability is not Durability.NONE:
-                slab.host["active_at"][slot] = now  # not to be the one that makes room
+                slab.asked_at[slot] = now  # not to be the one that makes room
             if not self.make_room(lane, 1):
                 raise TidegateError(Reason.SESSION_LIMIT)
         (names[new_id],) = (copy,) = slab.fork(slot, new_id, now).tolist()
@@ -246,13 +246,15 @@ class Sessions:
         named = {number: (package.manifest.version, package.fingerprint) for number, package in packages.items()}
         layout, row_bytes = slab.schema.layout, slab.schema.travelling_bytes
         content = slab.pack(slots).tobytes()
+        active_at = (slab.host["active_at"][slots] + unix_seconds(0.0)).astype(np.int64)
         return [
-            Checkpoint(key, *named[version], step, layout, content[row * row_bytes : (row + 1) * row_bytes])
-            for row, (key, version, step) in enumerate(
+            Checkpoint(key, *named[version], step, layout, content[row * row_bytes : (row + 1) * row_bytes], active)
+            for row, (key, version, step, active) in enumerate(
                 zip(
                     self.keys(slab, slots),
                     slab.host["version"][slots].tolist(),
                     slab.host["step"][slots].tolist(),
+                    active_at.tolist(),
                     strict=True,
                 )
             )

@@ -44,7 +44,7 @@ class Departures:
         self.closed: dict[Key, None] = {}  # ended, and the store does not know it yet
         self.staying: Refs = np.empty(0, np.int64)  # sessions that make no room: their rows are about to be queued
         self.visiting: Container[Key] = frozenset()  # sessions that stay, whoever wants them, for a command
-        self.spared_since = np.inf  # sessions active since then make no room: they have only just come, for their rows
+        self.spared_since = np.inf  # sessions used since then make no room: they have only just come, for their rows
         self.evicted: Counter[tuple[str, ...]] = Counter()  # by model and reason
         self._catalog, self._sessions = catalog, sessions
         self._leaving: dict[Key, int] = {}  # references of those whose queued rows are still to be stepped
@@ -112,12 +112,12 @@ class Departures:
         kept = taken[slab.epoch[taken] > 0]
         if len(self.departing) >= DEPARTING_MAX:
             kept = kept[~slab.unsaved[kept]]
-        kept = kept[self._can_go(slab, kept) & (slab.host["active_at"][kept] < self.spared_since)]
+        kept = kept[self._can_go(slab, kept) & (_used_at(slab, kept) < self.spared_since)]
         kept = kept[~np.isin(kept, slots_of(self.staying[slabs_of(self.staying) == slab.number]))]
         count = min(len(kept), max(count, EVICTED_MIN, slab.slots.in_use // EVICTED_SHARE))
         if count:
-            active = slab.host["active_at"][kept]
-            self._go(slab, kept[np.argpartition(active, count - 1)[:count]], "room")
+            used = _used_at(slab, kept)
+            self._go(slab, kept[np.argpartition(used, count - 1)[:count]], "room")
 
     def _go(self, slab: Slab, slots: Slots, reason: str) -> None:
         going = [key not in self.visiting for key in self._sessions.keys(slab, slots)]
@@ -177,3 +177,9 @@ class Departures:
             queue = self._catalog.lanes[number].queue
             busy[rows] = (slab.next_turn[slots[rows]] > queue.turn) | queue.held(slots[rows])
         return busy
+
+
+def _used_at(slab: Slab, slots: Slots) -> NDArray[np.float64]:
+    """When each was last stepped, came, or was looked at, [n]."""
+    used: NDArray[np.float64] = np.maximum(slab.host["active_at"][slots], slab.asked_at[slots])
+    return used

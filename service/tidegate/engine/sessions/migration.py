@@ -188,6 +188,7 @@ class Migration:
             return
         old, new = source.slab, self._target.slab
         new.host["active_at"][fresh] = old.host["active_at"][slots]
+        new.asked_at[fresh] = old.asked_at[slots]
         new.epoch[fresh], new.unsaved[fresh] = old.epoch[slots], True
         before, after = old.slots.refs(slots), new.slots.refs(fresh)
         self._sessions.names(tenant, self._target.model).update(zip(_ids(old, slots), after.tolist(), strict=True))

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tidegate.checkpoints import Checkpoint, Key
+from tidegate.checkpoints import Checkpoint, Key, unix_seconds
 from tidegate.engine.memory.slab import Slab
 from tidegate.engine.memory.slots import Slots, slabs_of, slots_of
 from tidegate.engine.queues.lane import Lane
@@ -161,6 +161,8 @@ class Saving:
                 self._sessions.forget(key)
             self._sessions.free(lane.slab, slots)
             return dict.fromkeys(keys, Reason.SESSION_DAMAGED)
+        known = np.array([row.active_at or np.inf for row in rows]) - unix_seconds(0.0)
+        lane.slab.host["active_at"][slots] = np.minimum(known, now)
         lane.slab.unsaved[slots] = False
         return {}
 
