@@ -8,10 +8,12 @@ from pathlib import Path
 import click
 
 from tests.servers import RunningServer
+from tests.services import RunningRedis, redis_server
 from tidegate.cli import main
 from tidegate.config import Limits
 from tidegate.errors import Reason
 
+__all__ = ["redis_server"]
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "durability.md").read_text()
 
@@ -26,9 +28,9 @@ def test_limits_exist_and_have_the_defaults_that_are_said() -> None:
             assert default == float(number) * (86_400 if days else 1), name
 
 
-def test_metrics_exist(models: Path, tmp_path: Path) -> None:
-    """Each is one that a server with a store has."""
-    with RunningServer(models, "--store", f"sqlite:{tmp_path / 'sessions.db'}") as server:
+def test_metrics_exist(models: Path, redis_server: RunningRedis) -> None:
+    """Each is one that a server with a shared store has."""
+    with RunningServer(models, "--store", redis_server.url) as server:
         found = server.get("/metrics")
     named = set(re.findall(r"`(tidegate_\w+)", PAGE))
     assert len(named) > 5
