@@ -74,11 +74,16 @@ class Durability:
         return self._clock() - self.passes.clean_at if at_risk else 0.0
 
     @property
+    def lease_age_seconds(self) -> float:
+        """How long ago the store answered a life sign; 0 where it is this replica's alone."""
+        return self.lease.age_seconds if self.store.shared else 0.0
+
+    @property
     def lagging(self) -> bool:
         """Whether the lag is longer than it may be, or a shared store has not answered for so long, which nothing
         unsaved would tell: the server is not healthy, and takes no new sessions."""
         most = self._limits.checkpoint_lag_seconds_max
-        if self.store.shared and self.lease.age_seconds > most:
+        if self.lease_age_seconds > most:
             return True
         return self._clock() - self.passes.clean_at > most and self.lag_seconds > most
 
