@@ -55,7 +55,7 @@ class Durability:
         self.arrivals = Arrivals(host, store, limits, clock)
         self.exits = Exits(host, store, self.arrivals, self._discard)
         self.passes = Passes(host, store, mark, self.exits, self._discard, clock)
-        self.lease = Lease(host, store, limits.lease_seconds, self._discard, self.arrivals.ask_again, clock)
+        self.lease = Lease(host, store, limits.lease_seconds, self._discard, self.arrivals.ask_again, self._away, clock)
         self._next_pass = self._next_expiry = self._next_damage = clock()
         self._damage_told = 0
         self._failing = False
@@ -272,6 +272,10 @@ class Durability:
 
     def _failed(self, error: StoreError) -> None:
         self.failures += 1
+        self._away(error)
+
+    def _away(self, error: StoreError) -> None:
+        """Says so once an outage, whoever notices."""
         if not self._failing:
             log.error("checkpoints are not saved: %s", error)
         self._failing = True
