@@ -136,12 +136,12 @@ def register_durability(metrics: Metrics, durability: Durability) -> None:
         lambda: durability.store.damaged,
     )
     metrics.counter("tidegate_checkpoint_failures", "Passes that the store did not take.", lambda: durability.failures)
-    if durability.store.shared:
-        lease = durability.lease
-        metrics.gauge(
-            "tidegate_lease_age_seconds",
-            "Since the last life sign of this replica that the store answered.",
-            lambda: lease.age_seconds,
-        )
-        metrics.counter("tidegate_lease_failures", "Life signs that the store did not answer.", lambda: lease.failures)
+    metrics.gauge(
+        "tidegate_lease_age_seconds",
+        "Since the last life sign of this replica that the store answered; 0 where none is due.",
+        lambda: durability.lease_age_seconds,
+    )
+    metrics.counter(
+        "tidegate_lease_failures", "Life signs that the store did not answer.", lambda: durability.lease.failures
+    )
     metrics.counter("tidegate_sessions_restored", "Sessions made of checkpoints.", lambda: durability.arrivals.restored)

@@ -55,7 +55,7 @@ class Durability:
         self.arrivals = Arrivals(host, store, limits, clock)
         self.exits = Exits(host, store, self.arrivals, self._discard)
         self.passes = Passes(host, store, mark, self.exits, self._discard, clock)
-        self.lease = Lease(host, store, limits.lease_seconds, self._discard, self.arrivals.ask_again, clock)
+        self.lease = Lease(host, store, limits.lease_seconds, self._discard, self.arrivals.ask_again, self._away, clock)
         self._next_pass = self._next_expiry = self._next_damage = clock()
         self._damage_told = 0
         self._failing = False
@@ -74,11 +74,16 @@ class Durability:
         return self._clock() - self.passes.clean_at if at_risk else 0.0
 
     @property
+    def lease_age_seconds(self) -> float:
+        """How long ago the store answered a life sign; 0 where it is this replica's alone."""
+        return self.lease.age_seconds if self.store.shared else 0.0
+
+    @property
     def lagging(self) -> bool:
         """Whether the lag is longer than it may be, or a shared store has not answered for so long, which nothing
         unsaved would tell: the server is not healthy, and takes no new sessions."""
         most = self._limits.checkpoint_lag_seconds_max
-        if self.store.shared and self.lease.age_seconds > most:
+        if self.lease_age_seconds > most:
             return True
         return self._clock() - self.passes.clean_at > most and self.lag_seconds > most
 
@@ -272,6 +277,10 @@ class Durability:
 
     def _failed(self, error: StoreError) -> None:
         self.failures += 1
+        self._away(error)
+
+    def _away(self, error: StoreError) -> None:
+        """Says so once an outage, whoever notices."""
         if not self._failing:
             log.error("checkpoints are not saved: %s", error)
         self._failing = True

@@ -30,7 +30,8 @@ def asked_to_end() -> bool:
 
 
 class Lease:
-    """Renews, hands over, and doubts. `on_lost` is told of sessions that another replica has meanwhile."""
+    """Renews, hands over, and doubts. `on_lost` is told of sessions that another replica has meanwhile, `on_away` of
+    life signs that the store does not answer."""
 
     def __init__(
         self,
@@ -39,15 +40,16 @@ class Lease:
         seconds: float,
         on_lost: OnLost,
         on_strays: Callable[[Sequence[Key]], None],
+        on_away: Callable[[StoreError], None],
         clock: Callable[[], float],
     ) -> None:
         self.handed_over = 0
         self.failures = 0  # life signs that the store did not answer
         self._host, self._store, self._seconds, self._clock = host, store, seconds, clock
-        self._on_lost, self._on_strays = on_lost, on_strays
+        self._on_lost, self._on_strays, self._on_away = on_lost, on_strays, on_away
         self.renewed_at = clock()  # when the last life sign was given that the store has answered
         self._beat = self.renewed_at
-        self._faulty = self._away = False
+        self._faulty = False
         self._doubts = self._settled = 0  # how often it came to doubt, and for how many of them it has made sure
 
     async def run(self) -> None:
@@ -85,25 +87,13 @@ class Lease:
         try:
             renewal = await self._store.renew()
         except StoreError as error:
-            self._unanswered(error)
+            self.failures += 1
+            self._on_away(error)  # nobody else notices while there is nothing to save and nothing is asked for
             return
-        self._answered()
         if asked - self.renewed_at >= self._seconds:
             self._doubts += 1  # cut off from the store for so long: others may not have been
         self.renewed_at = asked
         self._hear(renewal)
-
-    def _unanswered(self, error: StoreError) -> None:
-        """Says so, once: nobody else does while there is nothing to save and nothing is asked for."""
-        self.failures += 1
-        if not self._away:
-            log.error("the store does not answer: %s", error)
-        self._away = True
-
-    def _answered(self) -> None:
-        if self._away:
-            log.info("the store answers again")
-        self._away = False
 
     def _let_go(self, wanted: Sequence[Key]) -> None:
         """Hands over; what is wanted of this replica, and is not here, was claimed in vain and is to be given back."""
