@@ -17,6 +17,8 @@ EVALUATION = """
 import signal, sys
 from pathlib import Path
 from tidegate.training.evaluation.serving import served
+for number in signal.SIGTERM, signal.SIGHUP:
+    signal.signal(number, signal.SIG_DFL)  # also where tests run under nohup
 with served(Path(sys.argv[1]), "sites", "1") as address:
     print(address, flush=True)
     signal.pause()
