@@ -84,6 +84,9 @@ def register(
         "Bytes of answers to unary calls that clients have not taken; 0 with grpc.aio's server.",
         lambda: front.unread_bytes,
     )
+    metrics.gauge(
+        "tidegate_unary_unread_bytes_max", "Bytes at which unary calls are refused.", lambda: limits.unary_bytes_max
+    )
     if device != "cpu":
         metrics.gauge("tidegate_device_memory_bytes", "Memory in use on the device.", device_memory_used)
     build = {

@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -71,10 +72,21 @@ def test_health_check_is_python_and_asks_livez(image: dict[str, str]) -> None:
     assert "asked.request('GET', '/livez')" in called
 
 
+def listens(host: str) -> bool:
+    """Whether one can listen on such an address here."""
+    try:
+        socket.create_server((host, 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::1"])
 def test_health_check_asks_where_the_environment_says(image: dict[str, str], models: Path, host: str) -> None:
     """Where the server listens on another port or address than by default, the check finds it; it fails where nobody
     does."""
+    if host == "::1" and not listens(host):
+        pytest.skip("this machine has no IPv6")
     command = [sys.executable, *json.loads(image["HEALTHCHECK"].partition("CMD ")[2])[1:]]
     with RunningServer(models, "--host", host, "--insecure") as server:
         port = server.http.rpartition(":")[2]

@@ -87,6 +87,18 @@ def test_a_store_that_nothing_is_wanted_of(models: Path, redis_server: RunningRe
         assert told == ["ERROR", "INFO"], server.log
 
 
+def test_outages_between_checkpoints_that_are_seldom(models: Path, redis_server: RunningRedis) -> None:
+    """Each is two lines of the log, and the second does not wait for the next checkpoint."""
+    flags = ("--limits-checkpoint-seconds", "3600", "--limits-checkpoint-lag-seconds-max", "7200")
+    with start(models, redis_server, "seldom", *flags) as server:
+        for outage in (1, 2):
+            redis_server.stop()
+            until(server, lambda: server.log.count("are not saved") == outage)  # noqa: B023 - it is called here
+            redis_server.start()
+            until(server, lambda: server.log.count("are saved again") == outage)  # noqa: B023 - the same
+        assert server.stop() == 0
+
+
 def test_it_is_alive_before_the_store_has_answered(models: Path, redis_server: RunningRedis) -> None:
     """A start that waits for the store is no reason to be killed: /livez is 200 and /readyz 503 until it is ready."""
     port = free_port()

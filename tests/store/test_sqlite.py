@@ -6,7 +6,7 @@ import os
 import resource
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,6 +15,7 @@ import pytest
 from tests.store.places import Clock, checkpoint, everything, put
 from tidegate.store.protocol import StoreError, Terms, sealed
 from tidegate.store.sqlite import SqliteStore
+from tidegate.store.sqlite_file import APPLICATION
 
 NOBODY = 65_534  # the user's number, nearly everywhere
 TERMS = Terms("a", stored_seconds_max=100, held_seconds_max=1000)
@@ -186,6 +187,7 @@ async def test_it_refuses_what_it_cannot_read(tmp_path: Path) -> None:
 
 
 FOREIGN = ["0", "1", "2", "-1", "99", "1; PRAGMA application_id = 7", "2; PRAGMA application_id = 7"]
+FOREIGN += [f"-1; PRAGMA application_id = {APPLICATION}"]
 
 
 @pytest.mark.parametrize("version", FOREIGN)
@@ -286,13 +288,32 @@ async def test_a_folder_that_cannot_be_written_to(outside: Path) -> None:
         reader = SqliteStore(path, TERMS, read_only=True)
         await reader.start()
         assert await everything(reader) == [checkpoint(b"a")]
-        await reader.stop()
+    os.utime(path)  # as one does who may write, and opens it
+    with pytest.raises(StoreError, match="a server opened it while it was read"):
+        await everything(reader)
+    await reader.stop()
     with_a_log(outside)
     with unprivileged():
         reader = SqliteStore(path, TERMS, read_only=True)
         with pytest.raises(StoreError, match=r"sessions\.db: has a log beside it .*copy both"):
             await reader.start()
         await reader.stop()
+
+
+@pytest.mark.parametrize("found", ["'x'", "-99999999999999", "1e300", "9223372036854775807", "x'00'"])
+async def test_a_time_of_activity_that_cannot_be(tmp_path: Path, found: str) -> None:
+    """It is no time, and the row is whole: no checksum is over it."""
+    path = tmp_path / "sessions.db"
+    store = SqliteStore(path, TERMS)
+    await store.start()
+    await put(store, [checkpoint(b"a")])
+    await store.stop()
+    with closing(sqlite3.connect(path)) as file, file:
+        file.execute(f"UPDATE sessions SET active_at = {found}")
+    again = SqliteStore(path, TERMS)
+    await again.start()
+    assert await everything(again) == [checkpoint(b"a")]
+    await again.stop()
 
 
 async def test_one_that_is_not_open_says_so(tmp_path: Path) -> None:

@@ -280,9 +280,10 @@ class Durability:
         self._away(error)
 
     def _away(self, error: StoreError) -> None:
-        """Says so once an outage, whoever notices."""
+        """Says so once an outage, whoever notices; from then on rounds are made often."""
         if not self._failing:
             log.error("checkpoints are not saved: %s", error)
+            self._wake.set()
         self._failing = True
         self._failed_at = self._clock()
 

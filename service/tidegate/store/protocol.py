@@ -20,6 +20,7 @@ from tidegate.checkpoints import Checkpoint, Key
 
 PAGE_ROWS = 4096  # of one page of a scan
 _DIGEST_BYTES = 16
+_ACTIVE_MAX = 2**37  # seconds since 1970, some thousand years from now
 
 
 class StoreError(Exception):
@@ -124,10 +125,12 @@ def sealed(checkpoint: Checkpoint) -> bytes:
 
 
 def opened(
-    key: Key, version: str, fingerprint: str, step: int, layout: bytes, stored: bytes, active_at: int = 0
+    key: Key, version: str, fingerprint: str, step: int, layout: bytes, stored: bytes, active_at: object = 0
 ) -> Checkpoint | None:
-    """The checkpoint of what was stored, or None where it is not what was sealed."""
-    checkpoint = Checkpoint(key, version, fingerprint, step, layout, stored[:-_DIGEST_BYTES], active_at)
+    """The checkpoint of what was stored, or None where it is not what was sealed. The seal leaves out `active_at`: one
+    that cannot be is not known."""
+    active = active_at if isinstance(active_at, int) and 0 < active_at < _ACTIVE_MAX else 0
+    checkpoint = Checkpoint(key, version, fingerprint, step, layout, stored[:-_DIGEST_BYTES], active)
     return checkpoint if _digest(checkpoint) == stored[-_DIGEST_BYTES:] else None
 
 

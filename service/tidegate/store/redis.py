@@ -164,7 +164,7 @@ class RedisStore:
             return None
         texts = version.decode("utf-8", "replace"), fingerprint.decode("utf-8", "replace")
         known = self._layouts.get(layout, b"")
-        active = int(active_at) if active_at.isdigit() else 0
+        active = int(active_at[:20]) if active_at.isdigit() else 0
         whole = opened(key, *texts, int(step), known, content, active) if step.isdigit() else None
         self.damaged += whole is None
         return whole

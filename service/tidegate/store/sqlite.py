@@ -25,8 +25,10 @@ from tidegate.store.protocol import PAGE_ROWS, Claim, Renewal, StoreError, Terms
 from tidegate.store.sqlite_file import (
     ACTIVE_FORMAT,
     FORMAT,
+    Content,
     Identity,
     check_in_place,
+    check_unchanged,
     identity,
     lock,
     open_file,
@@ -80,6 +82,7 @@ class SqliteStore:
         self._file: sqlite3.Connection | None = None
         self._identity: Identity | None = None  # the file's at its opening
         self._format = FORMAT
+        self._content: Content | None = None  # of a file that is read as it is
         self._layouts: dict[bytes, int] = {}
         self._held: dict[Key, int] = {}  # epochs; only the thread looks at it
         self._epoch = 0  # the last that was given
@@ -140,7 +143,7 @@ class SqliteStore:
 
     def _open(self) -> None:
         if self._read_only:
-            self._file, self._format = open_to_read(self._path)
+            self._file, self._format, self._content = open_to_read(self._path)
             return
         self._lock = lock(self._path)
         try:
@@ -247,6 +250,8 @@ class SqliteStore:
         """The whole rows of a page, where the next begins, and whether there is one."""
         scan = _SCAN.format(active_at="s.active_at" if self._format >= ACTIVE_FORMAT else "0")
         found = self._connection.execute(scan, (start, PAGE_ROWS)).fetchall()
+        if self._content is not None:
+            check_unchanged(self._path, self._content)
         rows = [row for row in map(self._whole, found) if row is not None]
         return rows, found[-1][0] if found else start, len(found) == PAGE_ROWS
 

@@ -18,6 +18,7 @@ except ImportError:  # Windows has none; there SQLite's own locks still keep eac
 FORMAT = 3  # `user_version` of the file; 1 had no `expires_at`, 2 no `active_at`
 ACTIVE_FORMAT = 3  # the first that has it
 APPLICATION = 0x54494445  # `application_id` of the file, "TIDE"; 0 in files of before it was set
+_AS_IT_IS = "&immutable=1"  # of the URI
 MODE = 0o600  # of a new file: what a session has seen is nobody else's business. SQLite gives its log the same
 BUSY_SECONDS_MAX = 5.0  # another process, such as a backup, holds the file for so long: an error
 _HEAD = b"SQLite format 3\0"  # which a file that SQLite has just made does not have yet: it is empty
@@ -133,11 +134,30 @@ def open_file(path: Path, expires_at: int) -> sqlite3.Connection:
     return file
 
 
-def open_to_read(path: Path) -> tuple[sqlite3.Connection, int]:
-    """A file that is there, and its format, this one or an older; nothing is changed. Raises as `open_file` does."""
+Content = tuple[int, int]  # when it was written last, in nanoseconds, and how many bytes it has
+
+
+def content_of(path: Path) -> Content:
+    """By which a change is noticed."""
+    found = path.stat()
+    return found.st_mtime_ns, found.st_size
+
+
+def check_unchanged(path: Path, content: Content) -> None:
+    """Raises StoreError where a file that is read as it is was opened by a server meanwhile."""
+    file = Path(os.path.realpath(path))
+    if content_of(file) != content or _log(file).exists():
+        raise StoreError(f"sqlite:{path}: a server opened it while it was read as it is; begin again")
+
+
+def open_to_read(path: Path) -> tuple[sqlite3.Connection, int, Content | None]:
+    """A file that is there, and its format, this one or an older; nothing is changed. Where it is read as it is, also
+    what is to be held against it by `check_unchanged`. Raises as `open_file` does."""
     if not path.is_file():
         raise StoreError(f"sqlite:{path}: there is no such file")
-    file = _connect(_to_read(path), uri=True)
+    uri = _to_read(path)
+    content = content_of(path) if uri.endswith(_AS_IT_IS) else None
+    file = _connect(uri, uri=True)
     try:
         found = _format(file, path)
         if not found:
@@ -145,19 +165,24 @@ def open_to_read(path: Path) -> tuple[sqlite3.Connection, int]:
     except BaseException:
         file.close()
         raise
-    return file, found
+    return file, found, content
+
+
+def _log(file: Path) -> Path:
+    """SQLite's write-ahead log of it."""
+    return file.with_name(file.name + "-wal")
 
 
 def _to_read(path: Path) -> str:
     """The file as a URI. SQLite makes its log anew to read a file that a server has closed, and cannot where nothing
-    can be written; nor can anyone write to that file then, so that it can be read as it is. Raises StoreError where
-    there is a log that it would have to write to."""
+    can be written; such a file is read as it is, for as long as nobody else who may write opens it. Raises StoreError
+    where there is a log that it would have to write to."""
     file = Path(os.path.realpath(path))
     uri = f"{file.as_uri()}?mode=ro"
     if os.access(file.parent, os.W_OK):
         return uri
-    if not file.with_name(file.name + "-wal").exists():
-        return f"{uri}&immutable=1"
+    if not _log(file).exists():
+        return uri + _AS_IT_IS
     if not file.with_name(file.name + "-shm").exists():
         raise StoreError(
             f"sqlite:{path}: has a log beside it (-wal), which cannot be read where nothing can be written; copy both "
@@ -194,6 +219,6 @@ def _format(file: sqlite3.Connection, path: Path) -> int:
 def _may_be_ours(application: int, found: int, tables: Set[str]) -> bool:
     """Whether it is an empty file, or one with our mark; or without one, as they were once, but with our tables."""
     if application == APPLICATION:
-        return True
+        return found >= 0
     expected = tables >= {"layouts", "sessions"} if 0 < found <= FORMAT else found >= 0 and not tables
     return application == 0 and expected

@@ -15,6 +15,7 @@ import numpy as np
 
 from tidegate.checkpoints import Key
 from tidegate.engine.forecasts.request import Forecast
+from tidegate.engine.forecasts.request import ForecastRequest as Request
 from tidegate.engine.queues.layout import load_units
 from tidegate.errors import Reason, TidegateError
 from tidegate.wire import codec, forecasts
@@ -72,6 +73,14 @@ class PredictionService:
         front = self._front
         request = forecasts.request_of(asked, front.host.engine.catalog, front.limits)
         keys = [Key(request.tenant, request.model, scenario.session_id) for scenario in request.scenarios]
+        call = front.open()  # a drain waits for it
+        try:
+            return await self._forecast(request, keys)
+        finally:
+            front.close(call)
+
+    async def _forecast(self, request: Request, keys: list[Key]) -> bytes:
+        front = self._front
         async with front.host.visit(keys, False) as refused:
             answers = await front.host.forecast(request)
         for place, key in enumerate(keys if refused else ()):

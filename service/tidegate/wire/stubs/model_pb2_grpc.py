@@ -31,6 +31,7 @@ class ModelServiceStub(object):
     Code                 meaning, and what the client does
     NOT_FOUND            MODEL_NOT_FOUND, VERSION_NOT_FOUND: the message names what there is
     FAILED_PRECONDITION  MODELS_UNREADABLE: a reload changed nothing; mend the folder of models and reload again
+    RESOURCE_EXHAUSTED   INBOX_FULL: too many answers wait for clients that do not read them; try again later
     UNAVAILABLE          DRAINING: use another replica
     """
 
@@ -63,6 +64,7 @@ class ModelServiceServicer(object):
     Code                 meaning, and what the client does
     NOT_FOUND            MODEL_NOT_FOUND, VERSION_NOT_FOUND: the message names what there is
     FAILED_PRECONDITION  MODELS_UNREADABLE: a reload changed nothing; mend the folder of models and reload again
+    RESOURCE_EXHAUSTED   INBOX_FULL: too many answers wait for clients that do not read them; try again later
     UNAVAILABLE          DRAINING: use another replica
     """
 
@@ -120,6 +122,7 @@ class ModelService(object):
     Code                 meaning, and what the client does
     NOT_FOUND            MODEL_NOT_FOUND, VERSION_NOT_FOUND: the message names what there is
     FAILED_PRECONDITION  MODELS_UNREADABLE: a reload changed nothing; mend the folder of models and reload again
+    RESOURCE_EXHAUSTED   INBOX_FULL: too many answers wait for clients that do not read them; try again later
     UNAVAILABLE          DRAINING: use another replica
     """
 
