@@ -66,11 +66,16 @@ class Data(Strict):
     )
     time_zone: str = Field(
         default="UTC",
-        description="the zone of the calendar inputs, and of times (and of dates in this recipe) that name no zone; of "
-        "the two rows that a stream has of one time when clocks go back, the first is the earlier",
+        description="the zone of the calendar inputs, of the days, weeks and months between steps, and of times (and "
+        "of dates in this recipe) that name no zone; of the two rows that a stream has of one time when clocks go "
+        "back, the first is the earlier",
     )
     time_tolerance: float = Field(
-        default=0.01, ge=0, le=0.5, description="how far from the grid a time may be, in intervals"
+        default=0.01,
+        ge=0,
+        le=0.5,
+        description="how far from the grid a time may be, in intervals; rows every 24 h of UTC are for half of the "
+        "year an hour (0.042 of a day) off the days of a time_zone whose clocks change",
     )
     id: str = Field(
         default="",
