@@ -78,6 +78,17 @@ def test_days_of_longer_months() -> None:
     np.testing.assert_array_equal(Frequency.parse("MS").add(times), expected)
 
 
+@given(
+    st.integers(1, 27), st.integers(0, 86_399), st.integers(0, 400), st.integers(1, 400), st.sampled_from(["MS", "QS"])
+)
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin"])
+def test_any_day_of_a_month(zone: str, day: int, second: int, month: int, intervals: int, unit: str) -> None:
+    """Months may be dated by any day: what `add` comes to is a whole number of months later."""
+    start = datetime(1990 + month // 12, month % 12 + 1, day, tzinfo=ZoneInfo(zone)) + timedelta(seconds=second)
+    frequency, times = Frequency.parse(unit, zone), nanoseconds(start)
+    assert frequency.intervals(times, frequency.add(times, intervals))[0] == intervals
+
+
 @given(moments, moments)
 def test_months_are_counted_in_order(one: datetime, other: datetime) -> None:
     """The number of months between two times grows with the later one; half a month is about a half."""

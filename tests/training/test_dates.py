@@ -67,6 +67,15 @@ def test_months(zone: str, start: str) -> None:
     np.testing.assert_array_equal(stream.times[np.isin(dates, kept)], first_instants(kept, zone))
 
 
+@pytest.mark.parametrize("day", [1, 10, 15, 28])
+def test_months_are_dated_by_any_day(day: int) -> None:
+    """The tolerance that a recipe has by default takes any day of the month."""
+    dates = pd.date_range("2020-01-01", periods=60, freq="MS") + pd.Timedelta(days=day - 1)
+    stream, found = trained(dates, "Europe/Berlin", "MS", tolerance=0.01)
+    np.testing.assert_array_equal(found, np.asarray(dates.month) % 12)
+    assert np.isfinite(stream.values).all()
+
+
 def test_clocks_that_are_far_off() -> None:
     """Rows that are so far off the grid that a session would take the next one for the same step are moved to it."""
     times = pd.to_datetime(["2024-01-01 00:00", "2024-01-01 01:12", "2024-01-01 01:33", "2024-01-01 03:00"])

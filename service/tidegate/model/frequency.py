@@ -87,7 +87,7 @@ class Frequency:
     def intervals(self, start: Times, end: Times) -> NDArray[np.float64]:
         """How many intervals lie between the times, as a real number. Both must be times, and there an interval."""
         if self.months:
-            return (_months(end, self.time_zone) - _months(start, self.time_zone)) / self.months
+            return self._months_between(start, end)
         difference = end - start  # exact, but for times centuries apart, where it wraps
         wrapped = (difference > 0) != (end > start)
         passed: NDArray[np.float64] = np.where(wrapped, end.astype(np.float64) - start, difference)
@@ -95,7 +95,7 @@ class Frequency:
             passed = passed + (offsets(end, self.time_zone) - offsets(start, self.time_zone))
         return passed / self.nanoseconds
 
-    def _add_on_clocks(self, times: Times, intervals: int) -> Times:
+    def _add_on_clocks(self, times: Times, intervals: int | Times) -> Times:
         readings = to_local(times, self.time_zone)
         if self.nanoseconds:
             return from_local(readings + intervals * self.nanoseconds, self.time_zone)
@@ -103,6 +103,17 @@ class Frequency:
         start, end = (_starts(months + intervals * self.months + more) for more in (0, 1))
         moved = np.where(day == length - 1, end - 1, np.minimum(start + day, end - 1))
         return from_local(moved * _DAY + readings % _DAY, self.time_zone)
+
+    def _months_between(self, start: Times, end: Times) -> NDArray[np.float64]:
+        """By the share of the month that has passed at each; but a whole number where `add` would come to the end, and
+        what is near to that counts from there: the tenth day is another share of a longer month."""
+        passed = (_months(end, self.time_zone) - _months(start, self.time_zone)) / self.months
+        latest = _LATEST - self.months * 31 * _DAY
+        near = (passed > 0) & (start > -latest) & (end < latest)
+        whole = np.rint(passed[near])
+        reached = self._add_on_clocks(start[near], whole.astype(np.int64))
+        passed[near] = whole + (_months(end[near], self.time_zone) - _months(reached, self.time_zone)) / self.months
+        return passed
 
 
 def _months(times: Times, zone: str) -> NDArray[np.float64]:

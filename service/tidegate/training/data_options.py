@@ -83,8 +83,8 @@ class Data(Strict):
     )
     frequency: str = Field(
         default="",
-        description="the time between rows: s, 15min, h, D, W, MS (months, dated by any day of theirs), …; a column of "
-        "times needs it",
+        description="the time between rows: s, 15min, h, D, W, MS (months, dated by any day of theirs; last days "
+        "are followed by last days, 2023-02-28 by 03-31), …; a column of times needs it",
     )
     stamp: Literal["start", "end"] = Field(
         default="start", description="whether a time marks its interval's start or its end, which the calendar respects"
