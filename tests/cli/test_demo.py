@@ -111,16 +111,27 @@ def test_the_shorter_demos(name: str, said: str) -> None:
     assert "\x1b" not in ran.stdout
 
 
-def test_a_demo_that_is_ended_takes_its_server_along() -> None:
-    """SIGTERM ends a demo that stays as Ctrl-C does: no server is left, and the exit status says what ended it."""
-    command = [sys.executable, "-m", "tidegate.cli", "demo", "dinner", "--keep"]
+ENDED = """
+import signal, sys
+from tidegate.cli import main
+for number in signal.SIGTERM, signal.SIGHUP:
+    signal.signal(number, signal.SIG_DFL)  # also where tests run under nohup
+sys.argv[1:] = ["demo", "dinner", "--keep"]
+main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_demo_that_is_ended_takes_its_server_along(number: signal.Signals) -> None:
+    """A signal ends a demo that stays as Ctrl-C does: no server is left, and the exit status says what ended it."""
+    command = [sys.executable, "-c", ENDED]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as ran:
         assert ran.stdout is not None
         assert any("the server stays until Ctrl-C" in line for line in ran.stdout)
         (server,) = psutil.Process(ran.pid).children()
         try:
-            ran.terminate()
-            assert ran.wait() == 128 + signal.SIGTERM
+            ran.send_signal(number)
+            assert ran.wait() == 128 + number
             assert not server.is_running()
         finally:
             if server.is_running():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
@@ -93,6 +95,27 @@ def test_is_the_models_own_steps(tmp_path: Path, head: str, device: str) -> None
         b, a = found.values[step - 1]
         last = engine.ask("two", [a, b, covariate], 9 + step, time=(9 + step) * HOUR).values
         assert found.values[step].tobytes() == last[middle].tobytes()
+
+
+@pytest.mark.parametrize("last", [datetime(2024, month, 25, tzinfo=ZoneInfo("Europe/Berlin")) for month in (3, 10)])
+def test_days_of_a_zone(tmp_path: Path, last: datetime) -> None:
+    """Where days are counted on the package's clock, one of 23 or 25 hours is one step: of forecasts, of observations,
+    which stay on the grid, and of what is bridged. Each sees its own date in its calendar."""
+    gaps = {"policy": "impute", "gap_steps_max": 5, "time_tolerance": 0.01}
+    calendar = [{"field": "day_of_week", "encoding": "one_hot"}, {"field": "hour_of_day"}]
+    random_package(tmp_path, targets=4, frequency="D", time_zone="Europe/Berlin", calendar=calendar, gaps=gaps)
+    engine = InProcess(tmp_path)
+    times = [int((last + timedelta(days)).timestamp()) * 10**9 for days in range(9)]  # Python adds on the clock, too
+    for session in ("stepped", "bridged"):
+        assert engine.ask(session, [1.0, 2.0, 3.0, 4.0], time=times[0]).valid_time == times[1]
+    (forecast,) = ask(engine, scenario("stepped", 7))
+    assert forecast.times.tolist() == times[1:8]
+    for step in range(6):
+        answer = engine.ask("stepped", forecast.values[step].tolist(), time=times[step + 1])
+        assert (answer.reason, answer.valid_time) == (Reason.OK, times[step + 2])
+        assert answer.bits == forecast.values[step + 1].tobytes()
+    bridged = engine.ask("bridged", forecast.values[5].tolist(), time=times[6])
+    assert (bridged.reason, bridged.gap, bridged.bits) == (Reason.OK, 5, answer.bits)
 
 
 @pytest.mark.parametrize("device", DEVICES)

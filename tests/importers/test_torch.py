@@ -169,6 +169,10 @@ UNSURE: dict[str, tuple[dict[str, nn.Module], str]] = {
         {"into": nn.Linear(8, 8), "cell": nn.LSTM(8, 8), "out": nn.Linear(8, 1)},
         "into.weight: has no certain place: it may stand before",
     ),
+    "a projection before": (
+        {"cell": nn.LSTM(4, 16), "into": nn.Linear(12, 4), "out": nn.Linear(16, 12)},
+        "into.weight: has no certain place: it may stand before",
+    ),
     "an embedding before": (
         {"words": nn.Embedding(9, 9), "cell": nn.GRU(9, 9), "zout": nn.Linear(9, 3)},
         "words.weight: has no certain place: it may stand before",
@@ -182,6 +186,49 @@ def test_what_a_file_sorted_by_name_leaves_open(tmp_path: Path, layers: dict[str
     file = tmp_path / "net.safetensors"
     safetensors.torch.save_file(nn.ModuleDict(layers).state_dict(), file)
     assert problem in refusal("torch", file)
+
+
+ORDINARY: dict[str, tuple[str, dict[str, nn.Module], tuple[str, ...]]] = {
+    "one value": (
+        ".safetensors",
+        {"cell": nn.LSTM(1, 16), "dense": nn.Linear(16, 8), "out": nn.Linear(8, 1)},
+        ("dense", "out"),
+    ),
+    "as many hidden values as inputs": (
+        ".safetensors",
+        {"cell": nn.LSTM(8, 16), "dense": nn.Linear(16, 8), "out": nn.Linear(8, 3)},
+        ("dense", "out"),
+    ),
+    "the head first": (".pt", {"head": nn.Linear(16, 3), "cell": nn.LSTM(5, 16)}, ("head",)),
+    "the head first, of one value": (".pt", {"head": nn.Linear(16, 1), "cell": nn.GRU(1, 16)}, ("head",)),
+    "a head of two first": (
+        ".pt",
+        {"dense": nn.Linear(16, 8), "out": nn.Linear(8, 2), "cell": nn.LSTM(5, 16)},
+        ("dense", "out"),
+    ),
+}
+
+
+@pytest.mark.parametrize(("suffix", "layers", "head"), ORDINARY.values(), ids=ORDINARY)
+def test_a_layer_that_feeds_no_stack_is_of_the_head(
+    tmp_path: Path, suffix: str, layers: dict[str, nn.Module], head: tuple[str, ...]
+) -> None:
+    """Whatever their names are, and wherever a module defines its head, layers that cannot stand before the recurrent
+    ones are taken for the head."""
+    net, file = nn.ModuleDict(layers), tmp_path / f"net{suffix}"
+    if suffix == ".pt":
+        torch.save(net.state_dict(), file)
+    else:
+        safetensors.torch.save_file(net.state_dict(), file)
+    package = imported("torch", file)
+    cell = net["cell"]
+    assert isinstance(cell, nn.RNNBase)
+    x = torch.randn((20, 2, cell.input_size), generator=torch.Generator().manual_seed(4))
+    with torch.no_grad():
+        expected = net[head[0]](cell(x)[0])
+        for name in head[1:]:
+            expected = net[name](expected.relu())
+    np.testing.assert_allclose(served_predictions(package, x.numpy()), expected.numpy(), rtol=0, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])

@@ -57,12 +57,36 @@ def test_months_of_a_zone(zone: str, year: int, month: int, edge: str) -> None:
     np.testing.assert_allclose(counted, 1.0, atol=0.0 if edge == "start" else 0.01)
 
 
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "Asia/Tokyo", "America/New_York"])
+@given(st.integers(0, 40_000), st.integers(1, 400), st.sampled_from([("D", 1), ("W", 7), ("h", 0)]))
+def test_days_of_a_zone(zone: str, start: int, intervals: int, unit: tuple[str, int]) -> None:
+    """Days and weeks are counted on the clocks of the zone, from midnight to midnight; hours are hours in any."""
+    name, days = unit
+    first = datetime(1980, 1, 1, tzinfo=ZoneInfo(zone)) + timedelta(start)
+    last = first + timedelta(days * intervals)  # on the clocks
+    times = nanoseconds(first, last if days else first.astimezone(UTC) + timedelta(hours=intervals))
+    frequency = Frequency.parse(name, zone)
+    assert frequency.add(times[:1], intervals)[0] == times[1]
+    assert frequency.intervals(times[:1], times[1:])[0] == intervals
+
+
 def test_days_of_longer_months() -> None:
     """A day that the next month lacks is its last one; one that it has stays, and so does the time of day."""
     days = [(2023, 1, 30), (2023, 1, 15), (2024, 1, 31), (2024, 2, 29)]
     after = [(2023, 2, 28), (2023, 2, 15), (2024, 2, 29), (2024, 3, 31)]
     times, expected = (nanoseconds(*(datetime(*day, 6, 30, tzinfo=UTC) for day in many)) for many in (days, after))
     np.testing.assert_array_equal(Frequency.parse("MS").add(times), expected)
+
+
+@given(
+    st.integers(1, 27), st.integers(0, 86_399), st.integers(0, 400), st.integers(1, 400), st.sampled_from(["MS", "QS"])
+)
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin"])
+def test_any_day_of_a_month(zone: str, day: int, second: int, month: int, intervals: int, unit: str) -> None:
+    """Months may be dated by any day: what `add` comes to is a whole number of months later."""
+    start = datetime(1990 + month // 12, month % 12 + 1, day, tzinfo=ZoneInfo(zone)) + timedelta(seconds=second)
+    frequency, times = Frequency.parse(unit, zone), nanoseconds(start)
+    assert frequency.intervals(times, frequency.add(times, intervals))[0] == intervals
 
 
 @given(moments, moments)
@@ -78,7 +102,7 @@ def test_months_are_counted_in_order(one: datetime, other: datetime) -> None:
 
 @given(
     st.sampled_from(["ns", "h", "W", "MS", "100YS"]),
-    st.sampled_from(["UTC", "Asia/Tokyo"]),
+    st.sampled_from(["UTC", "Asia/Tokyo", "Europe/Berlin"]),
     st.integers(-(2**63), 2**63 - 1),
     st.integers(0, 1001),
 )
@@ -92,7 +116,7 @@ def test_every_time_has_an_answer(unit: str, zone: str, time: int, intervals: in
 
 
 @given(
-    st.sampled_from(["ns", "h", "MS"]),
+    st.sampled_from(["ns", "h", "D", "MS"]),
     st.sampled_from(["UTC", "Asia/Tokyo"]),
     *[st.integers(-(2**63) + 1, 2**63 - 1)] * 2,
 )

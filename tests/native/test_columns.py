@@ -38,6 +38,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "imputes": ORDINARY | {"frequency": "h", "cell": "lstm_peephole", "gaps": GAPS},
     "8ns": ORDINARY | {"frequency": "8ns", "gaps": GAPS | {"time_tolerance": 1e-12}},
     "monthly": ORDINARY | {"frequency": "MS", "gaps": GAPS},
+    "daily": ORDINARY | {"frequency": "D", "time_zone": "Europe/Berlin", "gaps": GAPS | {"time_tolerance": 0.01}},
     "identity": ORDINARY | {"hidden_activation": "identity", "gaps": GAPS},
     "rewinds": ORDINARY | {"frequency": "h", "gaps": GAPS, "rewind_steps": 3, "lateness_steps": 2},
     "gru": ORDINARY | {"cell": "gru", "gaps": GAPS},
@@ -45,7 +46,8 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 WITHOUT = {"rewinds", "gru", *DERIVED}  # take no quick turns
 SEEDS = ((0, 0.02), (1, 0.02), (2, 0.05), (3, 0.0), (4, 0.01))  # and how odd the scripts are
-INTERVALS = {"8ns": 8, "monthly": 31 * 24 * HOUR}
+INTERVALS = {"8ns": 8, "monthly": 31 * 24 * HOUR, "daily": 24 * HOUR}
+ON_CLOCKS = ("monthly", "daily")  # take quick turns without times alone
 
 
 def make(folder: Path, kind: str) -> None:
@@ -154,7 +156,7 @@ def test_the_same_bits(
     seeds = SEEDS if kind not in DERIVED else SEEDS[2:4]  # those differ in their steps, not in their columns
     for seed, odd in seeds:
         interval = INTERVALS.get(kind, HOUR)
-        script = Writer(seed, 3, interval, odd, timed=kind != "monthly" or seed % 2 == 0).script(150)
+        script = Writer(seed, 3, interval, odd, timed=kind not in ON_CLOCKS or seed % 2 == 0).script(150)
         with monkeypatch.context() as patch:
             other(patch)
             wanted = play(tmp_path, kind, script)

@@ -12,13 +12,15 @@ from tidegate.training import make_recipe
 from tidegate.training.data import Stream, load
 from tidegate.training.draft import checked, draft_manifest
 
-FIELDS = {"D": "day_of_week", "MS": "month_of_year"}
+FIELDS = {"D": "day_of_week", "W": "day_of_year", "MS": "month_of_year"}
 
 
-def trained(dates: pd.DatetimeIndex, zone: str, frequency: str) -> tuple[Stream, NDArray[np.intp]]:
+def trained(
+    dates: pd.DatetimeIndex, zone: str, frequency: str, tolerance: float = 0.5
+) -> tuple[Stream, NDArray[np.intp]]:
     """The stream of such dates, and of each row the place in the cycle that the cell sees."""
     calendar = [f"{FIELDS[frequency]}:one_hot"]
-    data = {"time": "date", "frequency": frequency, "time_zone": zone, "time_tolerance": 0.5}
+    data = {"time": "date", "frequency": frequency, "time_zone": zone, "time_tolerance": tolerance}
     options = {"name": "x", "data": data, "features": [{"name": "a"}], "inputs": {"calendar": calendar}}
     frame = pd.DataFrame({"date": dates.strftime("%Y-%m-%d"), "a": np.arange(float(len(dates)))})
     recipe = make_recipe(options)
@@ -40,10 +42,18 @@ def test_days(zone: str, start: str) -> None:
     """A day is its first instant, also where clocks skip midnight or have it twice, and is followed by the next day of
     the week all year; of a missing day too."""
     dates = pd.date_range(start, periods=500, freq="D")
-    kept = dates.delete([100, 101, 300])
+    kept = dates.delete([100, 101, 121, 122, 128, 300, 302, 303, 309])  # what follows days of 25 hours among them
     stream, found = trained(kept, zone, "D")
     np.testing.assert_array_equal(found, (np.asarray(dates.day_of_week) + 1) % 7)
     np.testing.assert_array_equal(stream.times[np.isin(dates, kept)], first_instants(kept, zone))
+
+
+@pytest.mark.parametrize("frequency", ["D", "W"])
+def test_days_of_a_zone_are_on_their_grid(frequency: str) -> None:
+    """Midnights are whole days apart, also where one has 23 or 25 hours: the least tolerance takes them."""
+    dates = pd.date_range("2024-01-01", periods=100, freq=pd.offsets.Day(7 if frequency == "W" else 5))
+    stream, _ = trained(dates, "Europe/Berlin", frequency, tolerance=0.0)
+    assert np.isfinite(stream.values[:, 0]).sum() == len(dates)
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "Asia/Tokyo", "America/New_York", "America/Asuncion"])
@@ -55,6 +65,15 @@ def test_months(zone: str, start: str) -> None:
     stream, found = trained(kept, zone, "MS")
     np.testing.assert_array_equal(found, np.asarray(dates.month) % 12)
     np.testing.assert_array_equal(stream.times[np.isin(dates, kept)], first_instants(kept, zone))
+
+
+@pytest.mark.parametrize("day", [1, 10, 15, 28])
+def test_months_are_dated_by_any_day(day: int) -> None:
+    """The tolerance that a recipe has by default takes any day of the month."""
+    dates = pd.date_range("2020-01-01", periods=60, freq="MS") + pd.Timedelta(days=day - 1)
+    stream, found = trained(dates, "Europe/Berlin", "MS", tolerance=0.01)
+    np.testing.assert_array_equal(found, np.asarray(dates.month) % 12)
+    assert np.isfinite(stream.values).all()
 
 
 def test_clocks_that_are_far_off() -> None:

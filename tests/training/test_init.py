@@ -105,15 +105,20 @@ def test_a_number_that_tells_streams_apart(tmp_path: Path) -> None:
 
 
 def test_an_id_that_reads_like_a_missing_value(tmp_path: Path) -> None:
-    """Namibia's NA is a stream like the others, for the recipe and for what it loads; an empty cell is no id."""
+    """Namibia's NA is a stream like the others, for the recipe and for what it loads; an empty cell is no id, which the
+    recipe says."""
     frame = hourly(2).drop(columns="sky").assign(pump=lambda rows: rows["pump"].map({1: "NA", 2: "DE"}))
     sight, text = seen(tmp_path, frame)
     assert (sight.id, sight.streams) == ("pump", 2)
     (tmp_path / "recipe.toml").write_text(text)
     assert [stream.id for stream in load(load_recipe(tmp_path / "recipe.toml")).streams] == ["NA", "DE"]
     frame.loc[7, "pump"] = None
+    sight, text = seen(tmp_path, frame)
+    assert (sight.id, sight.streams, sight.steps.frequency) == ("pump", 2, "h")
+    assert "# Note: 1 of 600 rows have no 'pump'" in text
+    (tmp_path / "recipe.toml").write_text(text)
     with pytest.raises(ConfigError, match="row 8: pump is missing; every row needs the id of its stream"):
-        seen(tmp_path, frame)
+        load(load_recipe(tmp_path / "recipe.toml"))
 
 
 def test_a_measured_number_is_no_id(tmp_path: Path) -> None:

@@ -144,6 +144,22 @@ def test_cells_that_mean_missing(tmp_path: Path, kind: str) -> None:
     assert dataset.plans[-1].words == ("1", "2")
 
 
+@pytest.mark.parametrize("kind", ["frame", "parquet", "csv"])
+def test_words_are_no_numbers(tmp_path: Path, kind: str) -> None:
+    """A word is missing by its text, and not because it would be the same number."""
+    rows = pd.DataFrame({"code": ["0", "00", "0e5", "a"] * 4, "level": 1.0})
+    rows.to_parquet(tmp_path / "rows.parquet")
+    rows.to_csv(tmp_path / "rows.csv", index=False)
+    options = {
+        "name": "pond",
+        "data": {"missing": [0], "source": "" if kind == "frame" else f"rows.{kind}"},
+        "features": [{"name": "level"}, {"name": "code", "role": "past", "categories": "auto"}],
+    }
+    dataset = load(make_recipe(options, tmp_path), rows if kind == "frame" else None)
+    assert dataset.plans[-1].words == ("00", "0e5", "a")
+    np.testing.assert_array_equal(dataset.streams[0].values[:4, 1], [np.nan, 0, 1, 2])
+
+
 IDS = ["NA", "null", "0", "01"]
 
 

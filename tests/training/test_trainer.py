@@ -296,6 +296,16 @@ def test_a_spoilt_checkpoint_is_none(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "wave").iterdir()) == ["1", "2"]
 
 
+def test_a_checkpoint_without_a_key_goes(tmp_path: Path) -> None:
+    """One of before checkpoints had keys in their names is left behind by no training that ends."""
+    recipe, frame = wave()
+    folder = tmp_path / "wave" / ".training"
+    folder.mkdir(parents=True)
+    (folder / "checkpoint.pt").write_bytes(b"old")
+    assert first_epoch(recipe, tmp_path, frame) == 1
+    assert [path.name for path in (tmp_path / "wave").iterdir()] == ["1"]
+
+
 @pytest.mark.slow
 def test_two_processes_train_as_well_as_one(tmp_path: Path) -> None:
     """Under torchrun two processes share the batches and write one version, as good as that of one process."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tidegate.client import AsyncBatches, AsyncClient, AsyncSession
 from tidegate.client.values.accuracy import Accuracy, Score
-from tidegate.demo.child import INTERRUPTED, TERMINATED, Server, read_metrics
+from tidegate.demo.child import Server, read_metrics, run_in_order
 from tidegate.demo.screen import Screen, Summary
 from tidegate.demo.year import Year, jittered, read_year
 
@@ -29,12 +29,7 @@ BY_THEMSELVES = 60
 
 def run_demo(*, keep: bool, svg: Path | None) -> int:
     """Runs the demo; 0 when every error is below persistence's and the server drained cleanly, else 1."""
-    try:
-        return asyncio.run(demo(keep, svg))
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except asyncio.CancelledError:
-        return TERMINATED
+    return run_in_order(demo(keep, svg))
 
 
 async def demo(keep: bool, svg: Path | None) -> int:

@@ -9,10 +9,10 @@ import signal
 import sys
 import tempfile
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Any
 
 import click
 
@@ -20,7 +20,8 @@ from tidegate.config import without_settings
 
 READY_SECONDS_MAX = 60.0
 DRAIN_SECONDS_MAX = 45.0
-INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM  # exit statuses, as shells have them
+ENDS = (signal.SIGTERM, signal.SIGHUP)  # the latter when a terminal is closed
+SIGNALLED = 128  # and the signal's number: the exit status of what a signal ended, as shells have it
 
 
 class Server:
@@ -33,10 +34,7 @@ class Server:
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
 
     async def start(self) -> None:
-        """Starts it and waits for its ready line; its log goes to a file that is shown when it fails. SIGTERM
-        cancels from now on the task that started it, so that it is stopped.
-        """
-        cancelled_by_sigterm()
+        """Starts it and waits for its ready line; its log goes to a file that is shown when it fails."""
         command = [sys.executable, "-m", "tidegate.cli", "serve", "--port", "0", "--http-port", "0"]
         self._process = await asyncio.create_subprocess_exec(
             *command,
@@ -84,11 +82,32 @@ class Server:
             return None
 
 
-def cancelled_by_sigterm() -> None:
-    """SIGTERM cancels the task at hand: it would end us at once, and leave the server to itself."""
-    task = asyncio.current_task()
-    assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+def run_in_order(demo: Coroutine[Any, Any, int]) -> int:
+    """Its exit status. A signal that ends us cancels it, as Ctrl-C does, so that no server is left to itself; one that
+    is ignored (nohup) stays so."""
+    ended: list[int] = []
+
+    async def attended() -> int:
+        task = asyncio.current_task()
+        assert task is not None
+        for number in ENDS:
+            if signal.getsignal(number) != signal.SIG_IGN:
+                asyncio.get_running_loop().add_signal_handler(number, _end, task, ended, number)
+        return await demo
+
+    try:
+        return asyncio.run(attended())
+    except KeyboardInterrupt:
+        return SIGNALLED + signal.SIGINT
+    except asyncio.CancelledError:
+        return SIGNALLED + ended[0]
+
+
+def _end(task: asyncio.Task[int], ended: list[int], number: int) -> None:
+    """Once: the end is under way."""
+    if not ended:
+        task.cancel()
+    ended.append(number)
 
 
 @asynccontextmanager

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 
 from tidegate.client import AsyncClient
 from tidegate.demo import airports, dinner, storybook
-from tidegate.demo.child import INTERRUPTED, TERMINATED, Server
+from tidegate.demo.child import Server, run_in_order
 from tidegate.demo.stage import Stage
 
 Play = Callable[[AsyncClient, Stage], Awaitable[bool]]
@@ -26,12 +25,7 @@ PLAYS: dict[str, Play] = {
 
 def run_play(name: str, *, keep: bool) -> int:
     """Runs one of PLAYS; 0 when it showed what it says and the server drained cleanly, else 1."""
-    try:
-        return asyncio.run(perform(PLAYS[name], keep))
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except asyncio.CancelledError:
-        return TERMINATED
+    return run_in_order(perform(PLAYS[name], keep))
 
 
 async def perform(play: Play, keep: bool) -> int:

@@ -27,10 +27,10 @@ class Calendar:
 
     def __init__(self, manifest: Manifest) -> None:
         self._entries = [(entry.field, _table(entry)) for entry in manifest.calendar]
-        self._frequency = Frequency.parse(manifest.frequency)
+        self._frequency = Frequency.parse(manifest.frequency, manifest.time_zone)
+        self._undated = Frequency.parse(manifest.frequency)  # of steps without times, in UTC
         self._ahead = manifest.stamp == "start"
         self._zone = manifest.time_zone
-        self._by_day = self._ahead and self._frequency.whole_days and self._zone != "UTC"
         self.width = manifest.calendar_width
         self._known: dict[tuple[int, int], NDArray[np.float32]] = {}  # rows of late, by time and step
 
@@ -58,25 +58,21 @@ class Calendar:
 
     def _computed(self, times: Ints, steps: Ints) -> NDArray[np.float32]:
         if self._frequency and (times == NO_TIME).any():
-            times = np.where(times == NO_TIME, _dated(self._frequency, steps), times)
+            times = np.where(times == NO_TIME, self._dated(steps), times)
         predicted = self._frequency.add(times) if self._frequency and self._ahead else times
         known = predicted != NO_TIME
-        if self._by_day:  # on the clocks, whose days have not always 24 hours
-            local = self._frequency.add(to_local(np.where(known, times, 0), self._zone))
-        else:
-            local = to_local(np.where(known, predicted, 0), self._zone)
+        local = to_local(np.where(known, predicted, 0), self._zone)
         parts = [table[_places(field, local, len(table))] for field, table in self._entries]
         columns: NDArray[np.float32] = np.concatenate(parts, axis=1)
         columns[~known] = 0.0
         return columns
 
-
-def _dated(frequency: Frequency, steps: Ints) -> Ints:
-    """The times of steps that have none: so many intervals after 1970 began."""
-    times = np.empty(len(steps), np.int64)
-    for step in np.unique(steps).tolist():
-        times[steps == step] = frequency.add(np.zeros(1, np.int64), step)
-    return times
+    def _dated(self, steps: Ints) -> Ints:
+        """The times of steps that have none: so many intervals after 1970 began."""
+        times = np.empty(len(steps), np.int64)
+        for step in np.unique(steps).tolist():
+            times[steps == step] = self._undated.add(np.zeros(1, np.int64), step)
+        return times
 
 
 def _places(field: str, times: Ints, size: int) -> Ints:

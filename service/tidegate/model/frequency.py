@@ -1,8 +1,9 @@
 """The time between steps: "h", "D", "15min", "MS" and so on, as pandas writes them, without pandas.
 
-Fixed lengths are nanoseconds; months (`MS`) are counted on the clocks of a time zone: the day of the month stays, or is
-the month's last one where the month is shorter, and the last day of a month is followed by last days. Times are int64
-nanoseconds since 1970 UTC; `NO_TIME` (the smallest int64) is "none", and is also what lies beyond the year 2262.
+Hours and what is shorter are nanoseconds. Days, weeks and months are counted on the clocks of a time zone: the time of
+day stays, also where a day has 23 or 25 hours. With months (`MS`) the day of the month stays too, or is the last one
+where the month is shorter, and the last day of a month is followed by last days. Times are int64 nanoseconds since 1970
+UTC; `NO_TIME` (the smallest int64) is "none", and is also what lies beyond the year 2262.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ Times = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Frequency:
-    """The interval: `nanoseconds`, or `months` on the calendar of `time_zone`; both 0 when there is none."""
+    """The interval: `nanoseconds`, or `months`; both 0 when there is none. Days and months are those of `time_zone`."""
 
     nanoseconds: int = 0
     months: int = 0
@@ -67,6 +68,11 @@ class Frequency:
         """Whether each step is a day, or several, or months."""
         return bool(self) and self.nanoseconds % _DAY == 0
 
+    @property
+    def even(self) -> bool:
+        """Whether every step has the same length: not months, nor days on the clocks of a time zone."""
+        return not self.months and (not self.whole_days or self.time_zone == "UTC")
+
     def add(self, times: Times, intervals: int = 1) -> Times:
         """The times that many intervals later, at least 0; NO_TIME stays, and is the answer without an interval."""
         later = np.full_like(times, NO_TIME)
@@ -75,23 +81,39 @@ class Frequency:
             return later
         known = (times > -_LATEST) & (times <= _LATEST - longest)
         moved = times[known]
-        later[known] = self._add_months(moved, intervals) if self.months else moved + intervals * self.nanoseconds
+        later[known] = moved + intervals * self.nanoseconds if self.even else self._add_on_clocks(moved, intervals)
         return later
 
     def intervals(self, start: Times, end: Times) -> NDArray[np.float64]:
         """How many intervals lie between the times, as a real number. Both must be times, and there an interval."""
         if self.months:
-            return (_months(end, self.time_zone) - _months(start, self.time_zone)) / self.months
+            return self._months_between(start, end)
         difference = end - start  # exact, but for times centuries apart, where it wraps
         wrapped = (difference > 0) != (end > start)
-        return np.where(wrapped, end.astype(np.float64) - start, difference) / self.nanoseconds
+        passed: NDArray[np.float64] = np.where(wrapped, end.astype(np.float64) - start, difference)
+        if not self.even:  # on the clocks, whose days have not always 24 hours
+            passed = passed + (offsets(end, self.time_zone) - offsets(start, self.time_zone))
+        return passed / self.nanoseconds
 
-    def _add_months(self, times: Times, intervals: int) -> Times:
+    def _add_on_clocks(self, times: Times, intervals: int | Times) -> Times:
         readings = to_local(times, self.time_zone)
+        if self.nanoseconds:
+            return from_local(readings + intervals * self.nanoseconds, self.time_zone)
         months, day, length = _calendar(readings // _DAY)
         start, end = (_starts(months + intervals * self.months + more) for more in (0, 1))
         moved = np.where(day == length - 1, end - 1, np.minimum(start + day, end - 1))
         return from_local(moved * _DAY + readings % _DAY, self.time_zone)
+
+    def _months_between(self, start: Times, end: Times) -> NDArray[np.float64]:
+        """By the share of the month that has passed at each; but a whole number where `add` would come to the end, and
+        what is near to that counts from there: the tenth day is another share of a longer month."""
+        passed = (_months(end, self.time_zone) - _months(start, self.time_zone)) / self.months
+        latest = _LATEST - self.months * 31 * _DAY
+        near = (passed > 0) & (start > -latest) & (end < latest)
+        whole = np.rint(passed[near])
+        reached = self._add_on_clocks(start[near], whole.astype(np.int64))
+        passed[near] = whole + (_months(end[near], self.time_zone) - _months(reached, self.time_zone)) / self.months
+        return passed
 
 
 def _months(times: Times, zone: str) -> NDArray[np.float64]:

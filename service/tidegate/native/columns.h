@@ -17,7 +17,7 @@ typedef struct {
     uint16_t *missing_run, *reply_gap;
     uint8_t *reply_flags, *reply_imputed;
     int64_t base, slab, lane, features, outputs, imputed_bytes;
-    int64_t interval;        /* ns between steps; 0: the package says none; -1: months, which are not counted here */
+    int64_t interval;        /* ns between steps; 0: the package says none; -1: days or months of a time zone */
     double tolerance;        /* of an interval */
 } Columns;
 

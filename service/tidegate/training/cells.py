@@ -46,28 +46,39 @@ def plan_columns(
 
 def parse_ids(cells: pd.Series[Any], origin: str) -> pd.Series[Any]:
     """The id of each row's stream, as text. Any word is one, also "NA"; raises ConfigError for a row without."""
-    ids = cells.astype(str)
-    absent = (cells.isna() | (ids == "")).to_numpy()
+    absent = without_id(cells)
     if absent.any():
         row = int(np.flatnonzero(absent)[0])
         raise ConfigError(f"{origin}: row {row + 1}: {cells.name} is missing; every row needs the id of its stream")
-    return ids
+    return cells.astype(str)
+
+
+def without_id(cells: pd.Series[Any]) -> NDArray[np.bool_]:
+    """Which rows have none."""
+    absent: NDArray[np.bool_] = (cells.isna() | (cells.astype(str) == "")).to_numpy(np.bool_)
+    return absent
 
 
 def without_missing(frame: pd.DataFrame, columns: tuple[Column, ...], data: Data) -> pd.DataFrame:
-    """The frame, with nothing where a feature's cell is one that `data.missing` names: by its text, or as a number."""
+    """The frame, with nothing where a feature's cell is one that `data.missing` names: by its text, or as a number,
+    which a word is not."""
     if not data.missing:
         return frame
-    texts = {str(cell) for cell in data.missing}
+    whole = {str(int(cell)) for cell in data.missing if isinstance(cell, float) and cell.is_integer()}
+    texts = {str(cell) for cell in data.missing} | whole  # -999.0 is written -999, as a rule
     numbers = pd.to_numeric(pd.Series(sorted(texts), dtype=object), errors="coerce").to_numpy(np.float64)
     with np.errstate(over="ignore"):
         numbers = np.append(numbers, numbers.astype(np.float32))  # as a column of float32 holds them
     named = {column.source for column in columns}
-    return frame.assign(**{name: _without(frame[name], texts, numbers) for name in named})
+    measured = {column.source for column in columns if not column.is_text}
+    return frame.assign(**{name: _without(frame[name], texts, numbers, name in measured) for name in named})
 
 
-def _without(cells: pd.Series[Any], texts: set[str], numbers: Values) -> pd.Series[Any]:
-    found = np.isin(pd.to_numeric(cells, errors="coerce").to_numpy(np.float64, na_value=np.nan), numbers)
+def _without(cells: pd.Series[Any], texts: set[str], numbers: Values, measured: bool) -> pd.Series[Any]:
+    """`measured`: its texts are numbers, and no words."""
+    found = np.zeros(len(cells), np.bool_)
+    if measured or pd.api.types.is_numeric_dtype(cells):
+        found = np.isin(pd.to_numeric(cells, errors="coerce").to_numpy(np.float64, na_value=np.nan), numbers)
     if not pd.api.types.is_numeric_dtype(cells):
         found |= cells.astype(str).isin(texts).to_numpy()
     return cells.astype(object).mask(found) if found.any() else cells  # objects: a whole number stays one, and a word

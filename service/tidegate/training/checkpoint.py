@@ -15,6 +15,7 @@ from typing import IO, Any
 import torch
 
 FOLDER = ".training"
+KEYLESS = ("checkpoint.pt", "checkpoint.part")  # of before there were keys: nobody goes on from them
 # Of a file that is no checkpoint: torch tells of one in as many ways as there are bytes to stumble over.
 UNREADABLE = (OSError, RuntimeError, ValueError, EOFError, LookupError, AttributeError, TypeError, struct.error)
 
@@ -49,10 +50,11 @@ class Checkpoint:
 
     def remove(self) -> None:
         """The training is done: its files go, and the folder with the last one in it."""
-        for path in (self._path, *self._path.parent.glob(f"{self._key}.*.part")):
+        folder = self._path.parent
+        for path in (self._path, *folder.glob(f"{self._key}.*.part"), *(folder / name for name in KEYLESS)):
             path.unlink(missing_ok=True)
         with suppress(OSError):
-            self._path.parent.rmdir()
+            folder.rmdir()
 
 
 def _created(path: Path) -> IO[bytes]:

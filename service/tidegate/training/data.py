@@ -247,7 +247,7 @@ def _grid_times(frequency: Frequency, times: Times, places: Rows, steps: int) ->
     step = np.arange(steps)
     row = np.searchsorted(places, step, side="right") - 1
     grid, since = times[row], step - places[row]
-    if frequency.nanoseconds:
+    if frequency.even:
         return grid + since * frequency.nanoseconds
     for intervals in np.unique(since[since > 0]).tolist():
         grid[since == intervals] = frequency.add(grid[since == intervals], intervals)

@@ -66,11 +66,16 @@ class Data(Strict):
     )
     time_zone: str = Field(
         default="UTC",
-        description="the zone of the calendar inputs, and of times (and of dates in this recipe) that name no zone; of "
-        "the two rows that a stream has of one time when clocks go back, the first is the earlier",
+        description="the zone of the calendar inputs, of the days, weeks and months between steps, and of times (and "
+        "of dates in this recipe) that name no zone; of the two rows that a stream has of one time when clocks go "
+        "back, the first is the earlier",
     )
     time_tolerance: float = Field(
-        default=0.01, ge=0, le=0.5, description="how far from the grid a time may be, in intervals"
+        default=0.01,
+        ge=0,
+        le=0.5,
+        description="how far from the grid a time may be, in intervals; rows every 24 h of UTC are for half of the "
+        "year an hour (0.042 of a day) off the days of a time_zone whose clocks change",
     )
     id: str = Field(
         default="",
@@ -78,8 +83,8 @@ class Data(Strict):
     )
     frequency: str = Field(
         default="",
-        description="the time between rows: s, 15min, h, D, W, MS (months, dated by any day of theirs), …; a column of "
-        "times needs it",
+        description="the time between rows: s, 15min, h, D, W, MS (months, dated by any day of theirs; last days "
+        "are followed by last days, 2023-02-28 by 03-31), …; a column of times needs it",
     )
     stamp: Literal["start", "end"] = Field(
         default="start", description="whether a time marks its interval's start or its end, which the calendar respects"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tidegate.errors import ConfigError
 from tidegate.model.frequency import Times
-from tidegate.training.cells import parse_ids
+from tidegate.training.cells import without_id
 from tidegate.training.data_options import Data
 from tidegate.training.layout import Layout, find_layout
 from tidegate.training.sources import PARQUET, read_source
@@ -47,7 +47,7 @@ class TimeColumn(NamedTuple):
 @dataclass(frozen=True)
 class Sight:
     """What a file seems to hold: how it is written, columns of time and id ("" for none), the steps of its times,
-    numbers and categories, and how many rows, streams and missing cells it has."""
+    numbers and categories, and how many rows, rows without an id, streams and missing cells it has."""
 
     layout: Layout
     times: TimeColumn
@@ -57,6 +57,7 @@ class Sight:
     categories: tuple[str, ...]
     left_out: tuple[str, ...]
     rows: int
+    without_id: int
     streams: int
     missing_cells: int
 
@@ -90,7 +91,7 @@ def look(path: Path) -> Sight:
     numbers = [name for name in numbers if name != id_column]
     if not numbers:
         raise ConfigError(f"{path}: has no column of numbers that change, but {', '.join(map(str, frame.columns))}")
-    streams = _streams(written, id_column, str(path))
+    streams = _streams(written, id_column)
     steps = _find_steps(times, streams, f"{path}: {time}") if times is not None else Steps("", 0, 0, 0)
     words = tuple(name for name in texts if name != id_column and frame[name].nunique() <= WORDS_MAX)
     return Sight(
@@ -102,6 +103,7 @@ def look(path: Path) -> Sight:
         categories=words,
         left_out=tuple(name for name in frame if name not in (time, id_column, *numbers, *words)),
         rows=len(frame),
+        without_id=len(frame) - sum(map(len, streams)),
         streams=len(streams),
         missing_cells=int(frame[numbers].isna().sum().sum()),
     )
@@ -198,11 +200,13 @@ def _find_id(frame: pd.DataFrame, texts: list[str], numbers: list[str], times: T
     return min(explaining, key=lambda name: (left[name], counts[name]), default="")
 
 
-def _streams(frame: pd.DataFrame, id_column: str, origin: str) -> list[NDArray[np.intp]]:
-    """The rows of each."""
+def _streams(frame: pd.DataFrame, id_column: str) -> list[NDArray[np.intp]]:
+    """The rows of each, but for rows without an id."""
     if not id_column:
         return [np.arange(len(frame))]
-    return list(frame.groupby(parse_ids(frame[id_column], origin)).indices.values())
+    known = np.flatnonzero(~without_id(frame[id_column]))
+    ids = frame[id_column].iloc[known].astype(str)
+    return [known[rows] for rows in ids.groupby(ids).indices.values()]
 
 
 def _find_steps(times: Times, streams: list[NDArray[np.intp]], origin: str) -> Steps:

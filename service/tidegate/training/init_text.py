@@ -51,6 +51,10 @@ def notes(sight: Sight) -> list[str]:
         told[-1] += "and data.frequency say how"
     if sight.time and not sight.steps.frequency:
         told += [f"no frequency fits the times of {sight.time!r}: rows are taken in their order, without times"]
+    if sight.without_id:
+        told += [
+            f"{sight.without_id} of {sight.rows} rows have no {sight.id!r}: training refuses a row without its stream"
+        ]
     if not sight.repeats_explained:
         told += [f"{sight.steps.repeats} of {sight.rows} rows have the time of another row; no column tells them apart"]
         told += ["training refuses them until data.id names their streams, or data.duplicates says which row is kept"]

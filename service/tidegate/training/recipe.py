@@ -139,7 +139,11 @@ class GapOptions(Strict):
         default=24, ge=0, le=65_000, description="a value missing for more steps in a row is flagged as stale"
     )
     time_tolerance: float = Field(
-        default=0.5, gt=0, le=0.5, description="how far from the grid an observation's time may be, in intervals"
+        default=0.5,
+        gt=0,
+        le=0.5,
+        description="how far from the grid an observation's time may be, in intervals; once clocks change, a "
+        "small one refuses a feed of every 24 h of UTC, which is an hour off the days of data.time_zone then",
     )
 
     @model_validator(mode="after")

@@ -78,7 +78,7 @@ class Looker:
             features=len(manifest.features),
             outputs=manifest.outputs,
             imputed_bytes=slab.host["reply_imputed"].shape[1],
-            interval=-1 if policy.frequency.months else policy.frequency.nanoseconds,
+            interval=policy.frequency.nanoseconds if policy.frequency.even else -1,
             tolerance=policy.time_tolerance,
         )
         arrays = {**slab.host, **slab.slots.columns, "leaving": slab.leaving, "unsaved": slab.unsaved}

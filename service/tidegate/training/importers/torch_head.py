@@ -35,10 +35,12 @@ def read_head(tensors: Tensors, stack: Collection[str], inputs: int, hidden: int
     rest = {name: tensor for name, tensor in tensors.items() if name not in stack}
     if not rest:
         raise PackageError("head", "is missing: there is no linear layer after the recurrent one")
-    if in_order:
-        _check_before(tensors, stack)
     weights = {name.removesuffix("weight"): t for name, t in rest.items() if name.endswith("weight") and t.ndim == 2}
-    order = _order({prefix: (len(t), t.shape[1]) for prefix, t in weights.items()}, inputs, hidden, in_order)
+    shapes = {prefix: (len(t), t.shape[1]) for prefix, t in weights.items()}
+    feeding = [prefix for prefix in shapes if _may_feed(shapes[prefix], f"{prefix}bias" in rest, inputs)]
+    if in_order:
+        _check_before(tensors, stack, feeding)
+    order = _order(shapes, [] if in_order else feeding, hidden, in_order)
     if not order:
         raise PackageError(
             next(iter(rest)), f"is no linear layer in a chain from the {hidden} hidden values on ({listed(rest)})"
@@ -49,12 +51,20 @@ def read_head(tensors: Tensors, stack: Collection[str], inputs: int, hidden: int
     return layers
 
 
-def _check_before(tensors: Tensors, stack: Collection[str]) -> None:
-    """Raises PackageError for a matrix before the recurrent layers: of a linear layer or an embedding, most likely."""
-    for name, tensor in tensors.items():
+def _may_feed(shape: tuple[int, int], bias: bool, inputs: int) -> bool:
+    """Whether a linear layer of these outputs and inputs, or an embedding, gives what the recurrent layers take. One
+    value is what a head predicts: no layer that gives one is taken to stand before them."""
+    linear = shape[0] == inputs and inputs > 1
+    embedding = shape[1] == inputs and not bias
+    return linear or embedding
+
+
+def _check_before(tensors: Tensors, stack: Collection[str], feeding: Collection[str]) -> None:
+    """Raises PackageError for a layer that is defined before the recurrent ones, and may feed them."""
+    for name in tensors:
         if name in stack:
             return
-        if tensor.ndim == 2:
+        if name.endswith("weight") and name.removesuffix("weight") in feeding:
             raise PackageError(
                 name,
                 f"stands before the recurrent layers: a layer or an embedding there is not served; {EXPORT} (or, if it "
@@ -62,8 +72,9 @@ def _check_before(tensors: Tensors, stack: Collection[str]) -> None:
             )
 
 
-def _order(layers: Shapes, inputs: int, hidden: int, in_order: bool) -> Sequence[str]:
-    """The prefixes in the order of the chain, none where there is no chain; raises PackageError where others fit."""
+def _order(layers: Shapes, feeding: Collection[str], hidden: int, in_order: bool) -> Sequence[str]:
+    """The prefixes in the order of the chain, none where there is no chain; raises PackageError where others fit, also
+    of one that is `feeding` the recurrent layers, for all that is known."""
     if len(layers) > HEAD_LAYERS_MAX + 1:
         raise PackageError(
             next(iter(layers)), f"is one of {len(layers)} linear layers; {HEAD_LAYERS_MAX + 1} are served"
@@ -74,16 +85,15 @@ def _order(layers: Shapes, inputs: int, hidden: int, in_order: bool) -> Sequence
     chains = list(islice(_chains(layers, hidden), 2))
     if len(chains) > 1:
         raise _unsure(chains[0][0], f"{_told(chains[0])}, or {_told(chains[1])}")
-    if not in_order:
-        _check_one_place(layers, inputs, hidden)
+    _check_one_place(layers, feeding, hidden)
     return chains[0] if chains else ()
 
 
-def _check_one_place(layers: Shapes, inputs: int, hidden: int) -> None:
+def _check_one_place(layers: Shapes, feeding: Collection[str], hidden: int) -> None:
     """Raises PackageError for a layer that might as well stand before the recurrent ones."""
-    for prefix, shape in layers.items():
+    for prefix in feeding:
         others = {other: sizes for other, sizes in layers.items() if other != prefix}
-        if inputs in shape and others and next(_chains(others, hidden), None):
+        if others and any(_chains(others, hidden)):
             raise _unsure(prefix, "it may stand before the recurrent layers, or in the head")
 
 
