@@ -92,13 +92,22 @@ def _name(ruling: int) -> str:
 
 
 def months_between(start: int, end: int) -> Fraction:
-    """Intervals of `MS`, counted on the calendar by hand."""
+    """Intervals of `MS`, counted on the calendar by hand: from the nearest of the days that follow on the first."""
+    first, last = (datetime.fromtimestamp(0, UTC) + timedelta(days=time // DAY) for time in (start, end))
+    passed = _months(last) - _months(first)
+    whole = round(passed)
+    return passed if passed < Fraction(1, 2) else whole + _months(last) - _months(_month_after(first, whole))
 
-    def months(time: int) -> Fraction:
-        at = datetime.fromtimestamp(0, UTC) + timedelta(days=time // DAY)
-        return at.year * 12 + at.month + Fraction(at.day - 1, calendar.monthrange(at.year, at.month)[1])
 
-    return months(end) - months(start)
+def _months(at: datetime) -> Fraction:
+    return at.year * 12 + at.month + Fraction(at.day - 1, calendar.monthrange(at.year, at.month)[1])
+
+
+def _month_after(at: datetime, months: int) -> datetime:
+    year, month = at.year + (at.month - 1 + months) // 12, (at.month - 1 + months) % 12 + 1
+    length = calendar.monthrange(year, month)[1]
+    is_last = at.day == calendar.monthrange(at.year, at.month)[1]
+    return at.replace(year=year, month=month, day=length if is_last else min(at.day, length))
 
 
 class TestJudge:
