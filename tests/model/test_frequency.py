@@ -57,10 +57,13 @@ def test_months_of_a_zone(zone: str, year: int, month: int, edge: str) -> None:
     np.testing.assert_allclose(counted, 1.0, atol=0.0 if edge == "start" else 0.01)
 
 
-@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "Asia/Tokyo", "America/New_York"])
+@pytest.mark.parametrize(
+    "zone", ["UTC", "Europe/Berlin", "Asia/Tokyo", "America/New_York", "America/Sao_Paulo", "Africa/Cairo"]
+)
 @given(st.integers(0, 40_000), st.integers(1, 400), st.sampled_from([("D", 1), ("W", 7), ("h", 0)]))
 def test_days_of_a_zone(zone: str, start: int, intervals: int, unit: tuple[str, int]) -> None:
-    """Days and weeks are counted on the clocks of the zone, from midnight to midnight; hours are hours in any."""
+    """Days and weeks are counted on the clocks of the zone, from midnight to midnight, also past one that clocks
+    skip; hours are hours in any."""
     name, days = unit
     first = datetime(1980, 1, 1, tzinfo=ZoneInfo(zone)) + timedelta(start)
     last = first + timedelta(days * intervals)  # on the clocks
@@ -68,6 +71,19 @@ def test_days_of_a_zone(zone: str, start: int, intervals: int, unit: tuple[str, 
     frequency = Frequency.parse(name, zone)
     assert frequency.add(times[:1], intervals)[0] == times[1]
     assert frequency.intervals(times[:1], times[1:])[0] == intervals
+
+
+@pytest.mark.parametrize(
+    ("zone", "day"), [("America/Sao_Paulo", date(2017, 10, 15)), ("Africa/Cairo", date(2024, 4, 26))]
+)
+def test_a_midnight_that_clocks_skip(zone: str, day: date) -> None:
+    """The first instant of its day stands for it, and is followed by the next midnight, a whole day later."""
+    skipped = datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(zone))
+    times = nanoseconds(*(skipped + timedelta(days) for days in (-1, 0, 1)))
+    frequency = Frequency.parse("D", zone)
+    np.testing.assert_array_equal(frequency.add(times[:-1]), times[1:])
+    np.testing.assert_array_equal(frequency.intervals(times[:-1], times[1:]), 1.0)
+    assert times[2] - times[0] == 47 * 3_600_000_000_000
 
 
 def test_days_of_longer_months() -> None:

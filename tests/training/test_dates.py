@@ -15,12 +15,10 @@ from tidegate.training.draft import checked, draft_manifest
 FIELDS = {"D": "day_of_week", "W": "day_of_year", "MS": "month_of_year"}
 
 
-def trained(
-    dates: pd.DatetimeIndex, zone: str, frequency: str, tolerance: float = 0.5
-) -> tuple[Stream, NDArray[np.intp]]:
+def trained(dates: pd.DatetimeIndex, zone: str, frequency: str) -> tuple[Stream, NDArray[np.intp]]:
     """The stream of such dates, and of each row the place in the cycle that the cell sees."""
     calendar = [f"{FIELDS[frequency]}:one_hot"]
-    data = {"time": "date", "frequency": frequency, "time_zone": zone, "time_tolerance": tolerance}
+    data = {"time": "date", "frequency": frequency, "time_zone": zone, "time_tolerance": 0.0}
     options = {"name": "x", "data": data, "features": [{"name": "a"}], "inputs": {"calendar": calendar}}
     frame = pd.DataFrame({"date": dates.strftime("%Y-%m-%d"), "a": np.arange(float(len(dates)))})
     recipe = make_recipe(options)
@@ -52,7 +50,7 @@ def test_days(zone: str, start: str) -> None:
 def test_days_of_a_zone_are_on_their_grid(frequency: str) -> None:
     """Midnights are whole days apart, also where one has 23 or 25 hours: the least tolerance takes them."""
     dates = pd.date_range("2024-01-01", periods=100, freq=pd.offsets.Day(7 if frequency == "W" else 5))
-    stream, _ = trained(dates, "Europe/Berlin", frequency, tolerance=0.0)
+    stream, _ = trained(dates, "Europe/Berlin", frequency)
     assert np.isfinite(stream.values[:, 0]).sum() == len(dates)
 
 
@@ -69,9 +67,9 @@ def test_months(zone: str, start: str) -> None:
 
 @pytest.mark.parametrize("day", [1, 10, 15, 28])
 def test_months_are_dated_by_any_day(day: int) -> None:
-    """The tolerance that a recipe has by default takes any day of the month."""
+    """The least tolerance takes any day of the month."""
     dates = pd.date_range("2020-01-01", periods=60, freq="MS") + pd.Timedelta(days=day - 1)
-    stream, found = trained(dates, "Europe/Berlin", "MS", tolerance=0.01)
+    stream, found = trained(dates, "Europe/Berlin", "MS")
     np.testing.assert_array_equal(found, np.asarray(dates.month) % 12)
     assert np.isfinite(stream.values).all()
 

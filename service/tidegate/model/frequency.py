@@ -86,17 +86,25 @@ class Frequency:
 
     def intervals(self, start: Times, end: Times) -> NDArray[np.float64]:
         """How many intervals lie between the times, as a real number. Both must be times, and there an interval."""
+        passed = self._passed(start, end)
+        if self.even:
+            return passed
+        latest = _LATEST - (self.nanoseconds or self.months * 31 * _DAY)
+        near = (passed >= 0.5) & (start > -latest) & (end < latest)
+        whole = np.rint(passed[near])  # where `add` comes to, whatever the lengths of days and months are
+        passed[near] = whole + self._passed(self._add_on_clocks(start[near], whole.astype(np.int64)), end[near])
+        return passed
+
+    def _passed(self, start: Times, end: Times) -> NDArray[np.float64]:
+        """By what has passed of each month, and by days of 24 hours."""
         if self.months:
-            return self._months_between(start, end)
+            return (_months(end, self.time_zone) - _months(start, self.time_zone)) / self.months
         difference = end - start  # exact, but for times centuries apart, where it wraps
         wrapped = (difference > 0) != (end > start)
-        passed: NDArray[np.float64] = np.where(wrapped, end.astype(np.float64) - start, difference)
-        if not self.even:  # on the clocks, whose days have not always 24 hours
-            passed = passed + (offsets(end, self.time_zone) - offsets(start, self.time_zone))
-        return passed / self.nanoseconds
+        return np.where(wrapped, end.astype(np.float64) - start, difference) / self.nanoseconds
 
     def _add_on_clocks(self, times: Times, intervals: int | Times) -> Times:
-        readings = to_local(times, self.time_zone)
+        readings = _readings(times, self.time_zone)
         if self.nanoseconds:
             return from_local(readings + intervals * self.nanoseconds, self.time_zone)
         months, day, length = _calendar(readings // _DAY)
@@ -104,16 +112,12 @@ class Frequency:
         moved = np.where(day == length - 1, end - 1, np.minimum(start + day, end - 1))
         return from_local(moved * _DAY + readings % _DAY, self.time_zone)
 
-    def _months_between(self, start: Times, end: Times) -> NDArray[np.float64]:
-        """By the share of the month that has passed at each; but a whole number where `add` would come to the end, and
-        what is near to that counts from there: the tenth day is another share of a longer month."""
-        passed = (_months(end, self.time_zone) - _months(start, self.time_zone)) / self.months
-        latest = _LATEST - self.months * 31 * _DAY
-        near = (passed > 0) & (start > -latest) & (end < latest)
-        whole = np.rint(passed[near])
-        reached = self._add_on_clocks(start[near], whole.astype(np.int64))
-        passed[near] = whole + (_months(end[near], self.time_zone) - _months(reached, self.time_zone)) / self.months
-        return passed
+
+def _readings(times: Times, zone: str) -> Times:
+    """What the clocks read; at the first instant of a day whose midnight they skip, that midnight."""
+    readings = to_local(times, zone)
+    midnights = readings - readings % _DAY
+    return np.where(from_local(midnights, zone) == times, midnights, readings)
 
 
 def _months(times: Times, zone: str) -> NDArray[np.float64]:
