@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 from google.rpc.status_pb2 import Status
@@ -17,6 +17,7 @@ from tidegate.wire.status import ending, reason_of, status_of
 log = logging.getLogger(__name__)
 Context = Any  # grpc.aio.ServicerContext: grpc ships no types
 Handlers = dict[str, grpc.RpcMethodHandler]
+Answer = TypeVar("Answer")
 UnaryHandler = Callable[[bytes, Context], Awaitable[bytes]]
 
 
@@ -30,20 +31,12 @@ class Guard:
     def unary(self, handler: UnaryHandler) -> UnaryHandler:
         """A handler of raw bytes."""
 
+        async def admitted(message: bytes, context: Context) -> bytes:
+            self._admit()
+            return await handler(message, context)
+
         async def guarded(message: bytes, context: Context) -> bytes:
-            try:
-                try:
-                    self._admit()
-                    return await handler(message, context)
-                except TidegateError as error:
-                    status = status_of(error)  # which fails for what is no text
-            except (asyncio.CancelledError, grpc.aio.AbortError):
-                raise
-            except Exception:
-                log.exception("a call failed")
-                status = status_of(TidegateError(Reason.INTERNAL))
-            await self.end(context, status)
-            raise AssertionError("abort raises")
+            return await self._answer(admitted(message, context), context, "a call failed")
 
         return guarded
 
@@ -55,21 +48,24 @@ class Guard:
         """A handler that reads and writes the context itself."""
 
         async def guarded(_: object, context: Context) -> None:
-            try:
-                try:
-                    await handler(context)
-                except TidegateError as error:
-                    status = status_of(error)
-                else:
-                    return
-            except (asyncio.CancelledError, grpc.aio.AbortError):
-                raise
-            except Exception:
-                log.exception("a stream failed")
-                status = status_of(TidegateError(Reason.INTERNAL))
-            await self.end(context, status)
+            await self._answer(handler(context), context, "a stream failed")
 
         return guarded
+
+    async def _answer(self, work: Awaitable[Answer], context: Context, failed: str) -> Answer:
+        """What the work comes to, or the call's end with a status; `failed` says so in the log of what nobody knows."""
+        try:
+            try:
+                return await work
+            except TidegateError as error:
+                status = status_of(error)  # which fails for what is no text
+        except (asyncio.CancelledError, grpc.aio.AbortError):
+            raise
+        except Exception:
+            log.exception(failed)
+            status = status_of(TidegateError(Reason.INTERNAL))
+        await self.end(context, status)
+        raise AssertionError("abort raises")
 
     async def end(self, context: Context, status: Status) -> None:
         """Ends the call with the status. Raises, as `context.abort` does."""
