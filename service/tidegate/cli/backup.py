@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from tidegate.cli.options import as_json, print_json
+from tidegate.signals import SIGNALLED
 from tidegate.store_setting import in_memory, store_setting
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def _done(work: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer:
     except StoreError as error:
         raise click.ClickException(str(error)) from None
     except asyncio.CancelledError:
-        raise SystemExit(128 + signal.SIGTERM) from None
+        raise SystemExit(SIGNALLED + signal.SIGTERM) from None
 
 
 def _warn_of_damaged(count: int) -> None:

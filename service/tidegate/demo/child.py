@@ -17,11 +17,10 @@ from typing import IO, Any
 import click
 
 from tidegate.config import without_settings
+from tidegate.signals import ENDS, SIGNALLED
 
 READY_SECONDS_MAX = 60.0
 DRAIN_SECONDS_MAX = 45.0
-ENDS = (signal.SIGTERM, signal.SIGHUP)  # the latter when a terminal is closed
-SIGNALLED = 128  # and the signal's number: the exit status of what a signal ended, as shells have it
 
 
 class Server:

@@ -45,10 +45,8 @@ def notes(sight: Sight) -> list[str]:
     told = []
     if doubtful := sight.times.doubtful:
         ways = f"may be written {' or '.join(sight.times.ways)}" if sight.times.ways else "could not be read as times"
-        told += [
-            f"{doubtful!r} {ways}: rows are taken in their order, without times, until data.time, data.time_format "
-        ]
-        told[-1] += "and data.frequency say how"
+        until = "data.time, data.time_format and data.frequency say how"
+        told += [f"{doubtful!r} {ways}: rows are taken in their order, without times, until {until}"]
     if sight.time and not sight.steps.frequency:
         told += [f"no frequency fits the times of {sight.time!r}: rows are taken in their order, without times"]
     if sight.without_id:

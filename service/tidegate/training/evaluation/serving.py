@@ -15,11 +15,10 @@ from pathlib import Path
 
 from tidegate.config import without_settings
 from tidegate.errors import ConfigError
+from tidegate.signals import ENDS, SIGNALLED
 
 READY_SECONDS_MAX = 120.0
 STOP_SECONDS_MAX = 60.0
-ENDS = (signal.SIGTERM, signal.SIGHUP)  # the latter when a terminal is closed
-SIGNALLED = 128  # and the signal's number: the exit status of what a signal ended, as shells have it
 LOG_CHARACTERS = 2_000  # of its end, when it did not start
 
 
