@@ -41,6 +41,7 @@ from tidegate.engine.step.device import (
 from tidegate.errors import ConfigError, TidegateError
 from tidegate.metrics import Metrics
 from tidegate.model import repository
+from tidegate.signals import answered
 from tidegate.store.choice import open_store
 from tidegate.store.protocol import StoreError, Terms
 from tidegate.web.http import HttpServer
@@ -292,7 +293,6 @@ def serve(settings: Settings) -> int:
 
 async def _serve(settings: Settings) -> int:
     server = Server(settings)
-    loop = asyncio.get_running_loop()
 
     def end() -> None:
         drains = server.ready  # at once; else models that are being read are read first
@@ -301,7 +301,5 @@ async def _serve(settings: Settings) -> int:
             seconds = settings.limits.drain_seconds_max + END_SECONDS_MAX
             faulthandler.dump_traceback_later(seconds, exit=True)  # if this process is still there
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, end)
-    loop.add_signal_handler(signal.SIGHUP, server.begin_reload)
-    return await server.run()
+    with answered({signal.SIGTERM: end, signal.SIGINT: end, signal.SIGHUP: server.begin_reload}):
+        return await server.run()

@@ -370,6 +370,34 @@ async def hold(stream: Stream, server: RunningServer) -> asyncio.Task[None]:
     return sending
 
 
+CLOSING = """
+import atexit, sys
+from tidegate.cli import main
+
+def close():
+    print("closing", flush=True)
+    sys.stdin.read()
+
+atexit.register(close)
+main(["serve", "--models", sys.argv[1], "--port", "0", "--http-port", "0"])
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_signals_while_the_process_closes(models: Path, number: int) -> None:
+    """After the drain, while Python takes its modules down, they change nothing any more: the exit code stays 0."""
+    command = [sys.executable, "-c", CLOSING, str(models)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout.readline().startswith("{")
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline() == "closing\n"
+        process.send_signal(number)
+        process.stdin.close()
+        assert process.wait(PATIENCE_SECONDS) == 0
+
+
 ENDLESS = """
 import sys, time
 from pathlib import Path
