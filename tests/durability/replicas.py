@@ -1,4 +1,5 @@
-"""Replicas in this process, on one shelf and one virtual clock: no sockets, and nothing moves by itself."""
+"""Replicas in this process, on one shelf and one virtual clock: no sockets, and nothing moves by itself. Nor is a step
+ever one for the engine's thread, as it is for a server whose first one was held up by whoever else had the core."""
 
 from __future__ import annotations
 
@@ -88,6 +89,7 @@ class Replica:
         self.metrics = Metrics()
         engine = Engine(catalog, self.sessions, Inbox(limits.inbox_rows_max), self.metrics, clock.read)
         self.host = EngineHost(engine, sweep_seconds=1e9)
+        self.host._inline_seconds_max = dict.fromkeys((False, True), float("inf"))
         self.host.deliver = self._deliver
         self.store = Watched(Terms(name, limits.lease_seconds), shelf, history)
         self.durability = Durability(self.host, self.store, limits, NoMarks, clock.read)
