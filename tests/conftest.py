@@ -12,8 +12,10 @@ from tests.packages import random_package
 from tests.servers import RunningServer
 
 # `make test` uses "check"; `--hypothesis-profile soak` looks longer.
-hypothesis.settings.register_profile("check", deadline=None, print_blob=True)
-hypothesis.settings.register_profile("soak", deadline=None, print_blob=True, max_examples=2000)
+# How long an example takes to draw says how busy the machine is.
+SLOW = [hypothesis.HealthCheck.too_slow]
+hypothesis.settings.register_profile("check", deadline=None, print_blob=True, suppress_health_check=SLOW)
+hypothesis.settings.register_profile("soak", hypothesis.settings.get_profile("check"), max_examples=2000)
 hypothesis.settings.load_profile("check")
 
 
