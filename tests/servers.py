@@ -15,6 +15,7 @@ from tests.ports import free_port
 
 START_SECONDS_MAX = 60
 STOP_SECONDS_MAX = 60
+PAGE_SECONDS_MAX = 60
 HUNG = "Timeout ("  # what a server says whose end took too long, before all of its threads
 
 
@@ -48,7 +49,7 @@ class RunningServer:
 
     def get(self, path: str) -> str:
         """The body of an HTTP page, such as /metrics."""
-        with urllib.request.urlopen(f"http://{self.http}{path}", timeout=10) as response:
+        with urllib.request.urlopen(f"http://{self.http}{path}", timeout=PAGE_SECONDS_MAX) as response:
             return str(response.read().decode())
 
     def metric(self, series: str) -> float:

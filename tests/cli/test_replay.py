@@ -451,7 +451,7 @@ def test_an_interrupted_replay(tmp_path: Path) -> None:
     random_package(models)
     table = write_table(tmp_path / "rows.csv", list(COLUMNS), [[1, 2, 3, 4]] * 5000)
     with RunningServer(models) as server:
-        command = [sys.executable, "-c", HEARS, "replay", str(table), "--model", "random", "--rate", "1000"]
+        command = [sys.executable, "-c", HEARS, "replay", str(table), "--model", "random", "--rate", "50"]
         command += ["--address", server.grpc]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
             with Client(server.grpc) as client:

@@ -135,7 +135,7 @@ def test_nobody_there() -> None:
 def test_bench(server: RunningServer, tmp_path: Path, load: list[str]) -> None:
     """Each kind of load gets answers to all it asks, without errors, and leaves no session behind."""
     file = tmp_path / "result.json"
-    measured = ["--seconds", "0.3", "--warmup", "0.1", "--json", str(file)]
+    measured = ["--seconds", "1", "--warmup", "0.1", "--json", str(file)]
     result = run(server, "bench", "--model", MODEL, *load, *measured)
     assert result.exit_code == 0, result.output
     assert "p99.9" in result.stdout
@@ -187,7 +187,7 @@ def test_bench_sends_what_the_model_takes(server: RunningServer) -> None:
     ]
     random_package(server.models, "partly", features=features, targets=["y0"])
     run(server, "models", "reload")
-    load = ["--sessions", "2", "--streams", "1", "--seconds", "0.2", "--warmup", "0.1"]
+    load = ["--sessions", "2", "--streams", "1", "--seconds", "1", "--warmup", "0.1"]
     result = run(server, "bench", "--model", "partly", *load)
     assert result.exit_code == 0, result.output
 

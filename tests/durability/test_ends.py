@@ -17,7 +17,7 @@ from tidegate.durability import Durability
 from tidegate.store.memory import MemoryStore
 from tidegate.store.protocol import Renewal, Terms
 
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 60.0
 
 
 class Swallows(MemoryStore):

@@ -94,7 +94,7 @@ class TestLimit:
 class TestTime:
     async def test_silence_ends_a_connection(self, models: Path) -> None:
         """A connection with no request, with half of one, and one that is kept alive after its answers are closed."""
-        with RunningServer(models, "--limits-http-idle-seconds-max", "3") as server:
+        with RunningServer(models, "--limits-http-idle-seconds-max", "6") as server:
 
             async def answers(sent: bytes) -> int:
                 reader, writer = await connected(server)

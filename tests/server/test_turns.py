@@ -17,7 +17,8 @@ from tests.wire.inprocess import gate, in_process
 from tidegate.model import reference
 from tidegate.model.package import Package
 
-SESSIONS, STEPS = 16, 8
+SESSIONS, STEPS = 16, 16
+ROWS = 150  # of one session, one after another: seconds in all, so that a client that is held up still meets them
 RANDOM = np.random.default_rng(0)
 SLOW = RANDOM.normal(size=(SESSIONS, STEPS, 4)).astype(np.float32).astype(np.float64)
 FAST = RANDOM.normal(size=(300, 4)).astype(np.float32).astype(np.float64)
@@ -95,7 +96,7 @@ async def test_a_slow_step_keeps_nobody_from_being_heard(server: RunningServer) 
     """While slow steps run, one after another, calls that need no step are answered: their turn is between steps."""
     async with Client(server.grpc) as client, Client(server.grpc) as other:
         slow = client.stream("slow")
-        await slow.send(batch(["one"] * 30, np.ones((30, 4)), resets=[1] + [0] * 29))
+        await slow.send(batch(["one"] * ROWS, np.ones((ROWS, 4)), resets=[1] + [0] * (ROWS - 1)))
         await until(lambda: server.metric("tidegate_inbox_rows") > 0, "the steps have begun")
         done = asyncio.ensure_future(slow.receive())
         heard = 0
@@ -103,4 +104,4 @@ async def test_a_slow_step_keeps_nobody_from_being_heard(server: RunningServer) 
             assert (await other.predict(observation("other", [1, 2, 3, 4]), "fast")).prediction.step == heard + 1
             heard += 1
         assert heard > 1
-        assert list((await done).batch.steps)[-1] >= 30
+        assert list((await done).batch.steps)[-1] >= ROWS

@@ -172,13 +172,13 @@ async def test_ten_thousand_rows(store: Store) -> None:
 
 async def test_rows_past_their_time_are_forgotten(place: Place) -> None:
     """What was released is forgotten after its time; what is held is not, nor what was claimed again."""
-    store = place.store(stored=1)
+    store = place.store(stored=4)
     await store.start()
     rows = [checkpoint(name) for name in (b"a", b"b", b"c")]
     epochs = await put(store, rows)
     await store.release([row.key for row in rows[1:]], epochs[1:])
     assert (await store.claim([rows[2].key]))[0].checkpoint == rows[2]
-    await place.passes(2.5)
+    await place.passes(5)
     await store.expire()
     assert await everything(store) == [rows[0], rows[2]]
     assert await store.lost([rows[0].key], epochs[:1]) == []

@@ -288,7 +288,7 @@ async def test_a_folder_that_cannot_be_written_to(outside: Path) -> None:
         reader = SqliteStore(path, TERMS, read_only=True)
         await reader.start()
         assert await everything(reader) == [checkpoint(b"a")]
-    os.utime(path)  # as one does who may write, and opens it
+    os.utime(path, (0, 0))  # as one does who may write, and opens it
     with pytest.raises(StoreError, match="a server opened it while it was read"):
         await everything(reader)
     await reader.stop()
