@@ -18,6 +18,7 @@ from tests.engine.harness import InProcess
 from tests.packages import random_package
 from tidegate.config import Durability
 from tidegate.engine import loop
+from tidegate.engine.flights import quick
 from tidegate.engine.flights.quick import Turn
 from tidegate.engine.forecasts.request import ForecastRequest, Scenario
 from tidegate.engine.loop import EngineHost
@@ -223,8 +224,9 @@ async def test_a_forecast_that_lands_before_a_turn(hosted: Hosted) -> None:
 
 
 @pytest.mark.usefixtures("all_posted")
-async def test_answers_that_wait_to_be_durable_before_a_turn(tmp_path: Path) -> None:
+async def test_answers_that_wait_to_be_durable_before_a_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who makes them durable is told with that turn."""
+    monkeypatch.setattr(quick, "inline_seconds_max", lambda _: 3600.0)  # it is one, however long the step before took
     for name in ("slow", "fast"):
         random_package(tmp_path / "models", name, hidden=8)
     hosted = Hosted(tmp_path / "models")

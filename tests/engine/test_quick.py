@@ -30,10 +30,12 @@ from tidegate.native import address, library
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> InProcess:
-    """One small model."""
+def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> InProcess:
+    """One small model. Its steps are quick enough for turns, also where the machine stands still in one of them."""
     if library() is None:
         pytest.skip("the C parts are not built here: there is no C compiler, or the processor is too old")
+    for limit in ("INLINE_SECONDS_MAX", "ALONE_SECONDS_MAX"):
+        monkeypatch.setattr(device, limit, 3600.0)
     random_package(tmp_path / "models", hidden=8)
     return InProcess(tmp_path / "models")
 

@@ -431,6 +431,7 @@ def run_sessions(device: str, examples: int) -> None:
     run_state_machine_as_test(machine, settings=patient)  # type: ignore[arg-type]
 
 
+@pytest.mark.timeout(900)  # it takes a minute of a core's time: several where others share the core
 @pytest.mark.parametrize("device", DEVICES)
 def test_sessions(device: str) -> None:
     """No history of events makes a session other than its plain twin."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import sys
@@ -144,9 +145,12 @@ async def test_a_crew_gives_way(tmp_path: Path) -> None:
 
 
 def priorities() -> dict[int, int]:
-    """Of this process's threads."""
-    threads = [int(thread.name) for thread in Path("/proc/self/task").iterdir()]
-    return {thread: os.getpriority(os.PRIO_PROCESS, thread) for thread in threads}
+    """Of this process's threads; of those of earlier tests some may be ending."""
+    found = dict[int, int]()
+    for thread in [int(thread.name) for thread in Path("/proc/self/task").iterdir()]:
+        with contextlib.suppress(ProcessLookupError):
+            found[thread] = os.getpriority(os.PRIO_PROCESS, thread)
+    return found
 
 
 @pytest.mark.skipif(not parts.fits(build.WIDE), reason="this processor has no AVX-512")

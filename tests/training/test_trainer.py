@@ -191,8 +191,8 @@ def test_provenance_names_no_machine(tmp_path: Path) -> None:
 
 
 def test_weather_in_seconds(tmp_path: Path) -> None:
-    """A few seconds of the weather recipe already beat persistence on its validation year."""
-    package = train(short(load_recipe(RECIPE), epochs=50, seconds_max=5.0, refit=False), tmp_path)
+    """Fifty epochs of the weather recipe, which take a few seconds, already beat persistence on its validation year."""
+    package = train(short(load_recipe(RECIPE), epochs=50, refit=False), tmp_path)
     assert package.manifest.metrics["validation"]["relative_mae"] < 0.95
 
 
