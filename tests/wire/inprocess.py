@@ -39,6 +39,11 @@ class InProcess:
         front, host = self.server.front, self.server.host
         return not (front.streams or front.unary or front.answers_waiting or host.engine.inbox.rows or host._commands)
 
+    @property
+    def commands(self) -> list[asyncio.Future[object]]:
+        """Queued ones that somebody waits for; the sweep for idle sessions, which comes every second, is none."""
+        return [future for _, future in self.server.host._commands if future is not None]
+
     def lane(self, model: str = "random") -> Lane:
         return self.server.catalog.resolve(model)
 

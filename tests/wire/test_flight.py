@@ -84,7 +84,7 @@ async def test_what_arrives_meanwhile_is_the_next_batch(
 async def test_reads_go_on_and_commands_wait(running: InProcess, client: Client, held: Gate) -> None:
     """During a step what needs no session is answered; a session call is answered after it, as the step left it."""
     call = asyncio.ensure_future(client.sessions.GetSession(get("busy")))
-    await until(lambda: bool(running.server.host._commands), "the command is queued")
+    await until(lambda: bool(running.commands), "the command is queued")
     assert len((await client.models.ListModels(model_pb2.ListModelsRequest())).models) == 1
     assert (await refused(client.predict(observation("x", X[0]), "none"))).reason == "MODEL_NOT_FOUND"
     assert not call.done()
@@ -108,7 +108,7 @@ async def test_a_session_closed_meanwhile(running: InProcess, client: Client, he
     """The step under way is answered, then the session ends, and what is still queued of it is SESSION_NOT_FOUND."""
     request = session_pb2.BatchCloseSessionsRequest(model="random", session_ids=["busy"])
     call = asyncio.ensure_future(client.sessions.BatchCloseSessions(request))
-    await until(lambda: bool(running.server.host._commands), "the command is queued")
+    await until(lambda: bool(running.commands), "the command is queued")
     held.open()
     second, third = await waiting.finish()
     assert second.prediction.step == 2
@@ -126,7 +126,7 @@ async def test_a_session_closed_and_opened_again_meanwhile(
     reopen = session_pb2.BatchOpenSessionsRequest(model="random", session_ids=["busy"])
     calls = [client.sessions.BatchCloseSessions(close), client.sessions.BatchOpenSessions(reopen)]
     both = asyncio.gather(*(asyncio.ensure_future(call) for call in calls))
-    await until(lambda: len(running.server.host._commands) == 2, "both commands are queued")
+    await until(lambda: len(running.commands) == 2, "both commands are queued")
     held.open()
     await both
     second, third = await waiting.finish()
@@ -141,7 +141,7 @@ async def test_a_session_reset_meanwhile(
     """The step under way is answered, then the state is zero, and what is queued goes on from there."""
     request = session_pb2.BatchResetSessionsRequest(model="random", session_ids=["busy"])
     call = asyncio.ensure_future(client.sessions.BatchResetSessions(request))
-    await until(lambda: bool(running.server.host._commands), "the command is queued")
+    await until(lambda: bool(running.commands), "the command is queued")
     held.open()
     second, third = await waiting.finish()
     assert (second.prediction.step, second.prediction.steps_seen) == (2, 2)
@@ -156,7 +156,7 @@ async def test_a_session_forked_meanwhile(
     """The copy has the step under way and not what was queued behind it."""
     request = session_pb2.ForkSessionRequest(model="random", session_id="busy", new_session_id="copy")
     call = asyncio.ensure_future(client.sessions.ForkSession(request))
-    await until(lambda: bool(running.server.host._commands), "the command is queued")
+    await until(lambda: bool(running.commands), "the command is queued")
     held.open()
     await waiting.finish()
     assert (await call).session.step == 2
@@ -183,7 +183,7 @@ class TestInbox:
             for step in range(3):
                 await stream.send(observation(f"single-{id(stream)}", X[step], step + 1))
         call = asyncio.ensure_future(client.sessions.GetSession(get("busy")))
-        await until(lambda: bool(running.server.host._commands), "the command is queued")
+        await until(lambda: bool(running.commands), "the command is queued")
         held.open()
         assert (await call).session.step == 1
         assert [answer.batch.rows for answer in await streams[0].finish()] == [63]
@@ -295,9 +295,9 @@ class TestGone:
         """A command whose caller is gone before its turn is not carried out."""
         request = session_pb2.OpenSessionRequest(model="random", session_id="new")
         call = asyncio.ensure_future(client.sessions.OpenSession(request))
-        await until(lambda: bool(running.server.host._commands), "the command is queued")
+        await until(lambda: bool(running.commands), "the command is queued")
         call.cancel()
-        await until(lambda: all(future and future.cancelled() for _, future in running.server.host._commands), "gone")
+        await until(lambda: all(command.cancelled() for command in running.commands), "gone")
         held.open()
         await until(lambda: running.at_rest, "rest")
         assert ids(running) == {b"busy"}
