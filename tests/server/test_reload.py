@@ -229,7 +229,7 @@ class TestRemoved:
             await held.taken()
             shutil.rmtree(models / "random" / "1")
             reloading = asyncio.ensure_future(reload(client))
-            await until(lambda: bool(running.server.host._commands), "the reload is queued")
+            await until(lambda: bool(running.commands), "the reload is queued")
             held.open()
             assert await reloading == ([], ["random/1"], [])
             assert list((await stream.receive()).batch.steps) == [1, 2, 3]
