@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from tests.ports import free_port
 from tidegate.wire.stubs import prediction_pb2
 
 CHUNK_BYTES = 4096
@@ -50,7 +51,7 @@ class CuttingProxy:
 
     async def listen(self) -> None:
         """Takes connections, on the same port as before."""
-        port = int(self.address.rpartition(":")[2]) if self.address else 0
+        port = int(self.address.rpartition(":")[2]) if self.address else free_port()
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", port)
         self.address = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 

@@ -141,7 +141,7 @@ def test_a_drained_server_says_so(tmp_path: Path) -> None:
     random_package(models)
     with RunningServer(models) as server, Client(server.grpc, timeout_seconds=1.0) as client:
         session = client.session(MODEL, "a")
-        session.step(ROW)
+        until_answered(session, ROW)
         assert server.stop() == 0
         with pytest.raises(TidegateError) as ended:
             session.step(ROW)

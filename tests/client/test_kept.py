@@ -136,6 +136,18 @@ def test_an_answer_behind_its_checkpoint_is_not_kept() -> None:
     assert steps_of(kept, "a") == [2]
 
 
+def test_what_is_settled_behind_its_checkpoint_is_let_go() -> None:
+    """The checkpoint of the message that settled it may be handed out before; there may be no other for long."""
+    kept = Kept()
+    kept.add(block(("a", 1), ("b", 1)), 1)
+    kept.broken()
+    kept.checkpoint(5)
+    kept.settle({"a"}, 4)
+    assert steps_of(kept, "a") == [1]  # in one block with what is in doubt
+    kept.settle({"b"}, 5)
+    assert not kept
+
+
 def test_only_the_sessions_that_lag_stay() -> None:
     """A checkpoint lets go what is not in a block with a session that it names, which is in doubt from then on."""
     kept = Kept()

@@ -21,6 +21,7 @@ from tests.packages import random_package
 from tests.servers import RunningServer
 from tidegate import AsyncClient, Reason, TidegateError
 from tidegate.client import RowFlag
+from tidegate.client.patience import Patience
 from tidegate.wire.status import status_of
 from tidegate.wire.stubs import types_pb2
 
@@ -66,6 +67,11 @@ async def run_batches(client: AsyncClient) -> Seen:
 
 
 RUNS = pytest.mark.parametrize("run", [run_sessions, run_batches])
+
+
+def hurry(client: AsyncClient) -> None:
+    """From now on its calls have little time; those before may have needed more, on a busy machine."""
+    client._connection.timeout_seconds = 1.0
 
 
 @RUNS
@@ -148,12 +154,13 @@ async def test_a_server_that_is_away_for_a_while(server: RunningServer) -> None:
 
 async def test_nobody_comes_back(server: RunningServer) -> None:
     """When the call's time is over, each kind of call says UNREACHABLE; the step made again is taken once."""
-    async with CuttingProxy(server.grpc) as proxy, AsyncClient(proxy.address, timeout_seconds=0.5) as client:
+    async with CuttingProxy(server.grpc) as proxy, AsyncClient(proxy.address) as client:
         session, (name,) = client.session(MODEL, fresh(1)[0]), fresh(1)
         batches = client.batches(MODEL)
         await session.step(ROW)
         await batches.__aenter__()
         await batches.step([name], [ROW])
+        hurry(client)
         await proxy.refuse()
         for call in (
             lambda: session.step(ROW),
@@ -232,15 +239,13 @@ async def test_what_cannot_be_done_yet_is_tried_again(
 @pytest.mark.parametrize("reason", [Reason.SESSION_MOVED, Reason.STORE_UNAVAILABLE])
 async def test_what_cannot_be_done_in_time_says_why(server: RunningServer, reason: Reason) -> None:
     """When the call's time is over, the reason is what kept it."""
-    async with (
-        Relay(server.grpc, refuser(reason, -1)) as relay,
-        AsyncClient(relay.address, timeout_seconds=0.5) as client,
-    ):
+    async with Relay(server.grpc, refuser(reason, -1)) as relay, AsyncClient(relay.address) as client:
         session = client.session(MODEL, fresh(1)[0])
         await session.step(ROW)
         async with client.batches(MODEL) as batches:
             ids = fresh(2)
             await batches.step(ids, [ROW, ROW])
+            hurry(client)
             for call in (lambda: session.step(ROW), lambda: batches.step(ids, [ROW, ROW])):
                 with pytest.raises(TidegateError) as kept:
                     await call()
@@ -349,8 +354,17 @@ async def test_a_batch_binds_its_aliases_anew(server: RunningServer) -> None:
         assert RowFlag.DUPLICATE not in RowFlag(int(answer.flags[0]))
 
 
-async def test_a_session_that_was_opened_twice_is_created_once(server: RunningServer) -> None:
+async def test_a_session_that_was_opened_twice_is_created_once(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """When the answer to the opening is lost, the first step still says that the session began with it."""
+    failed, pause = asyncio.Event(), Patience.pause
+
+    async def paused(patience: Patience, error: TidegateError) -> None:
+        failed.set()
+        await pause(patience, error)
+
+    monkeypatch.setattr(Patience, "pause", paused)
     async with CuttingProxy(server.grpc) as proxy, AsyncClient(proxy.address) as client:
         await client.models()
         # Open it as the lost call did, and have the next attempt be the client's second.
@@ -359,7 +373,7 @@ async def test_a_session_that_was_opened_twice_is_created_once(server: RunningSe
             await direct.open_sessions(MODEL, [name])
         await proxy.refuse()
         step = asyncio.create_task(client.session(MODEL, name).step(ROW))
-        await asyncio.wait([step], timeout=0.2)
+        await failed.wait()
         await proxy.listen()
         assert (await step).created
 
@@ -370,7 +384,7 @@ async def test_a_drained_server_is_replaced(tmp_path: Path) -> None:
     random_package(models)
     first = RunningServer(models, "--store", store)
     try:
-        async with AsyncClient(first.grpc) as client:
+        async with AsyncClient(first.grpc, timeout_seconds=120.0) as client:
             session = client.session(MODEL, "a")
             steps = [await session.step(ROW) for _ in range(3)]
             assert await asyncio.to_thread(first.stop) == 0

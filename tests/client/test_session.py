@@ -15,6 +15,7 @@ from tests.packages import random_package
 from tests.servers import RunningServer
 from tidegate import AsyncClient, Client, Reason, TidegateError
 from tidegate.client import Session
+from tidegate.client import session as client_session
 from tidegate.client.values.observations import Values
 from tidegate.wire.stubs import prediction_pb2, types_pb2
 
@@ -148,8 +149,9 @@ def test_reset_close_fork_info(client: Client, session: Session) -> None:
     assert session.step(ROW).created
 
 
-def test_a_gap_between_times(server: RunningServer, client: Client) -> None:
+def test_a_gap_between_times(server: RunningServer, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a model bridges none, the error names both times and what to send, and rows of missing values do it."""
+    monkeypatch.setattr(client_session, "EXPLAIN_SECONDS_MAX", 30.0)  # a machine may stand still for a second
     random_package(server.models, "strict", frequency="D")
     client.reload_models()
     session, day = client.session("strict", uuid.uuid4().hex), datetime(2024, 5, 1, tzinfo=UTC)

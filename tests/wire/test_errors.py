@@ -508,6 +508,7 @@ async def test_refusals_are_counted_and_leave_nothing_behind(server: RunningServ
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await client.predict(observation("x", X), "none")
     assert read_error(caught.value).reason == "MODEL_NOT_FOUND"
+    assert (await refused(client.predict(observation("x", X[:3])))).reason == "BAD_OBSERVATION"
     await at_rest(server)
     assert server.metric('tidegate_calls_failed_total{reason="MODEL_NOT_FOUND"}') > 0
     assert server.metric('tidegate_steps_total{model="random",outcome="BAD_OBSERVATION"}') > 0

@@ -25,8 +25,8 @@ WAYS = ("cancelled", "half cancelled", "closed", "half read")
 
 @pytest.fixture(scope="module")
 def server(models: Path) -> Iterator[RunningServer]:
-    """Pings a silent peer after a second and gives it up after another."""
-    with RunningServer(models, "--limits-keepalive-seconds", "1", "--limits-keepalive-timeout-seconds", "1") as running:
+    """Pings a silent peer after a second and gives it up after five: this process may stand still for some."""
+    with RunningServer(models, "--limits-keepalive-seconds", "1", "--limits-keepalive-timeout-seconds", "5") as running:
         yield running
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from tests.packages import random_package
 from tests.servers import RunningServer
-from tests.wire.clients import Client, batch, observation, refusal_of, refused, unary, until
+from tests.wire.clients import Client, at_rest, batch, observation, refusal_of, refused, unary, until
 from tests.wire.inprocess import in_process
 from tidegate.wire.stubs import session_pb2 as pb
 
@@ -60,8 +60,12 @@ async def test_streams_above_the_limit_are_refused(server: RunningServer, client
     assert (await streams[1].predict(observation(name, X))).step == STREAMS + 1
     assert await streams[0].finish() == []
     await until(lambda: server.metric("tidegate_streams_open") == STREAMS - 1, "room for a stream")
-    assert (await client.stream().predict(observation(name, X))).step == STREAMS + 2
+    streams[0] = client.stream()
+    assert (await streams[0].predict(observation(name, X))).step == STREAMS + 2
+    for stream in streams:
+        assert await stream.finish() == []
     await close(client, name)
+    await at_rest(server)  # else the next test's streams are refused
 
 
 class TestSessions:
@@ -146,7 +150,7 @@ async def test_answers_that_nobody_reads(tmp_path: Path) -> None:
     ):
         stream = client.stream()
         await stream.predict(observation("a", X))
-        request = unary(batch(["b"] * 16_384, np.ones((16_384, 4))))
+        request = unary(batch([f"b-{row}" for row in range(16_384)], np.ones((16_384, 4))))  # one step of the model
         ask = client.channel.unary_stream(
             "/tidegate.v1.PredictionService/Predict", request_serializer=lambda message: message.SerializeToString()
         )

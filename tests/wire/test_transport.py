@@ -212,7 +212,7 @@ class TestUnary:
         await until(lambda: served.handlers.seen == [b"cancelled"], "the handler")
         call.cancel()
         await until(lambda: len(served.handlers.ended) == 1, "its end")
-        assert (await code(served.unary("wait")(b"late", timeout=1.0)))[0] is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert (await code(served.unary("wait")(b"late", timeout=3.0)))[0] is grpc.StatusCode.DEADLINE_EXCEEDED
         await until(lambda: len(served.handlers.ended) == 2, "the other's end")
 
     async def test_answers_that_are_not_read(self, served: Served) -> None:

@@ -99,6 +99,7 @@ class Kept:
         for block in self._blocks:
             if block.sequence == IN_DOUBT and self.doubted.isdisjoint(block.rows.ids):
                 block.sequence = sequence
+        self.checkpoint(self._durable)  # that of this message may have come before
 
     def forget(self, name: str) -> None:
         """What was kept of a session is of no use any more."""

@@ -165,6 +165,7 @@ class PredictionStream:
             if self.kept.doubted:
                 await asyncio.sleep(backoff.next())
                 await give_back(self.kept, self._exchange)
+                self._checkpoint.set()  # what is settled may be durable already
             else:
                 backoff = Backoff()
                 self._checkpoint.clear()
