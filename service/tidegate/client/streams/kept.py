@@ -55,6 +55,7 @@ class Kept:
     def __init__(self, changed: Callable[[int, int], None] = lambda rows, size: None) -> None:
         self.doubted: set[str] = set()
         self.rows = 0
+        self._doubted_since: set[str] = set()  # the sessions in doubt were last asked for
         self._changed = changed
         self._blocks: deque[Block] = deque()
         self._durable = 0
@@ -89,13 +90,19 @@ class Kept:
     def doubt(self, names: Collection[str]) -> None:
         """The server may have lost what is kept of these sessions."""
         self.doubted.update(names)
+        self._doubted_since.update(names)
         for block in self._blocks if names else ():
             if not self.doubted.isdisjoint(block.rows.ids):
                 block.sequence = IN_DOUBT
 
+    def ask(self) -> set[str]:
+        """The sessions in doubt, to be asked for now; the answers settle none that is doubted again meanwhile."""
+        self._doubted_since.clear()
+        return set(self.doubted)
+
     def settle(self, names: Collection[str], sequence: int) -> None:
         """The server has all of these sessions, by message `sequence` at the latest."""
-        self.doubted.difference_update(names)
+        self.doubted -= set(names) - self._doubted_since
         for block in self._blocks:
             if block.sequence == IN_DOUBT and self.doubted.isdisjoint(block.rows.ids):
                 block.sequence = sequence

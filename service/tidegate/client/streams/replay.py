@@ -39,7 +39,7 @@ class Replayed:
 
 async def give_back(kept: Kept, exchange: Exchange) -> None:
     """Sends what the server lacks of the sessions in doubt. Those that it cannot take now stay in doubt."""
-    names = set(kept.doubted)
+    names = kept.ask()
     recovery = Recovery(kept.rows_of(names))
     last = 0
     while places := recovery.round():
