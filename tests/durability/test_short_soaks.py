@@ -37,10 +37,11 @@ async def test_two_replicas(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("level", "way"), [("interval", "comes back empty"), ("step", "hangs")])
 async def test_redis_is_away(tmp_path: Path, level: str, way: str) -> None:
-    """Steps go on, or wait; nothing is lost. Lease and lag allow for a machine that stands still meanwhile."""
+    """Steps go on, or wait; nothing is lost. Its limits allow for a machine that stands still."""
+    patient = {"lag_max": 120.0, "lease": 20.0, "patience": 60.0}
     (tmp_path / "redis").mkdir()
     with started(tmp_path / "redis") as redis:
-        await outage.outage(tmp_path, redis, sessions=20, level=level, way=way, away=4.0, lag_max=120.0, lease=20.0)
+        await outage.outage(tmp_path, redis, sessions=20, level=level, way=way, away=4.0, **patient)
 
 
 async def test_more_sessions_than_slots(tmp_path: Path) -> None:
