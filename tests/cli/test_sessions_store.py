@@ -20,6 +20,7 @@ from click.testing import CliRunner, Result
 
 from tests.servers import RunningServer
 from tests.services import RunningRedis, redis_server
+from tests.waiting import PATIENCE_SECONDS, wait_for
 from tidegate import Client, Reason, TidegateError
 from tidegate.cli import main
 
@@ -27,7 +28,6 @@ __all__ = ["redis_server"]
 
 MODEL = "random"
 IDS = [f"s{number}" for number in range(200)]
-PATIENCE_SECONDS = 60.0
 OFTEN = {"TIDEGATE_LIMITS__CHECKPOINT_SECONDS": "0.05"}
 _NUMBERS = itertools.count()
 
@@ -76,10 +76,7 @@ def stepped(server: RunningServer, steps: range) -> list[bytes]:
 
 def saved(server: RunningServer) -> None:
     """Returns when all that was answered by now is saved."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while server.metric("tidegate_checkpoint_lag_seconds") > 0:
-        assert time.monotonic() < deadline, "nothing is saved"
-        time.sleep(0.02)
+    wait_for(lambda: server.metric("tidegate_checkpoint_lag_seconds") <= 0, lambda: "nothing is saved")
 
 
 def run(*words: str, environment: dict[str, str] | None = None, answer: str | None = None) -> Result:

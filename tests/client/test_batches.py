@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 
 from tests.packages import random_package
 from tests.servers import RunningServer
-from tests.wire.clients import PATIENCE_SECONDS
+from tests.waiting import wait_for
 from tidegate import Client, Reason, TidegateError
 from tidegate.client import Batches, RowFlag
 from tidegate.client.streams.columns import Columns, split, to_message
@@ -197,7 +196,4 @@ def test_after_a_restart(tmp_path: Path) -> None:
         assert session.resync() is None
         assert session.step(rows(1)[0]).created
         stream.close()
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while second.metric("tidegate_streams_open") > 1.0:  # the server may hear of it a little later
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_for(lambda: second.metric("tidegate_streams_open") <= 1.0)  # the server may hear of it a little later

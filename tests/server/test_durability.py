@@ -19,6 +19,7 @@ from tests.identity.feeds import DERIVED, derived_package
 from tests.packages import random_package
 from tests.servers import RunningServer
 from tests.services import RunningRedis, redis_server
+from tests.waiting import PATIENCE_SECONDS, wait_for
 from tidegate import Client, Reason, TidegateError
 from tidegate.checkpoints import Key
 from tidegate.client.values.predictions import RowFlag
@@ -30,7 +31,6 @@ from tidegate.wire.stubs.types_pb2 import DTYPE_FLOAT64, ObservationBatch
 __all__ = ["redis_server"]
 HOUR = np.timedelta64(1, "h")
 START = np.datetime64("2024-01-01T00", "ns")
-PATIENCE_SECONDS = 60.0
 IDS = [f"s{number}" for number in range(300)]
 
 
@@ -52,10 +52,7 @@ def start(models: Path, *flags: str) -> RunningServer:
 
 def saved(server: RunningServer) -> None:
     """Returns when all that was answered by now is saved."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while server.metric("tidegate_checkpoint_lag_seconds") > 0:
-        assert time.monotonic() < deadline, "nothing is saved"
-        time.sleep(0.02)
+    wait_for(lambda: server.metric("tidegate_checkpoint_lag_seconds") <= 0, lambda: "nothing is saved")
 
 
 def rows(step: int) -> np.ndarray:
@@ -268,10 +265,7 @@ def test_a_full_disk(models: Path) -> None:
         assert caught.value.reason is Reason.CHECKPOINT_LAG
         resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, limit)
         saved(server)
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while "checkpoints are saved again" not in server.log:  # a moment after the lag is gone
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_for(lambda: "checkpoints are saved again" in server.log)  # a moment after the lag is gone
         server.stop(signal.SIGKILL)
         assert "checkpoints are not saved: sqlite:" in server.log
     with start(models) as server:

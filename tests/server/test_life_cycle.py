@@ -15,7 +15,6 @@ import sys
 import time
 import urllib.error
 from asyncio.subprocess import PIPE, STDOUT
-from collections.abc import Callable
 from pathlib import Path
 
 import grpc
@@ -26,6 +25,7 @@ from grpc_health.v1 import health_pb2
 from tests.packages import random_package
 from tests.ports import free_port
 from tests.servers import RunningServer
+from tests.waiting import wait_for
 from tests.wire.clients import PATIENCE_SECONDS, Client, Stream, at_rest, batch, history, observation, refused, until
 from tidegate import Client as ServiceClient
 from tidegate.native import library
@@ -102,14 +102,6 @@ def listens(port: int) -> bool:
     """Whether somebody takes connections there."""
     with socket.socket() as connection:
         return connection.connect_ex(("127.0.0.1", port)) == 0
-
-
-def wait_for(happened: Callable[[], bool]) -> None:
-    """Returns when it has happened."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def hears(process: int, number: int) -> bool:

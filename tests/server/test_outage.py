@@ -15,10 +15,10 @@ import pytest
 from tests.ports import free_port
 from tests.servers import RunningServer
 from tests.services import RunningRedis, redis_server
+from tests.waiting import PATIENCE_SECONDS, wait_for
 from tidegate import Client, Reason, TidegateError
 
 __all__ = ["redis_server"]
-PATIENCE_SECONDS = 60.0
 FAILURES = "tidegate_checkpoint_failures_total"
 X = [1.0, 2.0, 3.0, 4.0]
 
@@ -30,10 +30,7 @@ def start(models: Path, redis: RunningRedis, name: str, *flags: str) -> RunningS
 
 def until(server: RunningServer, happened: Callable[[], bool]) -> None:
     """Returns when it has happened."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not happened():
-        assert time.monotonic() < deadline, server.log
-        time.sleep(0.05)
+    wait_for(happened, lambda: server.log)
 
 
 def until_failed(server: RunningServer, rounds: int) -> None:
